@@ -72,6 +72,3 @@ class ResidualNetwork(Protocol):
 
     def residual_blocks(self) -> dict[str, ResidualBlock]:
         """The blocks by module name, in forward order."""
-
-
-__all__ = ["AnnealedActivations", "Rescale", "Reparameterizable", "ResidualBlock", "ResidualNetwork"]
