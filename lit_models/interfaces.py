@@ -54,7 +54,7 @@ class ResidualBlock(Protocol):
     survival_prob: Tensor
     """p_l, a persistent buffer of shape ``()``."""
     rescale: Rescale
-    gate: None | Literal[False] | slice | Tensor
+    gate: Literal[False] | slice | Tensor | None
 
     def shortcut(self, x: Tensor) -> Tensor:
         """What reaches the sum without the branch."""
