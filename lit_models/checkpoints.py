@@ -75,6 +75,7 @@ def load_checkpoint(path: str | Path, net: nn.Module | None = None) -> ImageClas
         )
     except RuntimeError as error:
         raise CheckpointError(f"{path} does not fit the network: {str(error).splitlines()[-1].strip()}") from error
+    model.hparams.update(hparams)  # the network among them, so that the model can be saved again
     return model.eval()
 
 
