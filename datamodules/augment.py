@@ -147,9 +147,7 @@ def _lines(images: Tensor) -> Tensor:
 
 
 @functools.cache
-def _affine(
-    mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _affine(mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     # Kept on the device from the first batch on; autograd could not use what inference mode made.
     with torch.inference_mode(False):
         m, s = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)

@@ -32,6 +32,8 @@ class RawBatch(NamedTuple):
     epoch: int | None
     number: int
     """Position of the batch in its epoch."""
+    skipped: tuple[str, ...] = ()
+    """Broken files that were left out."""
 
 
 class ImageData(LightningDataModule, ABC):
@@ -137,11 +139,15 @@ class ImageData(LightningDataModule, ABC):
         """Check what only a run can know."""
         train, _ = self.split
         _, world_size = self._shard
+        labels = self.labels(test=stage == "test")
+        if labels.min() < 0 or labels.max() >= self.num_classes:
+            raise MisconfigurationException(
+                f"The labels run from {labels.min()} to {labels.max()}, but there are {self.num_classes} classes, "
+                f"whose labels are 0 to {self.num_classes - 1}."
+            )
         if stage == "fit":
             if len(train) < world_size:
-                raise MisconfigurationException(
-                    f"{len(train)} training images are too few for {world_size} ranks."
-                )
+                raise MisconfigurationException(f"{len(train)} training images are too few for {world_size} ranks.")
             if self.mix_off_epochs and (self.trainer is None or (self.trainer.max_epochs or -1) < 0):
                 raise MisconfigurationException(
                     f"mix_off_epochs={self.mix_off_epochs} counts from the end: set trainer.max_epochs."
@@ -150,9 +156,7 @@ class ImageData(LightningDataModule, ABC):
     def train_dataloader(self) -> Loader:
         """Batches of the current epoch from the current position on."""
         train, _ = self.split
-        return self._loader(
-            self._training_tickets, training_steps(len(train), self.batch_size, self._shard[1])
-        )
+        return self._loader(self._training_tickets, training_steps(len(train), self.batch_size, self._shard[1]))
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """This rank's share of the validation images; no loader where ``val_fraction`` is 0."""
@@ -162,6 +166,10 @@ class ImageData(LightningDataModule, ABC):
     def test_dataloader(self) -> Loader:
         """This rank's share of the test images."""
         return self._evaluation_loader(torch.arange(len(self.labels(test=True))), test=True)
+
+    def predict_dataloader(self) -> Loader:
+        """The test images, in order."""
+        return self.test_dataloader()
 
     def _evaluation_loader(self, indices: Tensor, test: bool) -> Loader:
         tickets = evaluation_tickets(indices, self.eval_batch_size, *self._shard)
@@ -204,6 +212,11 @@ class ImageData(LightningDataModule, ABC):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on from there."""
         self._epoch, self._offset = state_dict["epoch"], state_dict["offset"]
+
+    def report(self) -> dict[str, Any]:
+        """What the summary says of the data."""
+        train, val = self.split
+        return {"train_images": len(train), "val_images": len(val)}
 
     # On the device
 

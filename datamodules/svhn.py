@@ -61,6 +61,5 @@ class SVHN(InMemoryImages):
             return datasets.SVHN(self.root, split=part, download=self.download)
         except RuntimeError as error:
             raise MisconfigurationException(
-                f"{part}_32x32.mat is not in {Path(self.root).resolve()}; "
-                "give data.root, or data.download=true."
+                f"{part}_32x32.mat is not in {Path(self.root).resolve()}; give data.root, or data.download=true."
             ) from error
