@@ -32,6 +32,8 @@ class RawBatch(NamedTuple):
     epoch: int | None
     number: int
     """Position of the batch in its epoch."""
+    skipped: tuple[str, ...] = ()
+    """Broken files that were left out."""
 
 
 class ImageData(LightningDataModule, ABC):
@@ -137,6 +139,12 @@ class ImageData(LightningDataModule, ABC):
         """Check what only a run can know."""
         train, _ = self.split
         _, world_size = self._shard
+        labels = self.labels(test=stage == "test")
+        if labels.min() < 0 or labels.max() >= self.num_classes:
+            raise MisconfigurationException(
+                f"The labels run from {labels.min()} to {labels.max()}, but there are {self.num_classes} classes, "
+                f"whose labels are 0 to {self.num_classes - 1}."
+            )
         if stage == "fit":
             if len(train) < world_size:
                 raise MisconfigurationException(f"{len(train)} training images are too few for {world_size} ranks.")
@@ -204,6 +212,11 @@ class ImageData(LightningDataModule, ABC):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on from there."""
         self._epoch, self._offset = state_dict["epoch"], state_dict["offset"]
+
+    def report(self) -> dict[str, Any]:
+        """What the summary says of the data."""
+        train, val = self.split
+        return {"train_images": len(train), "val_images": len(val)}
 
     # On the device
 
