@@ -20,11 +20,11 @@ Shortcut = Literal["A", "B", "C", "none"]
 C: a projection everywhere. none: the plain network."""
 
 Downsample = Literal["stride", "average_pool"]
-"""How a shortcut halves the image: by every second pixel (He et al. 2015) or 2×2 means (Huang et al. 2016)."""
+"""How a shortcut halves the image: every second pixel (He et al. 2015) or 2×2 means (Huang et al. 2016)."""
 
 Variant = Literal["original", "B", "C", "D"]
-"""He et al. 2019, section 4. original: the first 1×1 of a bottleneck strides. B: its 3×3 does. C: B with three
-3×3 in place of the 7×7 of the stem. D: C with shortcuts that average before they project."""
+"""He et al. 2019, section 4. original: the first 1×1 of a bottleneck strides. B: its 3×3 does. C: B with
+three 3×3 in place of the 7×7 of the stem. D: C with shortcuts that average before they project."""
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
@@ -187,8 +187,8 @@ class _Stages(nn.Module):
         plain = shortcut == "none"
         if plain and (block is Bottleneck or preactivation or zero_gamma):
             raise MisconfigurationException(
-                "`shortcut: none` makes a plain network of 3×3 convolutions, which goes with a CIFAR ResNet or "
-                "with depth 18 or 34, and without `preactivation` and `zero_gamma`."
+                "`shortcut: none` makes a plain network of 3×3 convolutions, which goes with a CIFAR ResNet "
+                "or with depth 18 or 34, and without `preactivation` and `zero_gamma`."
             )
         if preactivation and zero_gamma:
             raise MisconfigurationException(
