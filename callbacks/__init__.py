@@ -1,0 +1,16 @@
+"""What changes with time: each callback is one schedule, transformation or record."""
+
+from callbacks.activation_annealing import ActivationAnnealing
+from callbacks.learning_rate_warmup import LearningRateWarmup
+from callbacks.merge_at_fit_end import MergeAtFitEnd, MergeError
+from callbacks.prediction_writer import PredictionWriter
+from callbacks.run_summary import RunSummary
+
+__all__ = [
+    "ActivationAnnealing",
+    "LearningRateWarmup",
+    "MergeAtFitEnd",
+    "MergeError",
+    "PredictionWriter",
+    "RunSummary",
+]

@@ -1,0 +1,10 @@
+"""Networks, and the LightningModules that train them.
+
+Importing the package imports every network: a checkpoint may name only classes that are imported.
+"""
+
+from lit_models.checkpoints import CheckpointError, load_checkpoint
+from lit_models.image_classifier import ImageClassifier
+from lit_models.vanillanet import VanillaNet
+
+__all__ = ["CheckpointError", "ImageClassifier", "VanillaNet", "load_checkpoint"]

@@ -1,0 +1,155 @@
+"""Crop, flip, erase and normalise a batch of small images at once, on whatever device it is.
+
+Images are uint8 (N, H, W, C). A crop from the padded image and a flip only say where each pixel comes from,
+so one lookup does both.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Padding = Literal["zero", "reflect"]
+
+
+def integers(uniform: Tensor, count: int) -> Tensor:
+    """Uniform numbers in [0, 1) -> int64 in [0, count)."""
+    return (uniform * count).long().clamp_(max=count - 1)
+
+
+def shifted(size: int, shift: Tensor, flip: Tensor | None = None) -> Tensor:
+    """Coordinates that the pixels of a shifted, then mirrored line come from; outside [0, size) is padding.
+
+    Args:
+        size: pixels in the line.
+        shift: int64 (N,); a crop of a line padded by p that starts at i is a shift of i - p.
+        flip: bool (N,), mirror the line after the shift.
+
+    Returns:
+        int64 (N, size).
+    """
+    line = torch.arange(size, device=shift.device)
+    lines = line if flip is None else torch.where(flip[:, None], size - 1 - line, line)
+    return lines + shift[:, None]
+
+
+def reflect(coordinates: Tensor, size: int) -> Tensor:
+    """Mirror coordinates at the centres of the first and last pixel, as ``torch.nn.functional.pad`` does."""
+    coordinates = coordinates.abs()
+    return torch.where(coordinates >= size, 2 * (size - 1) - coordinates, coordinates)
+
+
+def lookup(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """out[n, y, x] = images[n, rows[n, y], columns[n, x]]; coordinates outside are moved to the edge.
+
+    Args:
+        images: uint8 (N, H, W, C), contiguous.
+        rows: int64 (N, H').
+        columns: int64 (N, W').
+
+    Returns:
+        uint8 (N, H', W', C).
+    """
+    n, height, width, channels = images.shape
+    image = torch.arange(n, device=images.device)[:, None]
+    starts = (image * height + rows.clamp(0, height - 1)) * width
+    pixels = starts[:, :, None] + columns.clamp(0, width - 1)[:, None, :]
+    found = images.view(-1, channels).index_select(0, pixels.flatten())
+    return found.view(n, rows.shape[1], columns.shape[1], channels)
+
+
+def outside(coordinates: Tensor, size: int) -> Tensor:
+    """Which coordinates are padding: bool, of the same shape."""
+    return (coordinates < 0) | (coordinates >= size)
+
+
+def cutout(uniform: Tensor, height: int, width: int, side: int) -> Tensor:
+    """A square per image, its centre anywhere in the image, so that it may reach beyond it (DeVries and
+    Taylor 2017).
+
+    Args:
+        uniform: (N, 2) in [0, 1).
+
+    Returns:
+        Top, bottom, left, right (bottom and right excluded), int64 (N, 4).
+    """
+    top = integers(uniform[:, 0], height) - side // 2
+    left = integers(uniform[:, 1], width) - side // 2
+    return torch.stack((top, top + side, left, left + side), 1)
+
+
+ERASING_TRIES = 10
+ERASING_DRAWS = 3 + 2 * ERASING_TRIES
+
+
+def random_erasing(
+    uniform: Tensor,
+    height: int,
+    width: int,
+    probability: float,
+    scale: tuple[float, float] = (0.02, 0.33),
+    ratio: tuple[float, float] = (0.3, 3.3),
+) -> Tensor:
+    """A rectangle per image with the given probability (Zhong et al. 2017, algorithm 1; torchvision's
+    numbers).
+
+    Its area is uniform in ``scale`` of the image's and its height over width log-uniform in ``ratio``; the
+    first of ten tries that is smaller than the image is taken, and no rectangle where none is.
+
+    Args:
+        uniform: (N, ERASING_DRAWS) in [0, 1).
+
+    Returns:
+        Top, bottom, left, right (bottom and right excluded; all 0 where nothing is erased), int64 (N, 4).
+    """
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * uniform[:, 3 : 3 + ERASING_TRIES])
+    log_ratio = torch.tensor(ratio).log().tolist()
+    aspect = (log_ratio[0] + (log_ratio[1] - log_ratio[0]) * uniform[:, 3 + ERASING_TRIES :]).exp()
+    h, w = (area * aspect).sqrt().round().long(), (area / aspect).sqrt().round().long()
+    fits = (h < height) & (w < width)
+    first = fits.int().argmax(1, keepdim=True)
+    erase = (fits.any(1) & (uniform[:, 0] < probability)).long()
+    h, w = h.gather(1, first)[:, 0] * erase, w.gather(1, first)[:, 0] * erase
+    top = (uniform[:, 1] * (height - h + 1)).long() * erase
+    left = (uniform[:, 2] * (width - w + 1)).long() * erase
+    return torch.stack((top, top + h, left, left + w), 1)
+
+
+def within(box: Tensor, height: int, width: int) -> Tensor:
+    """(N, 4) top, bottom, left, right -> which pixels are inside, bool (N, H, W)."""
+    y, x = torch.arange(height, device=box.device), torch.arange(width, device=box.device)
+    rows = (y >= box[:, :1]) & (y < box[:, 1:2])
+    columns = (x >= box[:, 2:3]) & (x < box[:, 3:])
+    return rows[:, :, None] & columns[:, None, :]
+
+
+@functools.cache
+def _affine(
+    mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False):
+        m, s = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
+        scale, shift = 1 / (255 * s), -m / s
+        return scale.float().repeat(width).to(device), shift.float().repeat(width).to(device)
+
+
+def normalise(
+    images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], drop: Tensor | None = None
+) -> Tensor:
+    """uint8 (N, H, W, C) in [0, 255] -> float32 (N, C, H, W), (x / 255 - mean) / std, channels_last in
+    memory.
+
+    Args:
+        mean, std: per channel, of images in [0, 1].
+        drop: bool (N, H, W), pixels to set to 0, the mean colour.
+    """
+    n, height, width, channels = images.shape
+    # Whole rows: a broadcast over three channels alone would not vectorise.
+    scale, shift = _affine(tuple(mean), tuple(std), width, images.device)
+    out = torch.mul(images.view(n, height, width * channels), scale).add_(shift)
+    if drop is not None:
+        out.masked_fill_(drop.repeat_interleave(channels, 2) if channels > 1 else drop, 0)
+    return out.view(n, height, width, channels).permute(0, 3, 1, 2)

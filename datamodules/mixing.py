@@ -1,0 +1,89 @@
+"""Mixup and CutMix: whole batches, soft targets."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+
+def mixup(images: Tensor, targets: Tensor, partner: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    """λ·x + (1 - λ)·x[partner], for images and soft targets alike (Zhang et al. 2017, equation 1).
+
+    Args:
+        images: float (N, C, H, W).
+        targets: float (N, K).
+        partner: int64 (N,), a permutation of the batch.
+        weight: λ in [0, 1].
+    """
+    return images[partner].lerp_(images, weight), targets[partner].lerp(targets, weight)
+
+
+def cutmix_box(height: int, width: int, weight: float, y: float, x: float) -> tuple[int, int, int, int]:
+    """Top, bottom, left, right of a box of (1 - λ) of the image around (y, x), cut at the border (Yun et
+    al. 2019, eq. 2).
+
+    Args:
+        weight: λ in [0, 1].
+        y, x: the box's centre, as fractions of height and width in [0, 1).
+    """
+    half = 0.5 * math.sqrt(1 - weight)
+    cy, cx = int(y * height), int(x * width)
+    dy, dx = int(half * height), int(half * width)
+    return max(cy - dy, 0), min(cy + dy, height), max(cx - dx, 0), min(cx + dx, width)
+
+
+def cutmix(
+    images: Tensor, targets: Tensor, partner: Tensor, box: tuple[int, int, int, int]
+) -> tuple[Tensor, Tensor]:
+    """Paste the partner's box into each image, in place; targets are weighed by the area that is left of
+    each.
+
+    Args:
+        images: float (N, C, H, W).
+        targets: float (N, K).
+        partner: int64 (N,), a permutation of the batch.
+        box: top, bottom, left, right.
+    """
+    top, bottom, left, right = box
+    images[:, :, top:bottom, left:right] = images[partner, :, top:bottom, left:right]
+    weight = 1 - (bottom - top) * (right - left) / (images.shape[2] * images.shape[3])
+    return images, targets[partner].lerp(targets, weight)
+
+
+def mix(
+    images: Tensor,
+    targets: Tensor,
+    num_classes: int,
+    rng: np.random.Generator,
+    mixup_alpha: float,
+    cutmix_alpha: float,
+    prob: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Mix a batch with probability ``prob``, by mixup or CutMix with equal chances where both have an α
+    above 0.
+
+    λ ~ Beta(α, α), one for the batch. The draws are made on the CPU, so nothing waits for the device.
+
+    Args:
+        images: float (N, C, H, W), may be written to.
+        targets: int64 (N,).
+        rng: draws λ, the box and the partners.
+
+    Returns:
+        The images, and float (N, K) targets; the int64 (N,) targets as they came where the batch is not
+        mixed.
+    """
+    # Every draw is made whatever becomes of it, so that a change of one setting leaves the other draws alone.
+    lottery, which, y, x = rng.random(4)
+    partner = torch.from_numpy(rng.permutation(len(images))).to(images.device, non_blocking=True)
+    if lottery >= prob:
+        return images, targets
+    soft = one_hot(targets, num_classes).to(images.dtype)
+    if mixup_alpha > 0 and (which < 0.5 or cutmix_alpha == 0):
+        return mixup(images, soft, partner, rng.beta(mixup_alpha, mixup_alpha))
+    weight = rng.beta(cutmix_alpha, cutmix_alpha)
+    return cutmix(images, soft, partner, cutmix_box(images.shape[2], images.shape[3], weight, y, x))

@@ -1,0 +1,90 @@
+"""``fathom``: the commands, and errors as one sentence."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from argparse import ArgumentError
+from difflib import get_close_matches
+from importlib import import_module
+
+from experiments.errors import is_for_people, one_sentence
+
+# Functions whose arguments are the command's flags; imported when called, so that each command starts fast.
+TOOLS = {
+    "quickstart": ("experiments.quickstart", "train, merge and test VanillaNet on digits, and print what came of it"),
+    "convert": ("experiments.convert", "turn official VanillaNet weights into a checkpoint, or back"),
+}
+
+HARMLESS_WARNINGS = (
+    "Experiment logs directory",  # it is the run's own, and holds what came before the first row of metrics
+    ".*LeafSpec",
+    "Precision bf16-mixed is not supported by the model summary",
+)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run ``fathom`` with ``args`` and return its exit code: 0, 1 for a failure, 2 for a wrong command line."""
+    args = sys.argv[1:] if args is None else args
+    command = args[0] if args else "--help"
+    if command in ("-h", "--help"):
+        print(overview())
+        return 0
+    try:
+        return run(command, args)
+    except ArgumentError as error:
+        return _fail(one_sentence(error.message), 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except Exception as error:
+        if not is_for_people(error):
+            raise
+        return _fail(one_sentence(str(error)), 1)
+
+
+def run(command: str, args: list[str]) -> int:
+    """Import what ``command`` needs, and call it."""
+    if command in TOOLS:
+        from jsonargparse import auto_cli
+
+        module, _ = TOOLS[command]
+        auto_cli(getattr(import_module(module), command), args=args[1:], prog=f"fathom {command}", exit_on_error=False)
+        return 0
+
+    from experiments.cli import COMMANDS, FathomCLI
+
+    if command in COMMANDS:
+        for harmless in HARMLESS_WARNINGS:
+            warnings.filterwarnings("ignore", message=harmless)
+        FathomCLI(args)
+        return 0
+    known = [*COMMANDS, *TOOLS]
+    nearest = get_close_matches(command, known, 1)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(known)}"
+    return _fail(f"there is no command {command!r}: {hint}", 2)
+
+
+def overview() -> str:
+    """The commands, a line each."""
+    from experiments.cli import COMMANDS
+
+    commands = COMMANDS | {name: description for name, (_, description) in TOOLS.items()}
+    lines = [f"  fathom {name:12} {description}" for name, description in commands.items()]
+    return "\n".join(
+        [
+            "Measure, train and take apart the depth of convolutional networks.",
+            "",
+            *lines,
+            "",
+            "fathom COMMAND --help lists the options of a command.",
+        ]
+    )
+
+
+def _fail(sentence: str, exit_code: int) -> int:
+    print(f"fathom: {sentence}", file=sys.stderr)
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""Where a run keeps what it writes: ``runs/<experiment>/<time>-<id>/``."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def new_run_directory(root: Path, experiment: str) -> Path:
+    """A directory no other run has. It is made by the first that writes into it."""
+    return root / experiment / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+
+
+def experiment_name(configs: Sequence[Any]) -> str:
+    """The stem of the last configuration file; for the resolved one of a run, that of the run."""
+    files = [Path(str(config)) for config in configs if config is not None]
+    for path in reversed(files):
+        if path.name == "config.yaml":
+            return path.resolve().parent.parent.name
+        if path.suffix in (".yaml", ".yml"):
+            return path.stem
+    return "unnamed"
+
+
+def run_config(checkpoint: Path) -> Path | None:
+    """The resolved configuration of the run that wrote ``checkpoint``, if it lies in its run directory."""
+    for directory in checkpoint.resolve().parents[:2]:
+        if (directory / "config.yaml").is_file():
+            return directory / "config.yaml"
+    return None

@@ -1,0 +1,137 @@
+"""Checkpoints in and out, with nothing but tensors and primitives in them."""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import lightning as L
+import torch
+from torch import nn
+
+from lit_models.image_classifier import ImageClassifier
+
+
+class CheckpointError(ValueError):
+    """A file that is not a checkpoint of this project, or not of this network. The message names file and mend."""
+
+
+def read_checkpoint(path: str | Path, map_location: str = "cpu") -> dict[str, Any]:
+    """The checkpoint as written; tensors are mapped into memory, not read.
+
+    Raises:
+        CheckpointError: where the file is not a whole PyTorch checkpoint, or holds anything but tensors and
+            primitives.
+        FileNotFoundError: where there is no file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is not a whole checkpoint: it was cut short, or is another kind of file")
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=True)
+    except (UnpicklingError, RuntimeError, EOFError) as error:
+        raise CheckpointError(
+            f"{path} can't be read as tensors and primitives alone, so it is damaged or not of this project"
+            f" ({str(error).splitlines()[0]})"
+        ) from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise CheckpointError(
+            f"{path} holds no state_dict: it was not written by this project (official VanillaNet weights are turned"
+            " into a checkpoint by `fathom convert vanillanet`)"
+        )
+    return checkpoint
+
+
+def load_checkpoint(path: str | Path, net: nn.Module | None = None) -> ImageClassifier:
+    """The classifier of a checkpoint, on the CPU and in evaluation mode.
+
+    Nothing but the path is needed for a checkpoint written from the command line, merged or not: it names its
+    network. Classes outside this project must be imported before; none is imported because a file says so.
+
+    Args:
+        path: to a ``.ckpt`` file.
+        net: the network, for a checkpoint of a classifier constructed in Python.
+
+    Raises:
+        CheckpointError: where the file is not a checkpoint, names a class not imported, or does not fit the network.
+    """
+    checkpoint = read_checkpoint(path)
+    hparams = checkpoint.get("hyper_parameters", {})
+    if net is None:
+        if "net" not in hparams:
+            raise CheckpointError(f"{path} does not say which network it is of: pass it as `net`")
+        check_classes(path, hparams)
+    try:
+        model = ImageClassifier.load_from_checkpoint(
+            path, map_location="cpu", weights_only=True, **({} if net is None else {"net": net})
+        )
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit the network: {str(error).splitlines()[-1].strip()}") from error
+    return model.eval()
+
+
+def save_classifier(path: str | Path, model: L.LightningModule, net: nn.Module, **net_args: Any) -> None:
+    """Write ``net`` as a checkpoint of a classifier like ``model``.
+
+    Args:
+        path: of the checkpoint.
+        model: whose hyperparameters, position in training and other weights are written.
+        net: whose weights take the place of those of ``model.net``.
+        net_args: constructor arguments in which ``net`` differs from ``model.net``.
+    """
+    hparams = copy.deepcopy(dict(model.hparams))
+    if "net" in hparams:
+        hparams["net"].setdefault("init_args", {}).update(net_args)
+    others = {name: value for name, value in model.state_dict().items() if not name.startswith("net.")}
+    checkpoint = {
+        "state_dict": others | {f"net.{name}": value for name, value in net.state_dict().items()},
+        "hyper_parameters": hparams,
+        "epoch": model.current_epoch,
+        "global_step": model.global_step,
+        "pytorch-lightning_version": L.__version__,
+    }
+    write_atomically(checkpoint, path)
+
+
+def write_atomically(checkpoint: dict[str, Any], path: str | Path) -> None:
+    """``torch.save`` that leaves the whole file or none."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(unfinished, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def check_classes(path: str | Path, hparams: dict[str, Any]) -> None:
+    """Raises ``CheckpointError`` where a ``class_path`` names what is not an imported class."""
+    for class_path in _class_paths(hparams):
+        module, _, name = class_path.rpartition(".")
+        if not isinstance(getattr(sys.modules.get(module), name, None), type):
+            raise CheckpointError(
+                f"{path} asks for the class {class_path}, which is not imported: if you trust it, import {module} first"
+            )
+
+
+def _class_paths(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key in ("class_path", "_class_path"):
+                yield str(item)
+            yield from _class_paths(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _class_paths(item)

@@ -1,0 +1,43 @@
+"""The learning rate at every optimizer step, as a factor of its peak."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import lightning as L
+
+Factor = Callable[[int], float]
+"""Optimizer steps taken so far (0 before the first) -> factor for the next one."""
+
+
+def cosine(total_steps: int, floor: float = 0.0) -> Factor:
+    """½(1 + cos(πt/T)) from 1 at t = 0 towards ``floor`` at t = T (Bag of Tricks, equation 1)."""
+
+    def factor(step: int) -> float:
+        progress = min(step / total_steps, 1.0)
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return factor
+
+
+def steps_down(milestones: Sequence[int], gamma: float = 0.1) -> Factor:
+    """γ to the number of ``milestones``, in steps, that have been reached."""
+    return lambda step: gamma ** sum(step >= milestone for milestone in milestones)
+
+
+def warmed_up(decay: Factor, warmup_steps: int) -> Factor:
+    """i/m in step i = 1 … m, then ``decay`` from its beginning (Bag of Tricks, section 3.1)."""
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        return decay(step - warmup_steps)
+
+    return factor
+
+
+def steps_per_epoch(trainer: L.Trainer) -> int:
+    """Optimizer steps in an epoch of this fit, with gradient accumulation and ``limit_train_batches`` counted in."""
+    _ = trainer.estimated_stepping_batches  # sets up the training data where the fit has not done so yet
+    return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
