@@ -278,9 +278,7 @@ class ResNet(_Stages):
         rescale: Rescale = "eval",
     ) -> None:
         if depth not in _IMAGENET_BLOCKS:
-            raise MisconfigurationException(
-                f"A ResNet has depth {', '.join(map(str, _IMAGENET_BLOCKS))}, not {depth}."
-            )
+            raise MisconfigurationException(f"A ResNet has depth {', '.join(map(str, _IMAGENET_BLOCKS))}, not {depth}.")
         bottleneck = depth >= 50
         super().__init__(
             conv1=_deep_stem(in_channels) if variant in ("C", "D") else _conv(in_channels, 64, 7, stride=2),
