@@ -21,7 +21,7 @@ class GradientStatistics(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         net = getattr(pl_module, "net", pl_module)
         blocks = net.residual_blocks() if isinstance(net, ResidualNetwork) else {}
-        prefix, self._block = next(iter(blocks.items()), ("", None))
+        prefix, self._block = next(iter(blocks.items())) if blocks else ("", None)
         self._layer, self._conv = next(
             (name, module)
             for name, module in net.named_modules()

@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from callbacks.saved_time import SavedTime
 from lit_models.cost import count_branch_macs
-from lit_models.interfaces import Gate, ResidualNetwork, Window
+from lit_models.interfaces import ResidualNetwork, Window
 
 Decay = Literal["linear", "uniform"]
 Mode = Literal["batch", "sample"]
@@ -29,7 +29,7 @@ def survival_probs(num_blocks: int, last: float, decay: Decay = "linear") -> lis
     return [1 - block / num_blocks * (1 - last) for block in range(1, num_blocks + 1)]
 
 
-def draw_gates(probs: list[float], mode: Mode, seed: int, step: int) -> list[Gate]:
+def draw_gates(probs: list[float], mode: Mode, seed: int, step: int) -> list[bool | Window]:
     """The gates of an optimizer step, one for each survival probability.
 
     They are a function of the arguments: every process draws the same, and a resumed run those of an unbroken one.
@@ -93,6 +93,7 @@ class StochasticDepth(L.Callback):
         self.decay: Decay = decay
         self.mode: Mode = mode
         self.seed = seed
+        self._blocks: list[Any] = []
         self._probs: list[float] = []
         self._macs: list[int] = []
         self._hooks: list[RemovableHandle] = []
@@ -107,8 +108,7 @@ class StochasticDepth(L.Callback):
         self._blocks = list(self._net.residual_blocks().values())
         self._parameters = [block.branch_parameters() for block in self._blocks]
         self._probs, self._macs = [], []
-        if self.seed is None:
-            self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        self._seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
         if trainer.world_size > 1:
             for block, parameters in zip(self._blocks, self._parameters, strict=True):
                 self._hooks.append(block.register_forward_hook(_hand_over_zero_gradients(parameters)))
@@ -125,16 +125,16 @@ class StochasticDepth(L.Callback):
             self._macs = count_branch_macs(self._net, images.shape[1:])
         # Not at the start of the epoch: that hook is skipped after a resume.
         self._set_probs(trainer.current_epoch)
-        gates = draw_gates(self._probs, self.mode, self.seed, trainer.global_step)
+        gates = draw_gates(self._probs, self.mode, self._seed, trainer.global_step)
         for block, gate in zip(self._blocks, gates, strict=True):
             block.gate = gate
 
-        shares = [gate.rows(len(images))[1] / len(images) if isinstance(gate, Window) else gate for gate in gates]
+        shares = [_share(gate, len(images)) for gate in gates]
         self._work = self._share_of_work(shares)
         metrics = {
             "planned_work": self._share_of_work(self._probs),
             "executed_work": self._work,
-            "effective_depth": float(sum(shares)),
+            "effective_depth": sum(shares),
         }
         saved = self._saved_time.seconds()
         if saved is not None:
@@ -190,6 +190,11 @@ class StochasticDepth(L.Callback):
             block.gate = None
 
 
+def _share(gate: bool | Window, batch_size: int) -> float:
+    """Of the batch, that the branch runs on."""
+    return gate.rows(batch_size)[1] / batch_size if isinstance(gate, Window) else float(gate)
+
+
 class _ZeroGradients(torch.autograd.Function):
     """The identity in x, with a gradient of zero for each parameter: those that wait for one get it."""
 
@@ -212,7 +217,7 @@ def _hand_over_zero_gradients(parameters: list[nn.Parameter]) -> Any:
     return hook
 
 
-def _residual(pl_module: L.LightningModule) -> ResidualNetwork:
+def _residual(pl_module: L.LightningModule) -> Any:
     net = getattr(pl_module, "net", pl_module)
     if not isinstance(net, ResidualNetwork) or not net.residual_blocks():
         raise MisconfigurationException(

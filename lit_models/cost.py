@@ -9,8 +9,6 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from lit_models.interfaces import ResidualNetwork
-
 
 def count_parameters(net: nn.Module) -> int:
     """Trainable or not; buffers don't count."""
@@ -24,8 +22,8 @@ def count_macs(net: nn.Module, image_shape: tuple[int, ...]) -> int:
     return counter.get_total_flops() // 2
 
 
-def count_branch_macs(net: ResidualNetwork, image_shape: tuple[int, ...]) -> list[int]:
-    """The same of each residual branch alone, in forward order."""
+def count_branch_macs(net: Any, image_shape: tuple[int, ...]) -> list[int]:
+    """The same for each branch of a :class:`~lit_models.interfaces.ResidualNetwork` alone, in forward order."""
     macs: list[int] = []
 
     def count(block: Any, inputs: tuple[torch.Tensor]) -> None:
