@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from lit_models.interfaces import ResidualNetwork
+from lit_models.interfaces import ResidualBlock, ResidualNetwork
 
 
 class GradientStatistics(L.Callback):
@@ -21,7 +21,8 @@ class GradientStatistics(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         net = getattr(pl_module, "net", pl_module)
         blocks = net.residual_blocks() if isinstance(net, ResidualNetwork) else {}
-        prefix, self._block = next(iter(blocks.items())) if blocks else ("", None)
+        prefix, block = next(iter(blocks.items()), ("", None))
+        self._block: ResidualBlock | None = block
         self._layer, self._conv = next(
             (name, module)
             for name, module in net.named_modules()
