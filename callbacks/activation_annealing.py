@@ -8,6 +8,7 @@ from typing import Any, Literal
 import lightning as L
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from callbacks.requirements import network_with
 from lit_models.interfaces import AnnealedActivations
 from lit_models.schedules import steps_per_epoch
 
@@ -18,13 +19,36 @@ def annealing_lambda(epoch: float, epochs: float, shape: Literal["linear", "cosi
     return progress if shape == "linear" else 0.5 * (1 - math.cos(math.pi * progress))
 
 
+def annealing_epochs(epochs: float | None, per: Literal["epoch", "step"], max_epochs: int | None) -> float:
+    """E of a fit of ``max_epochs`` (``None`` or -1: without end), by default a third of it.
+
+    Raises:
+        MisconfigurationException: where λ would not be 1 in the last epoch, or step.
+    """
+    endless = max_epochs is None or max_epochs < 0
+    if epochs is None:
+        if endless or max_epochs < 2:
+            raise MisconfigurationException(
+                "ActivationAnnealing takes a third of the fit, which needs two epochs or more: set --trainer.max_epochs,"
+                " or the epochs of the callback"
+            )
+        return max(max_epochs // 3, 1) if per == "epoch" else max_epochs / 3
+    if not endless and epochs > max_epochs - (1 if per == "epoch" else 1e-9):
+        raise MisconfigurationException(
+            f"ActivationAnnealing(epochs={epochs:g}, per={per!r}) doesn't reach λ = 1 in a fit of {max_epochs} epochs:"
+            f" lower its epochs to {max_epochs - 1} or less, or raise --trainer.max_epochs"
+        )
+    return epochs
+
+
 class ActivationAnnealing(L.Callback):
     """Moves λ of a network of :class:`~lit_models.interfaces.AnnealedActivations` from 0 to 1 and logs it.
 
     λ depends on the position in training alone, so a resumed run goes on where it was.
 
     Args:
-        epochs: E, after which λ is 1. It must lie before the end of the fit, as only λ = 1 can be merged.
+        epochs: E, after which λ is 1. It must lie before the end of the fit, as only λ = 1 can be merged. By default
+            a third of the fit, like the 100 of 300 epochs of the paper.
         shape: of λ over the epochs.
         per: move λ at the beginning of each epoch (the paper) or in every optimizer step.
 
@@ -34,9 +58,12 @@ class ActivationAnnealing(L.Callback):
     """
 
     def __init__(
-        self, epochs: float, shape: Literal["linear", "cosine"] = "linear", per: Literal["epoch", "step"] = "epoch"
+        self,
+        epochs: float | None = None,
+        shape: Literal["linear", "cosine"] = "linear",
+        per: Literal["epoch", "step"] = "epoch",
     ) -> None:
-        if epochs <= 0:
+        if epochs is not None and epochs <= 0:
             raise MisconfigurationException(f"ActivationAnnealing needs a positive number of epochs, not {epochs}")
         self.epochs = epochs
         self.shape: Literal["linear", "cosine"] = shape
@@ -46,22 +73,15 @@ class ActivationAnnealing(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        self._net = _annealed(pl_module)
-        max_epochs = trainer.max_epochs
-        # A fast_dev_run ends after a step on purpose.
-        if max_epochs is None or max_epochs < 0 or getattr(trainer, "fast_dev_run", False):
-            return
-        reaches_one = self.epochs <= max_epochs - 1 if self.per == "epoch" else self.epochs < max_epochs
-        if not reaches_one:
-            raise MisconfigurationException(
-                f"ActivationAnnealing(epochs={self.epochs:g}, per={self.per!r}) doesn't reach λ = 1 in the"
-                f" {max_epochs} epochs of this fit (its last epoch must run at λ = 1): lower epochs to"
-                f" {max_epochs - 1} or less, or raise --trainer.max_epochs"
-            )
+        self._net = network_with(AnnealedActivations, pl_module, self)
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._until = self.epochs or 1.0  # it ends after a step, on purpose
+        else:
+            self._until = annealing_epochs(self.epochs, self.per, trainer.max_epochs)
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         # Not at the start of the epoch: that hook is skipped after a resume.
-        value = annealing_lambda(self._position(trainer), self.epochs, self.shape)
+        value = annealing_lambda(self._position(trainer), self._until, self.shape)
         if value != self._current:
             self._net.set_activation_lambda(value)
             self._current = value
@@ -72,14 +92,3 @@ class ActivationAnnealing(L.Callback):
         if self.per == "epoch":
             return trainer.current_epoch
         return trainer.global_step / steps_per_epoch(trainer)
-
-
-def _annealed(pl_module: L.LightningModule) -> AnnealedActivations:
-    net = getattr(pl_module, "net", pl_module)
-    if not isinstance(net, AnnealedActivations):
-        raise MisconfigurationException(
-            f"ActivationAnnealing needs a network with annealed activations (activation_lambda and"
-            f" set_activation_lambda), such as VanillaNet, and {type(net).__name__} has none: remove the callback or"
-            " change the network"
-        )
-    return net

@@ -38,7 +38,5 @@ class LearningRateWarmup(L.Callback):
                 f"LearningRateWarmup hands its length to the module's warmup_steps, which {type(pl_module).__name__}"
                 " does not have: remove the callback"
             )
-        if self.epochs is None:
-            pl_module.warmup_steps = self.steps
-        else:
-            pl_module.warmup_steps = round(self.epochs * steps_per_epoch(trainer))
+        steps = self.steps if self.epochs is None else round(self.epochs * steps_per_epoch(trainer))
+        pl_module.warmup_steps = steps  # type: ignore[assignment]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
-from lit_models.checkpoints import save_classifier
+from callbacks.requirements import network_with
+from lit_models.checkpoints import merged_checkpoint, write_atomically
 from lit_models.cost import count_macs, count_parameters
 from lit_models.interfaces import Reparameterizable
 
@@ -53,11 +53,8 @@ class MergeAtFitEnd(L.Callback):
         self._report: dict[str, Any] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage == "fit" and not isinstance(pl_module.net, Reparameterizable):
-            raise MisconfigurationException(
-                f"MergeAtFitEnd needs a network with reparameterize(), such as VanillaNet, and"
-                f" {type(pl_module.net).__name__} has none: remove the callback or change the network"
-            )
+        if stage == "fit":
+            network_with(Reparameterizable, pl_module, self)
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
@@ -68,7 +65,7 @@ class MergeAtFitEnd(L.Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        trained = copy.deepcopy(pl_module.net).cpu().eval()
+        trained = copy.deepcopy(cast(nn.Module, pl_module.net)).cpu().eval()
         try:
             merged = merged_copy(trained)
         except ValueError as reason:
@@ -84,7 +81,7 @@ class MergeAtFitEnd(L.Callback):
         }
         self._compare(trained, self._images)
         path = Path(trainer.default_root_dir) / self.filename
-        save_classifier(path, pl_module, merged, reparameterized=True)
+        write_atomically(merged_checkpoint(pl_module, merged), path)
         self._report |= {"merged": True, "checkpoint": self.filename}
         numbers = {f"merge/{name}": value for name, value in self._report.items() if type(value) in (int, float)}
         for logger in trainer.loggers:

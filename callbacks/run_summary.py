@@ -8,10 +8,11 @@ import platform
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
+from torch import nn
 
 from lit_models.cost import count_macs, count_parameters
 
@@ -67,9 +68,10 @@ class RunSummary(L.Callback):
 def network_cost(pl_module: L.LightningModule, trainer: L.Trainer) -> dict[str, int]:
     """Parameters, and multiply-adds of an image of the data module's size."""
     data = trainer.datamodule  # type: ignore[attr-defined]
-    cost = {"parameters": count_parameters(pl_module.net)}
+    net = cast(nn.Module, pl_module.net)
+    cost = {"parameters": count_parameters(net)}
     if data is not None:
-        cost["macs"] = count_macs(pl_module.net, (data.in_channels, data.image_size, data.image_size))
+        cost["macs"] = count_macs(net, (data.in_channels, data.image_size, data.image_size))
     return cost
 
 

@@ -127,18 +127,14 @@ def within(box: Tensor, height: int, width: int) -> Tensor:
 
 
 @functools.cache
-def _affine(
-    mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _affine(mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False):
         m, s = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
         scale, shift = 1 / (255 * s), -m / s
         return scale.float().repeat(width).to(device), shift.float().repeat(width).to(device)
 
 
-def normalise(
-    images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], drop: Tensor | None = None
-) -> Tensor:
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], drop: Tensor | None = None) -> Tensor:
     """uint8 (N, H, W, C) in [0, 255] -> float32 (N, C, H, W), (x / 255 - mean) / std, channels_last in
     memory.
 

@@ -35,8 +35,7 @@ class _CIFAR(InMemoryImages):
         except RuntimeError as error:
             name = self._reader.__name__
             raise MisconfigurationException(
-                f"{name} is not in {Path(self.root).resolve()} ({error}); "
-                "give data.root, or data.download=true."
+                f"{name} is not in {Path(self.root).resolve()} ({error}); give data.root, or data.download=true."
             ) from error
 
 

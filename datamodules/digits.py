@@ -34,13 +34,9 @@ class Digits(InMemoryImages):
     num_classes = 10
     in_channels = 1
 
-    def __init__(
-        self, image_size: int = 32, shift: int | None = None, flip: bool = False, **options: Any
-    ) -> None:
+    def __init__(self, image_size: int = 32, shift: int | None = None, flip: bool = False, **options: Any) -> None:
         if image_size < 8:
-            raise MisconfigurationException(
-                f"image_size is {image_size}; the digits have 8 pixels, give at least 8."
-            )
+            raise MisconfigurationException(f"image_size is {image_size}; the digits have 8 pixels, give at least 8.")
         self.image_size = image_size
         self.class_names = [str(digit) for digit in range(10)]
         super().__init__(shift=image_size // 8 if shift is None else shift, flip=flip, **options)

@@ -60,9 +60,7 @@ def list_images(root: Path, class_names: list[str] | None = None) -> Listing:
     """
     found = sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
     if not found:
-        raise MisconfigurationException(
-            f"{root} has no class folder in it; there must be one folder per class."
-        )
+        raise MisconfigurationException(f"{root} has no class folder in it; there must be one folder per class.")
     names = class_names if class_names is not None else found
     if unknown := [name for name in found if name not in names]:
         raise MisconfigurationException(
@@ -78,8 +76,7 @@ def list_images(root: Path, class_names: list[str] | None = None) -> Listing:
         images = [e for e in images if not e.name.startswith(".")]
         if not images:
             raise MisconfigurationException(
-                f"{root / name} has no image in it ({', '.join(sorted(EXTENSIONS))}); "
-                "remove the folder or fill it."
+                f"{root / name} has no image in it ({', '.join(sorted(EXTENSIONS))}); remove the folder or fill it."
             )
         for entry in images:
             stat = entry.stat()

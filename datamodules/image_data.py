@@ -139,9 +139,7 @@ class ImageData(LightningDataModule, ABC):
         _, world_size = self._shard
         if stage == "fit":
             if len(train) < world_size:
-                raise MisconfigurationException(
-                    f"{len(train)} training images are too few for {world_size} ranks."
-                )
+                raise MisconfigurationException(f"{len(train)} training images are too few for {world_size} ranks.")
             if self.mix_off_epochs and (self.trainer is None or (self.trainer.max_epochs or -1) < 0):
                 raise MisconfigurationException(
                     f"mix_off_epochs={self.mix_off_epochs} counts from the end: set trainer.max_epochs."
@@ -150,9 +148,7 @@ class ImageData(LightningDataModule, ABC):
     def train_dataloader(self) -> Loader:
         """Batches of the current epoch from the current position on."""
         train, _ = self.split
-        return self._loader(
-            self._training_tickets, training_steps(len(train), self.batch_size, self._shard[1])
-        )
+        return self._loader(self._training_tickets, training_steps(len(train), self.batch_size, self._shard[1]))
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """This rank's share of the validation images; no loader where ``val_fraction`` is 0."""
@@ -162,6 +158,10 @@ class ImageData(LightningDataModule, ABC):
     def test_dataloader(self) -> Loader:
         """This rank's share of the test images."""
         return self._evaluation_loader(torch.arange(len(self.labels(test=True))), test=True)
+
+    def predict_dataloader(self) -> Loader:
+        """The test images, in order."""
+        return self.test_dataloader()
 
     def _evaluation_loader(self, indices: Tensor, test: bool) -> Loader:
         tickets = evaluation_tickets(indices, self.eval_batch_size, *self._shard)

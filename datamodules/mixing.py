@@ -36,9 +36,7 @@ def cutmix_box(height: int, width: int, weight: float, y: float, x: float) -> tu
     return max(cy - dy, 0), min(cy + dy, height), max(cx - dx, 0), min(cx + dx, width)
 
 
-def cutmix(
-    images: Tensor, targets: Tensor, partner: Tensor, box: tuple[int, int, int, int]
-) -> tuple[Tensor, Tensor]:
+def cutmix(images: Tensor, targets: Tensor, partner: Tensor, box: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
     """Paste the partner's box into each image, in place; targets are weighed by the area that is left of
     each.
 

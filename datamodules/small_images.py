@@ -69,9 +69,7 @@ class SmallImages(InMemoryImages):
         listing = self._listing
         if test:
             if self._test_root is None:
-                raise MisconfigurationException(
-                    f"{listing.root} has no test part: there is no test/ or val/ folder."
-                )
+                raise MisconfigurationException(f"{listing.root} has no test part: there is no test/ or val/ folder.")
             listing = list_images(self._test_root, self.class_names)
         place = hashlib.sha256(str(listing.root.resolve()).encode()).hexdigest()[:16]
         name = f"images-{place}-{self.image_size}"

@@ -60,9 +60,7 @@ def split(
             f"val_fraction is {val_fraction}; give a number from 0 up to, not including, 1."
         )
     if not 0 < train_fraction <= 1:
-        raise MisconfigurationException(
-            f"train_fraction is {train_fraction}; give a number above 0 and at most 1."
-        )
+        raise MisconfigurationException(f"train_fraction is {train_fraction}; give a number above 0 and at most 1.")
     order = stratified_order(labels)
     rest = len(labels) - round(val_fraction * len(labels))
     size = round(train_fraction * rest) if train_size is None else train_size

@@ -19,6 +19,7 @@ TOOLS = {
 HARMLESS_WARNINGS = (
     "Experiment logs directory",  # it is the run's own, and holds what came before the first row of metrics
     ".*LeafSpec",
+    "The dirpath has changed",  # every run has its own
     "Precision bf16-mixed is not supported by the model summary",
 )
 

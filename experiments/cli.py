@@ -7,6 +7,9 @@ description of its model, explicit flags.
 from __future__ import annotations
 
 import json
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from callbacks import PredictionWriter, RunSummary
 from experiments.errors import one_sentence
 from experiments.run_directory import experiment_name, new_run_directory, run_config
 from experiments.wandb_logger import wandb_logger
-from lit_models.checkpoints import check_classes, read_checkpoint
+from lit_models.checkpoints import CheckpointError, check_classes, read_checkpoint
 
 BASE_CONFIG = Path(__file__).parent / "_base.yaml"
 COMMANDS = {
@@ -35,30 +38,31 @@ class FathomCLI(LightningCLI):
     """Every run gets a directory of its own, and the model learns from the data module what it is trained on."""
 
     def __init__(self, args: list[str]) -> None:
-        super().__init__(
-            model_class=L.LightningModule,
-            subclass_mode_model=True,
-            datamodule_class=L.LightningDataModule,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            save_config_callback=SaveConfig,
-            parser_kwargs={
-                "prog": "fathom",
-                "exit_on_error": False,
-                "allow_abbrev": False,
-                **{
-                    command: {
-                        "default_config_files": [str(BASE_CONFIG)],
-                        "description": description[0].upper() + description[1:] + ".",
-                        "usage": f"fathom {command} --config EXPERIMENT.yaml [options]",
-                        "exit_on_error": False,
-                        "allow_abbrev": False,
-                    }
-                    for command, description in COMMANDS.items()
+        with naming_the_checkpoint(args):
+            super().__init__(
+                model_class=L.LightningModule,
+                subclass_mode_model=True,
+                datamodule_class=L.LightningDataModule,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,
+                save_config_callback=SaveConfig,
+                parser_kwargs={
+                    "prog": "fathom",
+                    "exit_on_error": False,
+                    "allow_abbrev": False,
+                    **{
+                        command: {
+                            "default_config_files": [str(BASE_CONFIG)],
+                            "description": description[0].upper() + description[1:] + ".",
+                            "usage": f"fathom {command} --config EXPERIMENT.yaml [options]",
+                            "exit_on_error": False,
+                            "allow_abbrev": False,
+                        }
+                        for command, description in COMMANDS.items()
+                    },
                 },
-            },
-            args=in_order_of_precedence(args),
-        )
+                args=in_order_of_precedence(args),
+            )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
@@ -67,7 +71,9 @@ class FathomCLI(LightningCLI):
         """Lightning would put the checkpoint's settings over explicit flags; they are in the arguments already."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        # Two of them: Lightning's save_last follows the best one, and is not written when that is not.
+        parser.add_lightning_class_args(ModelCheckpoint, "best_checkpoint")
+        parser.add_lightning_class_args(ModelCheckpoint, "last_checkpoint")
         parser.add_function_arguments(wandb_logger, "wandb", skip={"run_directory"})
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
         model = "model.init_args"
@@ -118,6 +124,28 @@ class SaveConfig(SaveConfigCallback):
                 logger.log_hyperparams({name: config[name] for name in ("seed_everything", "model", "data", "trainer")})
 
 
+@contextmanager
+def naming_the_checkpoint(args: list[str]) -> Iterator[None]:
+    """Turns torch's list of every weight that does not fit into a sentence that names the checkpoint."""
+    try:
+        yield
+    except RuntimeError as error:
+        _, *mismatches = str(error).splitlines()
+        if "loading state_dict" not in str(error) or not mismatches:
+            raise
+        raise CheckpointError(
+            f"{checkpoint_path(args)} is of another network than the configuration: {mismatches[0].strip()}"
+            + (f" (and {len(mismatches) - 1} more)" if len(mismatches) > 1 else "")
+        ) from error
+
+
+def checkpoint_path(args: list[str]) -> str | None:
+    """The value of ``--ckpt_path``, the last one where there are several."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--ckpt_path")
+    return parser.parse_known_args(args)[0].ckpt_path
+
+
 def in_order_of_precedence(args: list[str]) -> list[str]:
     """Config files first, then the model of ``--ckpt_path``, then the flags; later ones win.
 
@@ -126,26 +154,17 @@ def in_order_of_precedence(args: list[str]) -> list[str]:
     Raises:
         CheckpointError, FileNotFoundError: for a checkpoint that is none.
     """
-    command, configs, flags, checkpoint = args[:1], [], [], None
-    remaining = iter(args[1:])
-    for argument in remaining:
-        name, equals, value = argument.partition("=")
-        if name in ("-c", "--config"):
-            configs += ["--config", value if equals else next(remaining, "")]
-            continue
-        flags.append(argument)
-        if name == "--ckpt_path":
-            if not equals:
-                value = next(remaining, "")
-                flags.append(value)
-            checkpoint = value
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-c", "--config", action="append", default=[])
+    given, flags = parser.parse_known_args(args[1:])
+    configs, checkpoint = given.config, checkpoint_path(args)
     if checkpoint and checkpoint not in ("null", "last", "best", "hpc", "registry"):
         if not configs and (config := run_config(Path(checkpoint))):
-            configs += ["--config", str(config)]
-        configs += ["--config", json.dumps(model_config(checkpoint))]
+            configs.append(str(config))
+        configs.append(json.dumps(model_config(checkpoint)))
     if not configs and not {flag.partition("=")[0] for flag in flags} & {"-h", "--help", "--model", "--print_config"}:
         raise MisconfigurationException(f"fathom {args[0]} needs --config, such as experiments/vanillanet_digits.yaml")
-    return command + configs + flags
+    return [*args[:1], *(word for config in configs for word in ("--config", config)), *flags]
 
 
 def model_config(checkpoint_path: str) -> dict[str, Any]:

@@ -24,7 +24,4 @@ def is_for_people(error: Exception) -> bool:
     from callbacks import MergeError
     from lit_models import CheckpointError
 
-    if isinstance(error, MisconfigurationException | CheckpointError | MergeError | OSError):
-        return True
-    # Raised by torch for a checkpoint of another network.
-    return isinstance(error, RuntimeError) and "loading state_dict" in str(error)
+    return isinstance(error, MisconfigurationException | CheckpointError | MergeError | OSError)

@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lit_models.image_classifier import ImageClassifier
 
@@ -70,35 +70,58 @@ def load_checkpoint(path: str | Path, net: nn.Module | None = None) -> ImageClas
             raise CheckpointError(f"{path} does not say which network it is of: pass it as `net`")
         check_classes(path, hparams)
     try:
-        model = ImageClassifier.load_from_checkpoint(
-            path, map_location="cpu", weights_only=True, **({} if net is None else {"net": net})
-        )
+        given: dict[str, Any] = {} if net is None else {"net": net}
+        model = ImageClassifier.load_from_checkpoint(path, map_location="cpu", weights_only=True, **given)
     except RuntimeError as error:
         raise CheckpointError(f"{path} does not fit the network: {str(error).splitlines()[-1].strip()}") from error
+    model.hparams.update(hparams)  # the network among them, so that the model can be saved again
     return model.eval()
 
 
-def save_classifier(path: str | Path, model: L.LightningModule, net: nn.Module, **net_args: Any) -> None:
-    """Write ``net`` as a checkpoint of a classifier like ``model``.
+def merged_checkpoint(model: L.LightningModule, merged: nn.Module) -> dict[str, Any]:
+    """A checkpoint of ``model`` with ``merged`` in the place of its network.
 
-    Args:
-        path: of the checkpoint.
-        model: whose hyperparameters, position in training and other weights are written.
-        net: whose weights take the place of those of ``model.net``.
-        net_args: constructor arguments in which ``net`` differs from ``model.net``.
+    A network that can be merged takes ``reparameterized`` as an argument of its constructor.
     """
     hparams = copy.deepcopy(dict(model.hparams))
     if "net" in hparams:
-        hparams["net"].setdefault("init_args", {}).update(net_args)
-    others = {name: value for name, value in model.state_dict().items() if not name.startswith("net.")}
-    checkpoint = {
-        "state_dict": others | {f"net.{name}": value for name, value in net.state_dict().items()},
+        hparams["net"].setdefault("init_args", {})["reparameterized"] = True
+    return {
+        "state_dict": _classifier_state(merged),
         "hyper_parameters": hparams,
         "epoch": model.current_epoch,
         "global_step": model.global_step,
         "pytorch-lightning_version": L.__version__,
     }
-    write_atomically(checkpoint, path)
+
+
+def classifier_checkpoint(net: nn.Module, net_args: dict[str, Any], **arguments: Any) -> dict[str, Any]:
+    """A checkpoint of a classifier around weights from elsewhere.
+
+    Args:
+        net: with the weights.
+        net_args: of its constructor, ``num_classes`` among them.
+        arguments: of :class:`ImageClassifier`.
+    """
+    net_class = type(net)
+    spec = {"class_path": f"{net_class.__module__}.{net_class.__qualname__}", "init_args": net_args}
+    return {
+        "state_dict": _classifier_state(net),
+        "hyper_parameters": {
+            "net": spec,
+            "num_classes": net_args["num_classes"],
+            **arguments,
+            "_class_path": "lit_models.ImageClassifier",
+            "_instantiator": "lightning.pytorch.cli.instantiate_module",
+        },
+        "epoch": 0,
+        "global_step": 0,
+        "pytorch-lightning_version": L.__version__,
+    }
+
+
+def _classifier_state(net: nn.Module) -> dict[str, Tensor]:
+    return {f"net.{name}": value for name, value in net.state_dict().items()}
 
 
 def write_atomically(checkpoint: dict[str, Any], path: str | Path) -> None:

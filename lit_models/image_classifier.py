@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.optim import create_optimizer_v2, list_optimizers
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -69,13 +70,15 @@ class ImageClassifier(L.LightningModule):
     ) -> None:
         super().__init__()
         if optimizer.lower() not in list_optimizers():
-            nearest = ", ".join(get_close_matches(optimizer, list_optimizers())) or "sgd, momentum, adamw, lamb"
+            nearest = (
+                ", ".join(get_close_matches(optimizer, map(str, list_optimizers()))) or "sgd, momentum, adamw, lamb"
+            )
             raise MisconfigurationException(f"timm.optim has no optimizer {optimizer!r}; near it are {nearest}")
         # LightningCLI hands over the arguments as written, the network's among them: a checkpoint is then complete
         # in primitives. Constructed in Python, ``net`` is an object, which a checkpoint must not hold.
         self.save_hyperparameters(ignore=[] if _given_hyperparameters.get() else ["net"])
         # Convolutions are fastest in channels_last on GPUs with tensor cores and on CPUs.
-        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net = net.to(memory_format=torch.channels_last)
         self.num_classes = num_classes
         self.optimizer_name = optimizer
         self.lr = lr
@@ -125,13 +128,13 @@ class ImageClassifier(L.LightningModule):
         mean_loss.update(F.cross_entropy(logits.float(), targets), weight=len(images))
         accuracy.update(logits, targets)
         self.log(name, mean_loss)
-        self.log_dict(accuracy, prog_bar=True)  # type: ignore[arg-type]
+        self.log_dict(accuracy, prog_bar=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """(N, K) class probabilities."""
         return self(batch[0]).float().softmax(1)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = create_optimizer_v2(
             self.net,
             opt=self.optimizer_name,

@@ -47,7 +47,7 @@ def _convolution_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2
         nn.Conv2d,
         conv.in_channels,
         weight.shape[0],
-        conv.kernel_size,  # type: ignore[arg-type]
+        conv.kernel_size,
         stride=conv.stride,
         padding=conv.padding,
         dilation=conv.dilation,

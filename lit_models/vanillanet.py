@@ -13,6 +13,7 @@ The network has one form in training and another after :meth:`VanillaNet.reparam
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -157,7 +158,7 @@ class VanillaNet(nn.Module):
                 _max_pool(stride, adaptive_pool),
                 SeriesActivation(c_out, series_order, activation),
             )
-            for c_in, c_out, stride in zip(widths, widths[1:], strides, strict=False)
+            for (c_in, c_out), stride in zip(pairwise(widths), strides, strict=True)
         )
         self.dropout = nn.Dropout(dropout)
         self.head = AnnealedConvs(

@@ -1,0 +1,26 @@
+# Each of these, alone, on a fresh clone makes .venv, installs and does its job. A second call installs nothing.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quickstart test check
+
+quickstart: .venv/installed
+	$(BIN)/fathom quickstart
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+check: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+.venv/installed-dev: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@ .venv/installed

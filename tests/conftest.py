@@ -1,0 +1,64 @@
+"""What several rooms' tests share."""
+
+import contextlib
+import io
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """Caches of the tests are the tests' own."""
+    os.environ["FATHOM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def repository():
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Folder of real image archives; tests that need one skip without it."""
+    folder = Path(os.environ.get("FATHOM_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real image archives in {folder} (set FATHOM_DATA)")
+    return folder
+
+
+@pytest.fixture
+def fake_cuda_forward():
+    """Runs a network with everything on a CUDA device that need not exist.
+
+    A tensor left on another device raises, and so does any value read back on the host.
+    """
+
+    def forward(net, *shape):
+        with FakeTensorMode():
+            state = {
+                name: torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
+                for tensors in (net.named_parameters(), net.named_buffers())
+                for name, tensor in tensors
+            }
+            return functional_call(net, state, (torch.empty(*shape, device="cuda"),))
+
+    return forward
+
+
+@pytest.fixture(scope="session")
+def quickstart_run(tmp_path_factory):
+    """The run directory of one whole quickstart, and what it printed."""
+    from experiments.quickstart import quickstart
+
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        quickstart(runs=str(tmp_path_factory.mktemp("quickstart") / "runs"))
+    run_directory = Path(printed.getvalue().split("the run is in ")[1].split("\n")[0])
+    return run_directory, printed.getvalue()
