@@ -192,3 +192,15 @@ def test_weights_without_survival_probabilities_were_trained_at_constant_depth()
     weights.pop("layer1.0.conv1.weight")
     with pytest.raises(RuntimeError, match="conv1"):
         net.load_state_dict(weights)
+
+
+@pytest.mark.parametrize("rescale", ["eval", "train"])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("gate", [None, True, False, Window(0.7, 0.5)])
+def test_a_gpu_is_never_waited_for(fake_cuda_forward, gate, training, rescale):
+    net = CIFARResNet(14, width=4, rescale=rescale).train(training)
+    for block in net.residual_blocks().values():
+        block.gate = gate
+    logits = fake_cuda_forward(net, 8, 3, 16, 16)
+    assert logits.device.type == "cuda"
+    assert logits.shape == (8, 10)
