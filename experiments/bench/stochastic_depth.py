@@ -92,7 +92,7 @@ def stochastic_depth(
             f"{network}, {batch_size} images of {image_size} pixels, {precision}, p_L = {survival_prob:g}, "
             f"{devices} × {device}, {rounds} rounds of {steps} steps"
         )
-        Console(width=120).print(_table(title, variants))
+        Console(width=140).print(_table(title, variants))
 
 
 def _variants(network: Network, survival_prob: float, image_size: int) -> list[Variant]:
