@@ -204,3 +204,13 @@ def test_a_gpu_is_never_waited_for(fake_cuda_forward, gate, training, rescale):
     logits = fake_cuda_forward(net, 8, 3, 16, 16)
     assert logits.device.type == "cuda"
     assert logits.shape == (8, 10)
+
+
+def test_windows_leave_the_gradient_of_their_output_alone():
+    """It belongs to whoever looks at it."""
+    block = CIFARResNet(8, preactivation=True).layer1[0]
+    block.gate = Window(0.5, 0.5)
+    y = block(torch.rand(4, 16, 4, 4, requires_grad=True))
+    y.retain_grad()
+    y.sum().backward()
+    assert (y.grad == 1).all()
