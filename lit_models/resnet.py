@@ -111,7 +111,7 @@ class Bottleneck(GatedBlock):
         return self.bn3(self.conv3(x))
 
 
-def _plain_block(in_channels: int, width: int, stride: int = 1, downsample: None = None) -> nn.Sequential:
+def _plain_block(in_channels: int, width: int, stride: int) -> nn.Sequential:
     """A basic block without the sum, under the same parameter names."""
     return nn.Sequential(
         OrderedDict(
@@ -147,8 +147,7 @@ def _shortcut(
     preactivation: bool,
 ) -> nn.Module | None:
     """The module of a shortcut, ``None`` where it is the identity."""
-    same_shape = stride == 1 and in_channels == out_channels
-    if kind == "none" or (same_shape and kind != "C"):
+    if stride == 1 and in_channels == out_channels and kind != "C":
         return None
     if kind == "A":
         return _ZeroPaddedShortcut(out_channels - in_channels, stride, downsample)
