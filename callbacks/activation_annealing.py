@@ -25,18 +25,18 @@ def annealing_epochs(epochs: float | None, per: Literal["epoch", "step"], max_ep
     Raises:
         MisconfigurationException: where λ would not be 1 in the last epoch, or step.
     """
-    endless = max_epochs is None or max_epochs < 0
+    end = math.inf if max_epochs is None or max_epochs < 0 else max_epochs
     if epochs is None:
-        if endless or max_epochs < 2:
+        if not 2 <= end < math.inf:
             raise MisconfigurationException(
-                "ActivationAnnealing takes a third of the fit, which needs two epochs or more: set --trainer.max_epochs,"
-                " or the epochs of the callback"
+                "ActivationAnnealing takes a third of the fit, which must have two epochs or more: set"
+                " --trainer.max_epochs, or the epochs of the callback"
             )
-        return max(max_epochs // 3, 1) if per == "epoch" else max_epochs / 3
-    if not endless and epochs > max_epochs - (1 if per == "epoch" else 1e-9):
+        return max(end // 3, 1) if per == "epoch" else end / 3
+    if epochs > end - 1 if per == "epoch" else epochs >= end:
         raise MisconfigurationException(
-            f"ActivationAnnealing(epochs={epochs:g}, per={per!r}) doesn't reach λ = 1 in a fit of {max_epochs} epochs:"
-            f" lower its epochs to {max_epochs - 1} or less, or raise --trainer.max_epochs"
+            f"ActivationAnnealing(epochs={epochs:g}, per={per!r}) doesn't reach λ = 1 in a fit of {end} epochs:"
+            f" lower its epochs to {end - 1} or less, or raise --trainer.max_epochs"
         )
     return epochs
 
