@@ -10,10 +10,12 @@ from importlib import import_module
 
 from experiments.errors import is_for_people, one_sentence
 
-# Functions whose arguments are the command's flags; imported when called, so that each command starts fast.
+# Module and purpose. The module's attribute of the command's name is a function, or several by name, whose arguments
+# are the flags; it is imported when called, so that each command starts fast.
 TOOLS = {
     "quickstart": ("experiments.quickstart", "train, merge and test VanillaNet on digits, and print what came of it"),
     "convert": ("experiments.convert", "turn official VanillaNet weights into a checkpoint, or back"),
+    "bench": ("experiments.bench", "measure the input pipelines, or stochastic depth, against what others offer"),
 }
 
 HARMLESS_WARNINGS = (

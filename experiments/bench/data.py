@@ -63,7 +63,8 @@ def _compare(title: str, passes: dict[str, Pass], rounds: int) -> None:
                 rates[name].append(count / (time.perf_counter() - start))
     base = next(iter(rates))
     print(
-        f"{title}; {rounds} rounds\n\n| pipeline | images/s, median | of the first (least to greatest) |\n| --- | --- | --- |"
+        f"{title}; {rounds} rounds\n\n| pipeline | images/s, median | of the first (least to greatest) |\n"
+        "| --- | --- | --- |"
     )
     for name, values in rates.items():
         ratios = [ours / theirs for ours, theirs in zip(values, rates[base], strict=True)]
