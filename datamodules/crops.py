@@ -66,8 +66,8 @@ def resize(image: Tensor, height: int, width: int, interpolation: Interpolation)
     """Antialiased resize, uint8 (H, W, C) -> uint8 (height, width, C)."""
     if image.shape[:2] == (height, width):
         return image
-    # Without padding between the rows PyTorch takes its vectorised path for channels_last uint8.
-    batch = image.contiguous().permute(2, 0, 1)[None]
+    # In just these strides PyTorch takes its vectorised path for uint8, and returns the same layout.
+    batch = image.contiguous()[None].permute(0, 3, 1, 2)
     return interpolate(batch, size=(height, width), mode=interpolation, antialias=True)[0].permute(1, 2, 0)
 
 

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from datamodules.batches import Loader, Ticket, evaluation_tickets, training_steps, training_tickets
+from datamodules.memory import keep_freed_memory
 from datamodules.mixing import mix
 from datamodules.randomness import Stream, generator
 from datamodules.splits import split
@@ -137,6 +138,7 @@ class ImageData(LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Check what only a run can know."""
+        keep_freed_memory()
         train, _ = self.split
         _, world_size = self._shard
         labels = self.labels(test=stage == "test")

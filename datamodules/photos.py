@@ -182,16 +182,17 @@ def _fetch(
     images = torch.empty(len(indices), size, size, 3, dtype=torch.uint8)
     if get_worker_info() is not None:
         images.share_memory_()  # else the queue to the main process copies the batch
+    rows = [] if draws is None else draws.numpy()
     kept: list[int] = []
     skipped: list[str] = []
     for position, index in enumerate(indices.tolist()):
-        path = str(listing.root / listing.files[index])
+        path = f"{listing.root}/{listing.files[index]}"
         try:
             data = read_bytes(path)
             if draws is None:
                 image = evaluation(data, path)
             else:
-                image = train(data, path, draws=draws[position].numpy(), epoch=epoch, index=index)
+                image = train(data, path, draws=rows[position], epoch=epoch, index=index)
         except DecodeError:
             if not skip:
                 raise

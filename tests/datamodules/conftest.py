@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 
@@ -48,3 +49,12 @@ def folder(tmp_path) -> Path:
                 image = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8))
                 image.save(tmp_path / "data" / part / name / f"{i:02}.jpg")
     return tmp_path / "data"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Small batches gain nothing from threads, and lose much where the cores are busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
