@@ -182,7 +182,7 @@ def _fetch(
     images = torch.empty(len(indices), size, size, 3, dtype=torch.uint8)
     if get_worker_info() is not None:
         images.share_memory_()  # else the queue to the main process copies the batch
-    rows = [] if draws is None else draws.numpy()
+    rows: Any = None if draws is None else draws.numpy()
     kept: list[int] = []
     skipped: list[str] = []
     for position, index in enumerate(indices.tolist()):
