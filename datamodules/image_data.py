@@ -139,6 +139,10 @@ class ImageData(LightningDataModule, ABC):
     def setup(self, stage: str) -> None:
         """Check what only a run can know."""
         keep_freed_memory()
+        if stage == "fit" and self.mix_off_epochs and (self.trainer is None or (self.trainer.max_epochs or -1) < 0):
+            raise MisconfigurationException(
+                f"mix_off_epochs={self.mix_off_epochs} counts from the end: set trainer.max_epochs."
+            )
         train, _ = self.split
         _, world_size = self._shard
         labels = self.labels(test=stage == "test")
@@ -147,13 +151,8 @@ class ImageData(LightningDataModule, ABC):
                 f"The labels run from {labels.min()} to {labels.max()}, but there are {self.num_classes} classes, "
                 f"whose labels are 0 to {self.num_classes - 1}."
             )
-        if stage == "fit":
-            if len(train) < world_size:
-                raise MisconfigurationException(f"{len(train)} training images are too few for {world_size} ranks.")
-            if self.mix_off_epochs and (self.trainer is None or (self.trainer.max_epochs or -1) < 0):
-                raise MisconfigurationException(
-                    f"mix_off_epochs={self.mix_off_epochs} counts from the end: set trainer.max_epochs."
-                )
+        if stage == "fit" and len(train) < world_size:
+            raise MisconfigurationException(f"{len(train)} training images are too few for {world_size} ranks.")
 
     def train_dataloader(self) -> Loader:
         """Batches of the current epoch from the current position on."""
@@ -189,17 +188,22 @@ class ImageData(LightningDataModule, ABC):
     # The position in training
 
     def _training_tickets(self) -> Iterator[Ticket]:
-        if self.trainer is not None and self.trainer.current_epoch != self._epoch:
-            self._epoch, self._offset = self.trainer.current_epoch, 0
-        epoch, offset = self._epoch, self._offset
-        # A second pass over an epoch, without a checkpoint loaded in between, starts at its beginning.
-        self._offset = 0
+        epoch, offset = self._next_position()
         # Overfitting a few batches means the same ones in every epoch.
         overfit = self.trainer is not None and self.trainer.overfit_batches  # type: ignore[attr-defined]
         order = 0 if overfit else epoch
         train, _ = self.split
         for ticket in training_tickets(train, self.batch_size, self.seed, order, offset, *self._shard):
             yield ticket._replace(epoch=epoch)
+
+    def _next_position(self) -> tuple[int, int]:
+        """Epoch and offset at which the iteration that starts now begins."""
+        if self.trainer is not None and self.trainer.current_epoch != self._epoch:
+            self._epoch, self._offset = self.trainer.current_epoch, 0
+        epoch, offset = self._epoch, self._offset
+        # A second pass over an epoch, without a checkpoint loaded in between, starts at its beginning.
+        self._offset = 0
+        return epoch, offset
 
     def state_dict(self) -> dict[str, int]:
         """``epoch``, and ``offset``: how many of its batches have been trained on."""

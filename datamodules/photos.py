@@ -23,7 +23,9 @@ from datamodules.image_data import ImageData, RawBatch
 from datamodules.policies import apply_policy, make_policy
 from datamodules.randomness import uniforms
 
+# Columns of the draws; the crop takes the first ones.
 _FLIP, _ERASING = DRAWS, slice(DRAWS + 1, DRAWS + 1 + ERASING_DRAWS)
+PHOTO_DRAWS = _ERASING.stop
 _STATISTICS_IMAGES = 10_000
 
 
@@ -77,9 +79,7 @@ class Photos(ImageData):
             raise MisconfigurationException(f"crop_ratio is {crop_ratio}; give a number above 0 and at most 1.")
         if not 0 < scale[0] <= scale[1] <= 1:
             raise MisconfigurationException(f"scale is {scale}; give two ascending shares of the area, at most 1.")
-        train, self._test_root = find_parts(root)
-        self._listing = list_images(train)
-        self.class_names = self._listing.class_names
+        self._open(root)
         self.num_classes = len(self.class_names)
         self.image_size = image_size
         self.crop_ratio = crop_ratio
@@ -94,6 +94,11 @@ class Photos(ImageData):
         self._skipped: set[str] = set()
         if policy:
             make_policy(policy, (0.5, 0.5, 0.5))
+
+    def _open(self, root: str) -> None:
+        train, self._test_root = find_parts(root)
+        self._listing = list_images(train)
+        self.class_names = self._listing.class_names
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -125,8 +130,13 @@ class Photos(ImageData):
     def fetcher(self, test: bool) -> Callable[[Ticket], RawBatch]:
         """Decode, crop and resize."""
         listing = self._test_listing if test else self._listing
+        skip = self.corrupt == "skip"
+        return partial(_fetch, listing, *self._transforms(), self.seed, self.image_size, skip)
+
+    def _transforms(self) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+        """Of one encoded image, in training and in evaluation."""
         train = partial(
-            _train_image,
+            train_image,
             seed=self.seed,
             size=self.image_size,
             scale=self.scale,
@@ -138,7 +148,7 @@ class Photos(ImageData):
         evaluation = partial(
             centre_crop, size=self.image_size, crop_ratio=self.crop_ratio, interpolation=self.interpolation
         )
-        return partial(_fetch, listing, train, evaluation, self.seed, self.image_size, self.corrupt == "skip")
+        return train, evaluation
 
     def finish(self, batch: RawBatch) -> Tensor:
         """Normalise and erase on the device."""
@@ -178,18 +188,18 @@ def _fetch(
     ticket: Ticket,
 ) -> RawBatch:
     indices, epoch, number = ticket
-    draws = None if epoch is None else uniforms(seed, epoch, indices, _ERASING.stop)
+    draws = None if epoch is None else uniforms(seed, epoch, indices, PHOTO_DRAWS)
     images = torch.empty(len(indices), size, size, 3, dtype=torch.uint8)
     if get_worker_info() is not None:
         images.share_memory_()  # else the queue to the main process copies the batch
-    rows: Any = None if draws is None else draws.numpy()
+    rows = None if draws is None else draws.numpy()
     kept: list[int] = []
     skipped: list[str] = []
     for position, index in enumerate(indices.tolist()):
         path = f"{listing.root}/{listing.files[index]}"
         try:
             data = read_bytes(path)
-            if draws is None:
+            if rows is None:
                 image = evaluation(data, path)
             else:
                 image = train(data, path, draws=rows[position], epoch=epoch, index=index)
@@ -209,7 +219,7 @@ def _fetch(
     return RawBatch(images, targets, draws, epoch, number, tuple(skipped))
 
 
-def _train_image(
+def train_image(
     data: bytes,
     name: str,
     draws: np.ndarray,
@@ -223,6 +233,7 @@ def _train_image(
     flip: bool,
     policy: Callable[[Tensor], Tensor] | None,
 ) -> Tensor:
+    """Crop, mirror and apply the policy: uint8 (size, size, 3)."""
     image = random_resized_crop(data, name, draws[:DRAWS], size, scale, ratio, interpolation)
     if flip and draws[_FLIP] < 0.5:
         image = image.flip(1)

@@ -15,6 +15,7 @@ from experiments.errors import is_for_people, one_sentence
 TOOLS = {
     "quickstart": ("experiments.quickstart", "train, merge and test VanillaNet on digits, and print what came of it"),
     "convert": ("experiments.convert", "turn official VanillaNet weights into a checkpoint, or back"),
+    "shard": ("experiments.shard", "write a folder of photos as shards that can be streamed from object storage"),
     "bench": ("experiments.bench", "measure the input pipelines, or stochastic depth, against what others offer"),
 }
 
@@ -33,6 +34,8 @@ def main(args: list[str] | None = None) -> int:
     if command in ("-h", "--help"):
         print(overview())
         return 0
+    for harmless in HARMLESS_WARNINGS:
+        warnings.filterwarnings("ignore", message=harmless)
     try:
         return run(command, args)
     except ArgumentError as error:
@@ -57,8 +60,6 @@ def run(command: str, args: list[str]) -> int:
     from experiments.cli import COMMANDS, FathomCLI
 
     if command in COMMANDS:
-        for harmless in HARMLESS_WARNINGS:
-            warnings.filterwarnings("ignore", message=harmless)
         FathomCLI(args)
         return 0
     known = [*COMMANDS, *TOOLS]
