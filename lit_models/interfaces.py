@@ -6,15 +6,16 @@ Callbacks check the protocol in ``setup`` and refuse a network that does not hav
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
+from torch.nn import Parameter
 
 Rescale = Literal["eval", "train"]
 """Where a randomly dropped branch is corrected so that its expectation is right.
 
-``"eval"`` multiplies it by its survival probability at evaluation (Huang et al. 2016, equation 5), ``"train"``
-divides it by that probability in training (timm, torchvision).
+``"eval"`` multiplies it by its survival probability at evaluation (Huang et al. 2016, equation 5), and
+``"train"`` divides it by that probability in training (timm, torchvision).
 """
 
 
@@ -43,24 +44,52 @@ class Reparameterizable(Protocol):
         """
 
 
+class Window(NamedTuple):
+    """A share of a batch: consecutive rows that start anywhere and continue at row 0 after the last one.
+
+    Rows of a shuffled batch are random images, so a window is a random sample that costs no gather unless it
+    wraps. Because it may wrap, every row is in it with the same probability. ``start`` and ``share`` are
+    fractions of the batch, so one window serves batches of any size.
+    """
+
+    start: float
+    share: float
+
+    def rows(self, batch_size: int) -> tuple[int, int]:
+        """First row and number of rows, at least one."""
+        return int(self.start * batch_size), max(1, round(self.share * batch_size))
+
+
+Gate = bool | Window | None
+"""What a residual branch does with the batch.
+
+``None``: no draw took place. The branch runs, in evaluation scaled to its expectation (see ``Rescale``).
+``True``: drawn to survive. The branch runs as in a training step of stochastic depth, in evaluation mode too.
+``False``: drawn to be dropped. The branch does not run at all.
+``Window``: the branch runs on these rows alone.
+"""
+
+
 @runtime_checkable
 class ResidualBlock(Protocol):
     """y = join(shortcut(x), branch(x)), where the branch can be gated.
 
-    ``gate`` is not saved: ``None`` runs the branch on the whole batch, ``False`` does not run it at all, and a
-    slice or a tensor of row indices runs it on these rows of the batch alone. Only callbacks and analyses write it.
+    Only callbacks and analyses write ``gate``; it is not saved.
     """
 
     survival_prob: Tensor
     """p_l, a persistent buffer of shape ``()``."""
     rescale: Rescale
-    gate: Literal[False] | slice | Tensor | None
+    gate: Gate
 
     def shortcut(self, x: Tensor) -> Tensor:
         """What reaches the sum without the branch."""
 
     def branch(self, x: Tensor) -> Tensor:
         """f(x), before the sum."""
+
+    def branch_parameters(self) -> list[Parameter]:
+        """The parameters that take no part in a step in which the branch does not run."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', H', W')."""

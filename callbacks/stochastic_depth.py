@@ -1,0 +1,229 @@
+"""Deep networks with stochastic depth (Huang et al. 2016): train short networks, evaluate the deep one."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from callbacks.requirements import network_with
+from callbacks.saved_time import SavedTime
+from lit_models.cost import count_branch_macs
+from lit_models.interfaces import ResidualNetwork, Window
+
+Decay = Literal["linear", "uniform"]
+Mode = Literal["batch", "sample"]
+
+
+def survival_probs(num_blocks: int, last: float, decay: Decay = "linear") -> list[float]:
+    """p_l of the blocks l = 1 … L for ``last`` = p_L: 1 − l/L·(1 − p_L) (equation 4), or p_L everywhere."""
+    if decay == "uniform":
+        return [last] * num_blocks
+    return [1 - block / num_blocks * (1 - last) for block in range(1, num_blocks + 1)]
+
+
+def draw_gates(probs: list[float], mode: Mode, seed: int, step: int) -> list[bool | Window]:
+    """The gates of an optimizer step, one for each survival probability.
+
+    They are a function of the arguments: every process draws the same, and a resumed run those of an unbroken one.
+    """
+    draws = np.random.default_rng([seed, step]).random(len(probs)).tolist()
+    if mode == "batch":
+        return [draw < prob for draw, prob in zip(draws, probs, strict=True)]
+    return [Window(draw, prob) for draw, prob in zip(draws, probs, strict=True)]
+
+
+class StochasticDepth(L.Callback):
+    """Skips residual branches at random in training; evaluation sees them all.
+
+    Modes:
+
+    * ``batch``, the paper: each branch runs in a step with probability p_l, or not at all: no forward, no backward,
+      no update of its batch statistics. Its weights stay as they are, momentum and weight decay included. (The
+      authors' Torch code gave them zero gradients, so there both went on moving them.)
+    * ``sample``: each branch runs in every step, on a share p_l of the images, drawn anew for each branch and step.
+
+    Both cost what they run. ``sample`` copies a batch of activations twice per block for it, which pays where a
+    branch computes much per activation: wide 3×3 convolutions rather than narrow or 1×1 ones.
+
+    The draws are a function of the seed and the optimizer step: they are the same on all devices and in all
+    micro-batches of a step. Under ``strategy: ddp`` skipped branches hand over zero gradients, so that no device
+    waits for them; ``find_unused_parameters`` is not needed.
+
+    Whether the branches are scaled in training or in evaluation is the network's ``rescale``.
+
+    Args:
+        survival_prob: p_L of the last block; a list has one for each epoch, the last of which stays.
+        decay: p_l of the other blocks, ``linear`` from 1 at the input or ``uniform``.
+        mode: see above.
+        ramp_epochs: epochs in which p_L goes from 1 to ``survival_prob``.
+        seed: of the draws; that of the run where not given.
+
+    Raises:
+        MisconfigurationException: for a probability outside (0, 1] or a ramp to a list; in ``setup``, for a network
+            without residual blocks.
+    """
+
+    def __init__(
+        self,
+        survival_prob: float | list[float] = 0.5,
+        decay: Decay = "linear",
+        mode: Mode = "batch",
+        ramp_epochs: int = 0,
+        seed: int | None = None,
+    ) -> None:
+        per_epoch = survival_prob if isinstance(survival_prob, list) else [survival_prob]
+        if not per_epoch or not all(0 < prob <= 1 for prob in per_epoch):
+            raise MisconfigurationException(
+                f"StochasticDepth needs survival probabilities above 0 and up to 1, not survival_prob={survival_prob}"
+            )
+        if ramp_epochs and len(per_epoch) > 1:
+            raise MisconfigurationException(
+                "StochasticDepth takes ramp_epochs or a list as survival_prob, not both: write the ramp into the list"
+            )
+        last = per_epoch[0]
+        self.schedule = [1 - (1 - last) * epoch / ramp_epochs for epoch in range(ramp_epochs)] + per_epoch
+        self.decay: Decay = decay
+        self.mode: Mode = mode
+        self.seed = seed
+        self._blocks: list[Any] = []
+        self._probs: list[float] = []
+        self._macs: list[int] = []
+        self._hooks: list[RemovableHandle] = []
+        self._saved_time = SavedTime()
+        self._step_started = 0.0
+        self._work = 1.0
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        self._net = network_with(ResidualNetwork, pl_module, self)
+        self._blocks = list(self._net.residual_blocks().values())
+        if not self._blocks:
+            raise MisconfigurationException(
+                f"StochasticDepth needs residual blocks, and this {type(self._net).__name__} is a plain network: remove"
+                " the callback or give the network its shortcuts"
+            )
+        self._parameters = [block.branch_parameters() for block in self._blocks]
+        self._probs, self._macs = [], []
+        self._seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
+        if trainer.world_size > 1:
+            for block, parameters in zip(self._blocks, self._parameters, strict=True):
+                self._hooks.append(block.register_forward_hook(_hand_over_zero_gradients(parameters)))
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        while self._hooks:
+            self._hooks.pop().remove()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        images = batch[0]
+        if not self._macs:
+            self._macs = count_branch_macs(self._net, images.shape[1:])
+        # Not at the start of the epoch: that hook is skipped after a resume.
+        self._set_probs(trainer.current_epoch)
+        gates = draw_gates(self._probs, self.mode, self._seed, trainer.global_step)
+        for block, gate in zip(self._blocks, gates, strict=True):
+            block.gate = gate
+
+        shares = [_share(gate, len(images)) for gate in gates]
+        self._work = self._share_of_work(shares)
+        metrics = {
+            "planned_work": self._share_of_work(self._probs),
+            "executed_work": self._work,
+            "effective_depth": sum(shares),
+        }
+        saved = self._saved_time.seconds()
+        if saved is not None:
+            metrics["seconds_saved"] = saved
+        # As tensors on the host: Lightning copies bare numbers to the device, which waits for it.
+        pl_module.log_dict({f"stochastic_depth/{name}": torch.tensor(value) for name, value in metrics.items()})
+        self._step_started = time.perf_counter()
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
+        # Zeros would let momentum and weight decay move the weights of a branch that took no part.
+        for block, parameters in zip(self._blocks, self._parameters, strict=True):
+            if block.gate is False:
+                for parameter in parameters:
+                    parameter.grad = None
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._saved_time.add(self._work, time.perf_counter() - self._step_started)
+        self._open_gates()
+
+    def on_exception(self, *_: Any) -> None:
+        self._open_gates()
+
+    def report(self) -> dict[str, Any]:
+        """For ``summary.json``: what the last epoch planned, and an estimate of all the time that was saved.
+
+        ``macs_saved`` are multiply-adds of an image's forward pass in training, expected over the draws.
+        """
+        if not self._macs:
+            return {}
+        planned = self._share_of_work(self._probs)
+        return {
+            "stochastic_depth": {
+                "planned_work": planned,
+                "macs_saved": round((1 - planned) * sum(self._macs)),
+                "seconds_saved": self._saved_time.seconds(),
+            }
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"saved_time": dict(self._saved_time.sums)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._saved_time.sums = dict(state_dict["saved_time"])
+
+    def _set_probs(self, epoch: int) -> None:
+        last = self.schedule[min(epoch, len(self.schedule) - 1)]
+        probs = survival_probs(len(self._blocks), last, self.decay)
+        if probs != self._probs:
+            for block, prob in zip(self._blocks, probs, strict=True):
+                block.survival_prob.fill_(prob)
+            self._probs = probs
+
+    def _share_of_work(self, shares: list[float]) -> float:
+        """Multiply-adds of branches that run on ``shares`` of the batch, relative to those of full depth."""
+        return sum(share * macs for share, macs in zip(shares, self._macs, strict=True)) / sum(self._macs)
+
+    def _open_gates(self) -> None:
+        for block in self._blocks:
+            block.gate = None
+
+
+def _share(gate: bool | Window, batch_size: int) -> float:
+    """Of the batch, that the branch runs on."""
+    return gate.rows(batch_size)[1] / batch_size if isinstance(gate, Window) else float(gate)
+
+
+class _ZeroGradients(torch.autograd.Function):
+    """The identity in x, with a gradient of zero for each parameter: those that wait for one get it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.parameters = parameters
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        return grad, *(torch.zeros_like(parameter) for parameter in ctx.parameters)
+
+
+def _hand_over_zero_gradients(parameters: list[nn.Parameter]) -> Any:
+    """A forward hook for a block whose branch has these parameters."""
+
+    def hook(block: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
+        return _ZeroGradients.apply(output, *parameters) if block.gate is False else None
+
+    return hook

@@ -1,0 +1,211 @@
+"""What stochastic depth saves: ours beside constant depth, torchvision's and timm's, in one run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import accumulate
+from statistics import mean, median
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from rich.console import Console
+from rich.table import Table
+from timm.layers import DropPath
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.data import DataLoader
+from torchvision.ops import StochasticDepth as TorchvisionStochasticDepth
+
+from callbacks.run_summary import hardware
+from callbacks.stochastic_depth import Mode, StochasticDepth, survival_probs
+from lit_models import CIFARResNet, ImageClassifier, ResNet
+from lit_models.cost import count_branch_macs
+
+Network = Literal["resnet110", "resnet56", "resnet50"]
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass
+class Variant:
+    """A way to train, and what its turns measured."""
+
+    name: str
+    module: ImageClassifier
+    mode: Mode | None = None
+    work: float = 1.0
+    """Expected share of the multiply-adds of all branches."""
+    seconds: list[float] = field(default_factory=list)
+    """A step, mean of each round."""
+    executed: list[float] = field(default_factory=list)
+    """Share of the work done in each timed step."""
+    peak_bytes: int = 0
+
+
+def stochastic_depth(
+    network: Network = "resnet110",
+    survival_prob: float = 0.5,
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
+    devices: int = 1,
+    rounds: int = 10,
+    steps: int = 4,
+) -> None:
+    """Time training steps of constant depth and of four ways to drop branches, side by side.
+
+    All train the same network on the same random images, through the Trainer and in turns. A round times some steps
+    of each, and ratios to constant depth are taken within the round.
+
+    Args:
+        network: resnet110 and resnet56 for CIFAR with 128 images of 32 pixels, resnet50 with 32 images of 128 pixels.
+        survival_prob: p_L of linear decay.
+        precision: of the Trainer.
+        devices: more than one train with the strategy ``ddp``, each on as many images.
+        rounds: turns of each.
+        steps: that are timed in a turn.
+    """
+    _silence()
+    batch_size, image_size = (32, 128) if network == "resnet50" else (128, 32)
+    images = torch.randn(batch_size, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    batch = (images.to(memory_format=torch.channels_last), torch.arange(batch_size) % 10)
+    options = {"precision": precision, "devices": devices, "strategy": "ddp" if devices > 1 else "auto"}
+
+    variants = _variants(network, survival_prob, image_size)
+    for variant in variants:
+        memory = _PeakMemory()
+        _fit(variant, [batch] * 2, survival_prob, 0, memory, options)
+        variant.peak_bytes = memory.peak_bytes
+    for number in range(rounds):
+        first = number % len(variants)  # nobody is always first
+        for variant in variants[first:] + variants[:first]:
+            timer = _Timer()
+            _fit(variant, [batch] * (steps + 2), survival_prob, number, timer, options)
+            variant.seconds.append(mean(timer.seconds[1:]))
+            variant.executed += timer.executed[1:-1]
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        device = hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        title = (
+            f"{network}, {batch_size} images of {image_size} pixels, {precision}, p_L = {survival_prob:g}, "
+            f"{devices} × {device}, {rounds} rounds of {steps} steps"
+        )
+        Console(width=140).print(_table(title, variants))
+
+
+def _variants(network: Network, survival_prob: float, image_size: int) -> list[Variant]:
+    def classifier(drop: Callable[[float], nn.Module] | None = None) -> ImageClassifier:
+        torch.manual_seed(0)
+        net: Any = ResNet(50) if network == "resnet50" else CIFARResNet(int(network[6:]), downsample="average_pool")
+        blocks = net.residual_blocks().values()
+        for block, prob in zip(blocks, survival_probs(len(blocks), survival_prob), strict=True):
+            if drop is not None:
+                last = "bn3" if network == "resnet50" else "bn2"
+                setattr(block, last, nn.Sequential(block.last_norm, drop(1 - prob)))
+        return ImageClassifier(net, 10, schedule="constant")
+
+    constant = Variant("constant depth", classifier())
+    macs = count_branch_macs(constant.module.net, (3, image_size, image_size))
+    probs = survival_probs(len(macs), survival_prob)
+    work = sum(p * m for p, m in zip(probs, macs, strict=True)) / sum(macs)
+    return [
+        constant,
+        Variant("ours, batch", classifier(), "batch", work),
+        Variant("ours, sample", classifier(), "sample", work),
+        Variant("torchvision StochasticDepth, batch", classifier(lambda p: TorchvisionStochasticDepth(p, "batch"))),
+        Variant("timm DropPath", classifier(DropPath)),
+    ]
+
+
+def _fit(
+    variant: Variant,
+    batches: list[Batch],
+    survival_prob: float,
+    seed: int,
+    callback: L.Callback,
+    options: dict[str, Any],
+) -> None:
+    drops = [StochasticDepth(survival_prob, mode=variant.mode, seed=seed)] if variant.mode else []
+    trainer = L.Trainer(
+        max_steps=len(batches),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        use_distributed_sampler=False,
+        callbacks=[callback, *drops],
+        **options,
+    )
+    trainer.fit(variant.module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+
+
+class _Timer(L.Callback):
+    """Seconds from the start of a step to the start of the next, all that the Trainer does between included."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.executed: list[float] = []
+        self._last: float | None = None
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if self._last is not None:
+            self.seconds.append(now - self._last)
+        self._last = now
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self.executed.append(float(trainer.logged_metrics.get("stochastic_depth/executed_work", 1.0)))
+
+
+class _PeakMemory(L.Callback):
+    """The most memory that the second step has allocated at once, beyond what was there before it."""
+
+    peak_bytes = 0
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            self._before = torch.cuda.memory_allocated()
+        else:
+            self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True).__enter__()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if pl_module.device.type == "cuda":
+            self.peak_bytes = torch.cuda.max_memory_allocated() - self._before
+            return
+        self._profile.__exit__(None, None, None)
+        events = self._profile.profiler.kineto_results.events()
+        changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+        self.peak_bytes = max(accumulate(change for _, change in changes))
+
+
+def _table(title: str, variants: list[Variant]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in ("", "expected work", "executed work", "ms a step", "time", "fastest–slowest round", "peak MiB"):
+        table.add_column(column, justify="left" if not column else "right")
+    constant = variants[0].seconds
+    for variant in variants:
+        ratios = [ours / theirs for ours, theirs in zip(variant.seconds, constant, strict=True)]
+        table.add_row(
+            variant.name,
+            f"{variant.work:.3f}",
+            f"{mean(variant.executed):.3f}",
+            f"{1000 * median(variant.seconds):.0f}",
+            f"{median(ratios):.2f}",
+            f"{min(ratios):.2f}–{max(ratios):.2f}",
+            f"{variant.peak_bytes / 2**20:.0f}",
+        )
+    return table
+
+
+def _silence() -> None:
+    """Lightning introduces itself in each of many short fits."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")

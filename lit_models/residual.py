@@ -1,0 +1,138 @@
+"""A residual block whose branch can be skipped, or run on part of the batch.
+
+One ``forward`` serves the plain ResNet, stochastic depth (Huang et al. 2016, equations 2 and 5) and a lesion.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_models.interfaces import Gate, Rescale, Window
+
+
+class GatedBlock(nn.Module):
+    """y = ReLU(S(x) + f(x)), or S(x) + f(x) with pre-activation. A subclass writes ``branch``, which is f.
+
+    A branch that does not run costs nothing: no forward, no backward, no update of its batch statistics.
+    The sum overwrites the result of the branch, so that must be a new tensor which its own backward pass does
+    not need: the output of a convolution or of batch normalisation.
+
+    Args:
+        downsample: S where it is not the identity. The name is the one torchvision and timm give it.
+        preactivation: No ReLU follows the sum.
+        rescale: Where the expectation of a randomly dropped branch is corrected.
+    """
+
+    survival_prob: Tensor
+
+    def __init__(
+        self, downsample: nn.Module | None = None, preactivation: bool = False, rescale: Rescale = "eval"
+    ) -> None:
+        super().__init__()
+        self.downsample = downsample
+        self.preactivation = preactivation
+        self.rescale = rescale
+        self.gate: Gate = None
+        self.register_buffer("survival_prob", torch.ones(()))
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """S(x): (N, C, H, W) -> (N, C', H', W')."""
+        return x if self.downsample is None else self.downsample(x)
+
+    def branch(self, x: Tensor) -> Tensor:
+        """f(x): (N, C, H, W) -> (N, C', H', W')."""
+        raise NotImplementedError
+
+    def branch_parameters(self) -> list[nn.Parameter]:
+        """All parameters but those of the shortcut."""
+        return [p for name, p in self.named_parameters() if not name.startswith("downsample.")]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', H', W')."""
+        if self.gate is False:
+            return self._skip(x)
+        if isinstance(self.gate, Window):
+            return self._run_on_window(x, self.gate)
+        shortcut, branch = self.shortcut(x), self.branch(x)
+        # Survival probabilities stay on the device: reading one here would make the host wait.
+        if self.gate is None and self.rescale == "eval" and not self.training:
+            return self._activate(torch.addcmul(shortcut, branch, self.survival_prob.to(branch.dtype)))
+        if self.gate is True and self.rescale == "train":
+            branch = branch / self.survival_prob.to(branch.dtype)
+        return self._activate(branch.add_(shortcut))
+
+    def _activate(self, y: Tensor) -> Tensor:
+        return y if self.preactivation else y.relu_()
+
+    def _skip(self, x: Tensor) -> Tensor:
+        # With post-activation x comes out of a ReLU, and a second one would not change it.
+        return x if self.downsample is None else self._activate(self.downsample(x))
+
+    def _run_on_window(self, x: Tensor, window: Window) -> Tensor:
+        batch_size = x.shape[0]
+        start, count = window.rows(batch_size)
+        if count == batch_size:
+            return self._activate(self.branch(x).add_(self.shortcut(x)))
+        x, survivors = _Survivors.apply(x, start, count)
+        branch = self.branch(survivors)
+        if self.rescale == "train":
+            branch = branch * (batch_size / count)
+        return self._activate(_AddRows.apply(self.shortcut(x), branch, start))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Weights of a library's network know no survival probability: they were trained at constant depth.
+        state_dict.setdefault(f"{prefix}survival_prob", torch.ones(()))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _rows(x: Tensor, start: int, count: int) -> Tensor:
+    """``count`` rows of x from ``start`` on, continued at row 0. A view unless they wrap."""
+    overhang = start + count - x.shape[0]
+    if overhang <= 0:
+        return x[start : start + count]
+    return torch.cat([x[start:], x[:overhang]])
+
+
+def _add_to_rows(x: Tensor, addend: Tensor, start: int) -> None:
+    """Add to the rows that ``_rows`` returns, in place."""
+    before_end = x.shape[0] - start
+    x[start : start + addend.shape[0]] += addend[:before_end]
+    if addend.shape[0] > before_end:
+        x[: addend.shape[0] - before_end] += addend[before_end:]
+
+
+class _Survivors(torch.autograd.Function):
+    """x -> (x, rows of x).
+
+    The backward of a plain slice fills a tensor of the whole batch with zeros and loses channels_last. This
+    one adds the rows to the gradient that comes over the shortcut, and keeps its layout.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, start: int, count: int) -> tuple[Tensor, Tensor]:
+        ctx.start = start
+        return x.view_as(x), _rows(x, start, count)
+
+    @staticmethod
+    def backward(ctx: Any, grad_x: Tensor, grad_rows: Tensor) -> tuple[Tensor, None, None]:
+        grad_x = grad_x.clone()
+        _add_to_rows(grad_x, grad_rows, ctx.start)
+        return grad_x, None, None
+
+
+class _AddRows(torch.autograd.Function):
+    """(x, y) -> x with y added to the rows from ``start`` on."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, start: int) -> Tensor:
+        ctx.start, ctx.count = start, y.shape[0]
+        x = x.clone()
+        _add_to_rows(x, y, start)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        return grad, _rows(grad, ctx.start, ctx.count), None

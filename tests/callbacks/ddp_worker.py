@@ -1,0 +1,105 @@
+"""Twenty steps of stochastic depth on one or two processes, recorded; started by test_stochastic_depth_ddp.py.
+
+Lightning starts the second process by running this file again.
+"""
+
+import argparse
+import hashlib
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from callbacks import StochasticDepth
+from lit_models import CIFARResNet, ImageClassifier
+
+STEPS, BATCH_SIZE = 20, 4
+
+
+class Recorder(L.Callback):
+    def __init__(self):
+        self.gates, self.hashes, self.gradients = [], [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.gates.append([str(block.gate) for block in pl_module.net.residual_blocks().values()])
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        parameters = torch.cat([p.detach().flatten() for p in pl_module.net.parameters()])
+        self.hashes.append(hashlib.sha256(parameters.numpy().tobytes()).hexdigest())
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            blocks = pl_module.net.residual_blocks().values()
+            self.gradients.append([block.conv1.weight.grad is not None for block in blocks])
+
+
+class EveryNth:
+    """Batches rank, rank + world, … in order."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def __iter__(self):
+        for batch in range(self.trainer.global_rank, 2 * STEPS, self.trainer.world_size):
+            yield list(range(batch * BATCH_SIZE, (batch + 1) * BATCH_SIZE))
+
+    def __len__(self):
+        return 2 * STEPS // self.trainer.world_size
+
+
+def freeze_batch_norm(net):
+    """Normalise with the running statistics, in training too: then an image does not depend on its batch."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            module.eval()
+            module.train = lambda mode=True: None
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--devices", type=int, default=2)
+    parser.add_argument("--accumulate", type=int, default=1)
+    parser.add_argument("--mode", default="batch")
+    parser.add_argument("--frozen", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+
+    torch.manual_seed(0)
+    net = CIFARResNet(20, width=4).double()
+    if args.frozen:
+        freeze_batch_norm(net)
+    images = torch.randn(2 * STEPS * BATCH_SIZE, 3, 8, 8, dtype=torch.float64)
+    data = TensorDataset(images, torch.arange(len(images)) % 10)
+    recorder = Recorder()
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=args.devices,
+        strategy="ddp" if args.devices > 1 else "auto",
+        accumulate_grad_batches=args.accumulate,
+        use_distributed_sampler=False,
+        max_epochs=1,
+        default_root_dir=args.directory,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[StochasticDepth(0.3, mode=args.mode, seed=1), recorder],
+    )
+    module = ImageClassifier(net, 10, schedule="constant", lr=0.05, weight_decay=0.1)
+    trainer.fit(module, DataLoader(data, batch_sampler=EveryNth(trainer)))
+    torch.save(
+        {
+            "gates": recorder.gates,
+            "hashes": recorder.hashes,
+            "gradients": recorder.gradients,
+            "steps": trainer.global_step,
+            "parameters": {name: p.detach() for name, p in net.named_parameters()},
+        },
+        args.directory / f"rank{trainer.global_rank}.pt",
+    )
+
+
+if __name__ == "__main__":
+    main()

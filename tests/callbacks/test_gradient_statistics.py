@@ -1,0 +1,66 @@
+"""Logged gradients against those of the same steps done by hand."""
+
+import lightning as L
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from callbacks import GradientStatistics, StochasticDepth
+from lit_models import CIFARResNet, ImageClassifier
+
+
+class Gradients(L.Callback):
+    """Keeps the gradients of each step."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        gradients = {name: p.grad for name, p in pl_module.net.named_parameters()}
+        self.steps.append({name: g.clone() for name, g in gradients.items() if g is not None})
+
+
+def fit(tmp_path, net, *callbacks):
+    gradients = Gradients()
+    trainer = L.Trainer(
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        max_epochs=1,
+        callbacks=[*callbacks, GradientStatistics(), gradients],
+    )
+    torch.manual_seed(0)
+    data = DataLoader(TensorDataset(torch.randn(32, 3, 8, 8), torch.arange(32) % 10), batch_size=4)
+    trainer.fit(ImageClassifier(net, 10, schedule="constant"), data)
+    return {name: value.item() for name, value in trainer.callback_metrics.items()}, gradients.steps
+
+
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values)
+
+
+@pytest.mark.parametrize("callbacks", [[], [StochasticDepth(0.3, "uniform", seed=1)]])
+def test_means_over_the_steps_in_which_the_layer_ran(tmp_path, callbacks):
+    metrics, steps = fit(tmp_path, CIFARResNet(14, width=4), *callbacks)
+    conv = [step["layer1.0.conv1.weight"] for step in steps if "layer1.0.conv1.weight" in step]
+    assert len(steps) == 8
+    assert 0 < len(conv) < 8 if callbacks else len(conv) == 8
+    expected = mean(g.abs().mean().item() for g in conv)
+    assert metrics["gradient_mean_abs/layer1.0.conv1"] == pytest.approx(expected, rel=1e-5)
+    for stage in ("conv1", "bn1", "layer1", "layer2", "layer3", "fc"):
+        norms = [
+            torch.cat([g.flatten() for name, g in step.items() if name.startswith(stage)]).norm().item()
+            for step in steps
+            if any(name.startswith(stage) for name in step)
+        ]
+        assert metrics[f"gradient_norm/{stage}"] == pytest.approx(mean(norms), rel=1e-5)
+
+
+def test_a_network_without_blocks(tmp_path):
+    metrics, steps = fit(tmp_path, CIFARResNet(8, width=4, shortcut="none"))
+    expected = mean(step["conv1.weight"].abs().mean().item() for step in steps)
+    assert metrics["gradient_mean_abs/conv1"] == pytest.approx(expected, rel=1e-5)
