@@ -140,6 +140,6 @@ def _loader(data: PhotoStream, part: str, item: Callable[..., Any], batch_size: 
     except ModuleNotFoundError as error:
         raise MisconfigurationException("Reading shards needs litdata: pip install 'fathom[stream]'.") from error
     dataset = StreamingDataset(
-        f"{data.root}/{part}", shuffle=shuffle, seed=data.seed, drop_last=shuffle, transform=item
+        f"{data.root}/{part}", shuffle=shuffle, seed=data.seed, drop_last=shuffle, transform=item, batch_decode=False
     )
     return StreamingDataLoader(dataset, batch_size=batch_size, num_workers=data.num_workers, collate_fn=default_collate)
