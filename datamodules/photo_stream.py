@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import fsspec
@@ -106,22 +107,12 @@ class _TrainingStream:
 
     def __iter__(self) -> Iterator[RawBatch]:
         epoch, offset = self._data._next_position()
-        loader, batch_size = self._loader, self._data.batch_size
-        loader.dataset.set_epoch(epoch + 1)  # litdata counts from 1
-        # The loader counts up when it starts, except where it goes on.
-        loader.current_epoch = epoch
-        if offset:
-            served = offset * batch_size
-            loader.load_state_dict(
-                {
-                    "dataset": loader.dataset.state_dict(served, loader.num_workers, batch_size),
-                    "current_epoch": epoch + 1,
-                    "num_samples_yielded": served,
-                    "latest_worker_idx": (offset - 1) % max(loader.num_workers, 1),
-                }
-            )
         self._item.epoch = epoch
-        for number, (images, labels, draws) in enumerate(loader, start=offset):
+        # litdata counts from 1, and up when it starts. What was trained on is read once more and passed over: its own
+        # way to go on in mid-epoch came to a halt with two workers.
+        self._loader.current_epoch = epoch
+        batches = enumerate(self._loader)
+        for number, (images, labels, draws) in islice(batches, offset, None):
             yield RawBatch(images, labels, draws, epoch, number)
 
     def state_dict(self) -> dict[str, Any]:
@@ -149,6 +140,6 @@ def _loader(data: PhotoStream, part: str, item: Callable[..., Any], batch_size: 
     except ModuleNotFoundError as error:
         raise MisconfigurationException("Reading shards needs litdata: pip install 'fathom[stream]'.") from error
     dataset = StreamingDataset(
-        f"{data.root}/{part}", shuffle=shuffle, seed=data.seed, drop_last=shuffle, transform=item
+        f"{data.root}/{part}", shuffle=shuffle, seed=data.seed, drop_last=shuffle, transform=item, batch_decode=False
     )
     return StreamingDataLoader(dataset, batch_size=batch_size, num_workers=data.num_workers, collate_fn=default_collate)
