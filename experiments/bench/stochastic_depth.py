@@ -15,6 +15,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from timm.layers import DropPath
 from torch import Tensor, nn
@@ -79,14 +80,15 @@ def stochastic_depth(
         memory = _PeakMemory()
         _fit(variant, [batch] * 2, survival_prob, 0, memory, options)
         variant.peak_bytes = memory.peak_bytes
-    for number in range(rounds):
+    first_rank = int(os.environ.get("LOCAL_RANK", 0)) == 0
+    for number in track(range(rounds), "rounds", console=Console(stderr=True), disable=not first_rank):
         first = number % len(variants)  # nobody is always first
         for variant in variants[first:] + variants[:first]:
             timer = _Timer()
             _fit(variant, [batch] * (steps + 2), survival_prob, number, timer, options)
             variant.seconds.append(mean(timer.seconds[1:]))
             variant.executed += timer.executed[1:-1]
-    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+    if first_rank:
         device = hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         title = (
             f"{network}, {batch_size} images of {image_size} pixels, {precision}, p_L = {survival_prob:g}, "
