@@ -171,11 +171,19 @@ class ImageNet(Photos):
 
     Args:
         root: the folder of the two.
+        mean: per channel, in [0, 1].
+        std: the same.
         **options: see :class:`Photos`.
     """
 
-    def __init__(self, root: str, **options: Any) -> None:
-        super().__init__(root, **{"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), **options})
+    def __init__(
+        self,
+        root: str,
+        mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
+        std: tuple[float, float, float] = (0.229, 0.224, 0.225),
+        **options: Any,
+    ) -> None:
+        super().__init__(root, mean=mean, std=std, **options)
 
 
 def _fetch(
