@@ -74,6 +74,7 @@ class ActivationAnnealing(L.Callback):
         if stage != "fit":
             return
         self._net = network_with(AnnealedActivations, pl_module, self)
+        self._current = None
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._until = self.epochs or 1.0  # it ends after a step, on purpose
         else:

@@ -182,8 +182,8 @@ class ImageClassifier(L.LightningModule):
 
 
 def _mean() -> MeanMetric:
-    # Any other strategy waits for the device, and leaves the NaN of a diverged network out of the mean. This one ignores
-    # the weights of an update, so the values of single images are handed over.
+    # Any other strategy waits for the device, and leaves the NaN of a diverged network out of the mean. This one
+    # ignores the weights of an update, so the values of single images are handed over.
     return MeanMetric(nan_strategy="disable")
 
 
