@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import multiprocessing
+
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -16,7 +18,9 @@ def shards(caltech, tmp_path_factory):
     from experiments.shard import shard
 
     path = tmp_path_factory.mktemp("stream") / "shards"
+    start_method = multiprocessing.get_start_method()
     shard(str(caltech), str(path), chunk_megabytes=4, num_workers=1)
+    multiprocessing.set_start_method(start_method, force=True)  # litdata changes it for the whole process
     return path
 
 
