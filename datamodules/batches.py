@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from datamodules.randomness import Stream, generator
 
@@ -81,9 +82,10 @@ class Loader:
         fetch: Callable[[Ticket], Any],
         length: int,
         num_workers: int = 0,
-        pin_memory: bool = False,
+        pin: bool = False,
     ) -> None:
         self._tickets, self._fetch, self._length = tickets, fetch, length
+        self._pin_memory = pin
         self._workers: DataLoader[Any] | None = None
         if num_workers:
             self._workers = DataLoader(
@@ -92,14 +94,20 @@ class Loader:
                 batch_size=None,
                 num_workers=num_workers,
                 persistent_workers=True,
-                pin_memory=pin_memory,
+                pin_memory=pin,
             )
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[Any]:
-        yield from self._workers if self._workers is not None else map(self._fetch, self._tickets())
+        if self._workers is not None:
+            yield from self._workers
+            return
+        for ticket in self._tickets():
+            batch = self._fetch(ticket)
+            # Only from pinned memory does a copy to the device run beside what the device computes.
+            yield pin_memory(batch) if self._pin_memory else batch
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the position is the DataModule's. Lightning warns without this."""

@@ -65,6 +65,8 @@ class ImageData(LightningDataModule, ABC):
 
     num_classes: int
     in_channels: int
+    on_device = False
+    """Whether batches come from the device's memory already."""
     image_size: int
     """Side in pixels of what the network gets."""
     class_names: list[str]
@@ -178,7 +180,7 @@ class ImageData(LightningDataModule, ABC):
 
     def _loader(self, tickets: Callable[[], Iterable[Ticket]], length: int, test: bool = False) -> Loader:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return Loader(tickets, self.fetcher(test), length, self.num_workers, pin_memory=on_gpu)
+        return Loader(tickets, self.fetcher(test), length, self.num_workers, pin=on_gpu and not self.on_device)
 
     @property
     def _shard(self) -> tuple[int, int]:

@@ -90,7 +90,7 @@ class _EvaluationStream:
             yield RawBatch(images, labels, None, None, number)
 
     def _item(self, item: dict[str, Any]) -> tuple[Tensor, int]:
-        return self._transform(bytes(item["image"]), item["name"]), item["label"]
+        return self._transform(bytes(item["image"]), bytes(item["name"]).decode()), item["label"]
 
 
 class _TrainingStream:
@@ -130,7 +130,9 @@ class _TrainingItem:
     def __call__(self, item: dict[str, Any]) -> tuple[Tensor, int, Tensor]:
         index = item["index"]
         draws = uniforms(self.seed, self.epoch, torch.tensor([index]), PHOTO_DRAWS)[0]
-        image = self.transform(bytes(item["image"]), item["name"], draws=draws.numpy(), epoch=self.epoch, index=index)
+        image = self.transform(
+            bytes(item["image"]), bytes(item["name"]).decode(), draws=draws.numpy(), epoch=self.epoch, index=index
+        )
         return image, item["label"], draws
 
 
@@ -140,6 +142,6 @@ def _loader(data: PhotoStream, part: str, item: Callable[..., Any], batch_size: 
     except ModuleNotFoundError as error:
         raise MisconfigurationException("Reading shards needs litdata: pip install 'fathom[stream]'.") from error
     dataset = StreamingDataset(
-        f"{data.root}/{part}", shuffle=shuffle, seed=data.seed, drop_last=shuffle, transform=item, batch_decode=False
+        f"{data.root}/{part}", shuffle=shuffle, seed=data.seed, drop_last=shuffle, transform=item
     )
     return StreamingDataLoader(dataset, batch_size=batch_size, num_workers=data.num_workers, collate_fn=default_collate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ def make_policy(name: str, mean: tuple[float, ...]) -> Callable[[Tensor], Tensor
     colour = tuple(round(255 * value) for value in mean)
     if name in _TORCHVISION:
         transform = getattr(v2, name)(**({} if name == "AugMix" else {"fill": list(colour)}))
-        return lambda image: transform(image.permute(2, 0, 1)).permute(1, 2, 0)
+        return partial(_with_torchvision, transform)
     makers = {"rand": rand_augment_transform, "augmix": augment_and_mix_transform}
     try:
         timm_transform = makers.get(name.split("-")[0], auto_augment_transform)(name, {"img_mean": colour})
@@ -42,7 +43,15 @@ def make_policy(name: str, mean: tuple[float, ...]) -> Callable[[Tensor], Tensor
             f"policy is {name!r}; give one of torchvision's ({', '.join(sorted(_TORCHVISION))}) "
             "or a description in timm's form, such as rand-m9-mstd0.5-inc1."
         ) from error
-    return lambda image: torch.from_numpy(np.array(timm_transform(Image.fromarray(image.numpy()))))
+    return partial(_with_timm, timm_transform)
+
+
+def _with_torchvision(transform: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    return transform(image.permute(2, 0, 1)).permute(1, 2, 0)
+
+
+def _with_timm(transform: Callable[[Image.Image], Image.Image], image: Tensor) -> Tensor:
+    return torch.from_numpy(np.array(transform(Image.fromarray(image.numpy()))))
 
 
 def apply_policy(policy: Callable[[Tensor], Tensor], image: Tensor, *counters: int) -> Tensor:

@@ -68,4 +68,5 @@ def _sample(item: tuple[str, int, int]) -> dict[str, Any]:
     path, label, index = item
     data = read_bytes(path)
     image_size(data, path)  # a file that is no image is named now, not in the middle of training
-    return {"image": data, "label": label, "index": index, "name": path}
+    # As bytes: litdata would take a string that ends in .jpg for the picture itself, and store that once more.
+    return {"image": data, "label": label, "index": index, "name": path.encode()}

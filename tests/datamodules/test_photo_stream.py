@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import multiprocessing
+
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -16,7 +18,9 @@ def shards(caltech, tmp_path_factory):
     from experiments.shard import shard
 
     path = tmp_path_factory.mktemp("stream") / "shards"
+    start_method = multiprocessing.get_start_method()
     shard(str(caltech), str(path), chunk_megabytes=4, num_workers=1)
+    multiprocessing.set_start_method(start_method, force=True)  # litdata changes it for the whole process
     return path
 
 
@@ -31,13 +35,15 @@ def _stream(shards, **options) -> PhotoStream:
     return data
 
 
-def test_shards_hold_the_whole_data_set(shards):
+def test_shards_hold_the_whole_data_set(shards, caltech):
     data = _stream(shards)
     assert data.num_classes == 25
     assert data.report() == {"train_images": 1481, "val_images": 164, "test_images": 500}
     assert data.mean == pytest.approx((0.5252, 0.5147, 0.4845), abs=1e-4)
     targets = torch.cat([data.on_after_batch_transfer(batch, 0)[1] for batch in data.test_dataloader()])
     assert targets.bincount().tolist() == [20] * 25
+    stored = sum(path.stat().st_size for path in (shards / "test").glob("*.bin"))
+    assert stored == pytest.approx(sum(path.stat().st_size for path in caltech.glob("val/*/*.jpg")), rel=0.05)
     assert sum(len(data.on_after_batch_transfer(batch, 0)[1]) for batch in data.val_dataloader()) == 164
 
 
