@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 
@@ -15,11 +16,19 @@ class PredictionWriter(BasePredictionWriter):
     """Writes ``predictions.csv`` into the run directory: image, predicted class, its probability.
 
     The image is its position in the data set.
+
+    Raises:
+        MisconfigurationException: in ``setup``, on several devices, each of which sees only its share.
     """
 
     def __init__(self) -> None:
         super().__init__(write_interval="batch")
         self._rows = 0
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if trainer.world_size > 1:
+            raise MisconfigurationException("predict writes one table, on one device: add --trainer.devices 1")
 
     def write_on_batch_end(
         self,

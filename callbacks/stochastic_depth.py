@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from callbacks.requirements import network_with
 from callbacks.saved_time import SavedTime
 from lit_models.cost import count_branch_macs
 from lit_models.interfaces import ResidualNetwork, Window
@@ -106,8 +107,13 @@ class StochasticDepth(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        self._net = _residual(pl_module)
+        self._net = network_with(ResidualNetwork, pl_module, self)
         self._blocks = list(self._net.residual_blocks().values())
+        if not self._blocks:
+            raise MisconfigurationException(
+                f"StochasticDepth needs residual blocks, and this {type(self._net).__name__} is a plain network: remove"
+                " the callback or give the network its shortcuts"
+            )
         self._parameters = [block.branch_parameters() for block in self._blocks]
         self._probs, self._macs = [], []
         self._seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
@@ -223,13 +229,3 @@ def _hand_over_zero_gradients(parameters: list[nn.Parameter]) -> Any:
         return _ZeroGradients.apply(output, *parameters) if block.gate is False else None
 
     return hook
-
-
-def _residual(pl_module: L.LightningModule) -> Any:
-    net = getattr(pl_module, "net", pl_module)
-    if not isinstance(net, ResidualNetwork) or not net.residual_blocks():
-        raise MisconfigurationException(
-            f"StochasticDepth needs a network with residual blocks (residual_blocks), such as CIFARResNet, and"
-            f" {type(net).__name__} has none: remove the callback or change the network"
-        )
-    return net

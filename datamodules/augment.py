@@ -61,11 +61,6 @@ def lookup(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return found.view(n, rows.shape[1], columns.shape[1], channels)
 
 
-def outside(coordinates: Tensor, size: int) -> Tensor:
-    """Which coordinates are padding: bool, of the same shape."""
-    return (coordinates < 0) | (coordinates >= size)
-
-
 def cutout(uniform: Tensor, height: int, width: int, side: int) -> Tensor:
     """A square per image, its centre anywhere in the image, so that it may reach beyond it (DeVries and
     Taylor 2017).
@@ -118,34 +113,58 @@ def random_erasing(
     return torch.stack((top, top + h, left, left + w), 1)
 
 
-def within(box: Tensor, height: int, width: int) -> Tensor:
-    """(N, 4) top, bottom, left, right -> which pixels are inside, bool (N, H, W)."""
+def blank_padding(images: Tensor, rows: Tensor, columns: Tensor) -> None:
+    """Set to 0, the mean colour, what :func:`lookup` took from outside the image; in place.
+
+    Args:
+        images: float (N, H, W, C), contiguous, normalised.
+        rows: int64 (N, H), as given to :func:`lookup`.
+        columns: int64 (N, W).
+    """
+    _, height, width, channels = images.shape
+    keep_rows = ((rows >= 0) & (rows < height)).to(images.dtype)
+    keep_columns = ((columns >= 0) & (columns < width)).to(images.dtype)
+    _lines(images).mul_(keep_rows[:, :, None]).mul_(keep_columns.repeat_interleave(channels, 1)[:, None, :])
+
+
+def blank_box(images: Tensor, box: Tensor) -> None:
+    """Set the pixels of a box to 0, the mean colour; in place.
+
+    Args:
+        images: float (N, H, W, C), contiguous, normalised.
+        box: int64 (N, 4): top, bottom, left, right.
+    """
+    _, height, width, channels = images.shape
     y, x = torch.arange(height, device=box.device), torch.arange(width, device=box.device)
-    rows = (y >= box[:, :1]) & (y < box[:, 1:2])
-    columns = (x >= box[:, 2:3]) & (x < box[:, 3:])
-    return rows[:, :, None] & columns[:, None, :]
+    rows = ((y >= box[:, :1]) & (y < box[:, 1:2])).to(images.dtype)
+    columns = ((x >= box[:, 2:3]) & (x < box[:, 3:])).to(images.dtype).repeat_interleave(channels, 1)
+    _lines(images).mul_(1 - rows[:, :, None] * columns[:, None, :])
+
+
+def _lines(images: Tensor) -> Tensor:
+    # Whole rows of pixels: a broadcast over one to three channels alone would not vectorise.
+    return images.view(*images.shape[:2], -1)
 
 
 @functools.cache
 def _affine(mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    # Kept on the device from the first batch on; autograd could not use what inference mode made.
     with torch.inference_mode(False):
         m, s = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
         scale, shift = 1 / (255 * s), -m / s
         return scale.float().repeat(width).to(device), shift.float().repeat(width).to(device)
 
 
-def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], drop: Tensor | None = None) -> Tensor:
-    """uint8 (N, H, W, C) in [0, 255] -> float32 (N, C, H, W), (x / 255 - mean) / std, channels_last in
-    memory.
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """uint8 in [0, 255] -> (x / 255 - mean) / std.
 
     Args:
-        mean, std: per channel, of images in [0, 1].
-        drop: bool (N, H, W), pixels to set to 0, the mean colour.
+        images: uint8 (N, H, W, C), contiguous.
+        mean: per channel, of images in [0, 1].
+        std: the same.
+
+    Returns:
+        float32 (N, H, W, C), contiguous.
     """
-    n, height, width, channels = images.shape
-    # Whole rows: a broadcast over three channels alone would not vectorise.
-    scale, shift = _affine(tuple(mean), tuple(std), width, images.device)
-    out = torch.mul(images.view(n, height, width * channels), scale).add_(shift)
-    if drop is not None:
-        out.masked_fill_(drop.repeat_interleave(channels, 2) if channels > 1 else drop, 0)
-    return out.view(n, height, width, channels).permute(0, 3, 1, 2)
+    scale, shift = _affine(tuple(mean), tuple(std), images.shape[2], images.device)
+    return torch.mul(_lines(images), scale).add_(shift).view(images.shape)

@@ -102,7 +102,7 @@ class Loader:
         yield from self._workers if self._workers is not None else map(self._fetch, self._tickets())
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the position is the DataModule's. Without this Lightning calls the loader not resumable."""
+        """Nothing: the position is the DataModule's. Lightning warns without this."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

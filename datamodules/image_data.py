@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from datamodules.batches import Loader, Ticket, evaluation_tickets, training_steps, training_tickets
+from datamodules.memory import keep_freed_memory
 from datamodules.mixing import mix
 from datamodules.randomness import Stream, generator
 from datamodules.splits import split
@@ -32,6 +33,8 @@ class RawBatch(NamedTuple):
     epoch: int | None
     number: int
     """Position of the batch in its epoch."""
+    skipped: tuple[str, ...] = ()
+    """Broken files that were left out."""
 
 
 class ImageData(LightningDataModule, ABC):
@@ -135,15 +138,21 @@ class ImageData(LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Check what only a run can know."""
+        keep_freed_memory()
+        if stage == "fit" and self.mix_off_epochs and (self.trainer is None or (self.trainer.max_epochs or -1) < 0):
+            raise MisconfigurationException(
+                f"mix_off_epochs={self.mix_off_epochs} counts from the end: set trainer.max_epochs."
+            )
         train, _ = self.split
         _, world_size = self._shard
-        if stage == "fit":
-            if len(train) < world_size:
-                raise MisconfigurationException(f"{len(train)} training images are too few for {world_size} ranks.")
-            if self.mix_off_epochs and (self.trainer is None or (self.trainer.max_epochs or -1) < 0):
-                raise MisconfigurationException(
-                    f"mix_off_epochs={self.mix_off_epochs} counts from the end: set trainer.max_epochs."
-                )
+        labels = self.labels(test=stage == "test")
+        if labels.min() < 0 or labels.max() >= self.num_classes:
+            raise MisconfigurationException(
+                f"The labels run from {labels.min()} to {labels.max()}, but there are {self.num_classes} classes, "
+                f"whose labels are 0 to {self.num_classes - 1}."
+            )
+        if stage == "fit" and len(train) < world_size:
+            raise MisconfigurationException(f"{len(train)} training images are too few for {world_size} ranks.")
 
     def train_dataloader(self) -> Loader:
         """Batches of the current epoch from the current position on."""
@@ -179,17 +188,22 @@ class ImageData(LightningDataModule, ABC):
     # The position in training
 
     def _training_tickets(self) -> Iterator[Ticket]:
-        if self.trainer is not None and self.trainer.current_epoch != self._epoch:
-            self._epoch, self._offset = self.trainer.current_epoch, 0
-        epoch, offset = self._epoch, self._offset
-        # A second pass over an epoch, without a checkpoint loaded in between, starts at its beginning.
-        self._offset = 0
+        epoch, offset = self._next_position()
         # Overfitting a few batches means the same ones in every epoch.
         overfit = self.trainer is not None and self.trainer.overfit_batches  # type: ignore[attr-defined]
         order = 0 if overfit else epoch
         train, _ = self.split
         for ticket in training_tickets(train, self.batch_size, self.seed, order, offset, *self._shard):
             yield ticket._replace(epoch=epoch)
+
+    def _next_position(self) -> tuple[int, int]:
+        """Epoch and offset at which the iteration that starts now begins."""
+        if self.trainer is not None and self.trainer.current_epoch != self._epoch:
+            self._epoch, self._offset = self.trainer.current_epoch, 0
+        epoch, offset = self._epoch, self._offset
+        # A second pass over an epoch, without a checkpoint loaded in between, starts at its beginning.
+        self._offset = 0
+        return epoch, offset
 
     def state_dict(self) -> dict[str, int]:
         """``epoch``, and ``offset``: how many of its batches have been trained on."""
@@ -204,6 +218,11 @@ class ImageData(LightningDataModule, ABC):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on from there."""
         self._epoch, self._offset = state_dict["epoch"], state_dict["offset"]
+
+    def report(self) -> dict[str, Any]:
+        """What the summary says of the data."""
+        train, val = self.split
+        return {"train_images": len(train), "val_images": len(val)}
 
     # On the device
 

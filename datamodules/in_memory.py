@@ -14,22 +14,22 @@ from torch import Tensor
 from datamodules.augment import (
     ERASING_DRAWS,
     Padding,
+    blank_box,
+    blank_padding,
     cutout,
     integers,
     lookup,
     normalise,
-    outside,
     random_erasing,
     reflect,
     shifted,
-    within,
 )
 from datamodules.batches import Ticket
 from datamodules.image_data import ImageData, RawBatch
 from datamodules.randomness import uniforms
 
-# Columns of the table of draws.
-_ROW, _COLUMN, _FLIP, _CUTOUT, _ERASING = 0, 1, 2, slice(3, 5), slice(5, 5 + ERASING_DRAWS)
+# Columns of the draws; the shift takes the first two.
+_FLIP, _CUTOUT, _ERASING = 2, slice(3, 5), slice(5, 5 + ERASING_DRAWS)
 
 
 class InMemoryImages(ImageData):
@@ -96,27 +96,24 @@ class InMemoryImages(ImageData):
         return partial(_fetch, images, labels, self.seed)
 
     def finish(self, batch: RawBatch) -> Tensor:
-        """Crop, flip, erase and normalise on the device."""
-        images, draws = batch.images, batch.draws
-        if draws is None:
-            return normalise(images, self.mean, self.std)
-        _, height, width, _ = images.shape
-        dy = integers(draws[:, _ROW], 2 * self.shift + 1) - self.shift
-        dx = integers(draws[:, _COLUMN], 2 * self.shift + 1) - self.shift
-        rows = shifted(height, dy)
-        columns = shifted(width, dx, draws[:, _FLIP] < 0.5 if self.flip else None)
-        drop = None
+        """Crop, flip, normalise and erase on the device."""
+        if batch.draws is None:
+            return normalise(batch.images, self.mean, self.std).permute(0, 3, 1, 2)
+        draws = batch.draws
+        _, height, width, _ = batch.images.shape
+        shifts = integers(draws[:, :_FLIP], 2 * self.shift + 1) - self.shift
+        rows = shifted(height, shifts[:, 0])
+        columns = shifted(width, shifts[:, 1], draws[:, _FLIP] < 0.5 if self.flip else None)
         if self.padding == "reflect":
             rows, columns = reflect(rows, height), reflect(columns, width)
-        elif self.shift:
-            drop = outside(rows, height)[:, :, None] | outside(columns, width)[:, None, :]
+        images = normalise(lookup(batch.images, rows, columns), self.mean, self.std)
+        if self.padding == "zero" and self.shift:
+            blank_padding(images, rows, columns)
         if self.cutout:
-            square = within(cutout(draws[:, _CUTOUT], height, width, self.cutout), height, width)
-            drop = square if drop is None else drop | square
+            blank_box(images, cutout(draws[:, _CUTOUT], height, width, self.cutout))
         if self.erasing:
-            rectangle = within(random_erasing(draws[:, _ERASING], height, width, self.erasing), height, width)
-            drop = rectangle if drop is None else drop | rectangle
-        return normalise(lookup(images, rows, columns), self.mean, self.std, drop)
+            blank_box(images, random_erasing(draws[:, _ERASING], height, width, self.erasing))
+        return images.permute(0, 3, 1, 2)
 
 
 def _fetch(images: Tensor, labels: Tensor, seed: int, ticket: Ticket) -> RawBatch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.cache import cached
-from datamodules.decode import decode
+from datamodules.decode import decode, read_bytes
 from datamodules.folder import Listing, find_parts, list_images
 from datamodules.in_memory import InMemoryImages, channel_statistics
 
@@ -46,7 +47,7 @@ class SmallImages(InMemoryImages):
         self.class_names = self._listing.class_names
         self.num_classes = len(self.class_names)
         self._resize = image_size
-        self.image_size = image_size or decode(str(train / self._listing.files[0])).shape[0]
+        self.image_size = image_size or _decode(train, self._listing.files[0]).shape[0]
         self._mean, self._std = mean, std
         super().__init__(**options)
 
@@ -81,7 +82,7 @@ class SmallImages(InMemoryImages):
         side = self.image_size
         images = np.empty((len(listing.files), side, side, 3), np.uint8)
         for target, file in zip(images, listing.files, strict=True):
-            image = decode(str(listing.root / file))
+            image = _decode(listing.root, file)
             if self._resize and image.shape[:2] != (side, side):
                 image = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
             elif image.shape != target.shape:
@@ -92,3 +93,8 @@ class SmallImages(InMemoryImages):
                 )
             target[:] = image
         return images
+
+
+def _decode(root: Path, file: str) -> np.ndarray:
+    path = str(root / file)
+    return decode(read_bytes(path), path)

@@ -10,10 +10,13 @@ from importlib import import_module
 
 from experiments.errors import is_for_people, one_sentence
 
-# Functions whose arguments are the command's flags; imported when called, so that each command starts fast.
+# Module and purpose. The module's attribute of the command's name is a function, or several by name, whose arguments
+# are the flags; it is imported when called, so that each command starts fast.
 TOOLS = {
     "quickstart": ("experiments.quickstart", "train, merge and test VanillaNet on digits, and print what came of it"),
     "convert": ("experiments.convert", "turn official VanillaNet weights into a checkpoint, or back"),
+    "shard": ("experiments.shard", "write a folder of photos as shards that can be streamed from object storage"),
+    "bench": ("experiments.bench", "measure the input pipelines, or stochastic depth, against what others offer"),
 }
 
 HARMLESS_WARNINGS = (
@@ -31,6 +34,8 @@ def main(args: list[str] | None = None) -> int:
     if command in ("-h", "--help"):
         print(overview())
         return 0
+    for harmless in HARMLESS_WARNINGS:
+        warnings.filterwarnings("ignore", message=harmless)
     try:
         return run(command, args)
     except ArgumentError as error:
@@ -55,8 +60,6 @@ def run(command: str, args: list[str]) -> int:
     from experiments.cli import COMMANDS, FathomCLI
 
     if command in COMMANDS:
-        for harmless in HARMLESS_WARNINGS:
-            warnings.filterwarnings("ignore", message=harmless)
         FathomCLI(args)
         return 0
     known = [*COMMANDS, *TOOLS]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 
 def wandb_logger(
@@ -28,7 +29,7 @@ def wandb_logger(
     """
     if mode == "disabled":
         return None
-    run_directory.mkdir(parents=True, exist_ok=True)
+    rank_zero_only(run_directory.mkdir)(parents=True, exist_ok=True)  # W&B writes elsewhere where it is missing
     return WandbLogger(
         name=f"{run_directory.parent.name}/{run_directory.name}",
         version=run_directory.name,

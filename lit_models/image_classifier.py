@@ -93,9 +93,9 @@ class ImageClassifier(L.LightningModule):
         self.warmup_steps = 0
         """m, written by the warm-up callback before the optimizer is configured."""
 
-        self.train_top1 = _accuracy(num_classes, 1)
-        self.val_loss, self.val_accuracy = MeanMetric(), _accuracies(num_classes, "val")
-        self.test_loss, self.test_accuracy = MeanMetric(), _accuracies(num_classes, "test")
+        self.train_top1, self.train_mixed_top1 = _accuracy(num_classes, 1), _mean()
+        self.val_loss, self.val_accuracy = _mean(), _accuracies(num_classes, "val")
+        self.test_loss, self.test_accuracy = _mean(), _accuracies(num_classes, "test")
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) normalised images to (N, K) logits."""
@@ -109,12 +109,20 @@ class ImageClassifier(L.LightningModule):
         images, targets = batch
         logits = self(images)
         loss = self.loss(logits, targets)
-        if not targets.is_floating_point():
-            self.train_top1.update(logits.detach(), targets)
-            self.log("train/top1", self.train_top1, on_step=False, on_epoch=True)
+        self._log_training_accuracy(logits.detach(), targets)
         self.log("train/loss", loss, prog_bar=True)
         self.log("lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         return loss
+
+    def _log_training_accuracy(self, logits: Tensor, targets: Tensor) -> None:
+        """Top-1; for mixed images, under another name, the probability that the target gives to the predicted class."""
+        if targets.is_floating_point():
+            hits = targets.gather(1, logits.argmax(1, keepdim=True))
+            self.train_mixed_top1.update(hits)
+            self.log("train/mixed_top1", self.train_mixed_top1, on_step=False, on_epoch=True)
+        else:
+            self.train_top1.update(logits, targets)
+            self.log("train/top1", self.train_top1, on_step=False, on_epoch=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluation_step(batch, self.val_loss, self.val_accuracy, "val/loss")
@@ -125,7 +133,7 @@ class ImageClassifier(L.LightningModule):
     def _evaluation_step(self, batch: Batch, mean_loss: MeanMetric, accuracy: MetricCollection, name: str) -> None:
         images, targets = batch
         logits = self(images)
-        mean_loss.update(F.cross_entropy(logits.float(), targets), weight=len(images))
+        mean_loss.update(F.cross_entropy(logits.float(), targets, reduction="none"))
         accuracy.update(logits, targets)
         self.log(name, mean_loss)
         self.log_dict(accuracy, prog_bar=True)
@@ -171,6 +179,12 @@ class ImageClassifier(L.LightningModule):
         if self.schedule == "constant":
             return []
         return [round(epoch * steps_per_epoch(self.trainer)) - self.warmup_steps for epoch in self.milestones]
+
+
+def _mean() -> MeanMetric:
+    # Any other strategy waits for the device, and leaves the NaN of a diverged network out of the mean. This one ignores
+    # the weights of an update, so the values of single images are handed over.
+    return MeanMetric(nan_strategy="disable")
 
 
 def _accuracy(num_classes: int, top_k: int) -> MulticlassAccuracy:

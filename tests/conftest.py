@@ -1,8 +1,12 @@
 """What several rooms' tests share."""
 
+import os
+
+# The networks here are small: more threads would wait for each other, above all on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import contextlib
 import io
-import os
 from pathlib import Path
 
 import pytest

@@ -153,3 +153,24 @@ def test_predictions_are_probabilities(tmp_path):
     predictions = trainer(tmp_path).predict(classifier(), images_and_labels(4))
     assert len(predictions) == 2
     torch.testing.assert_close(predictions[0].sum(1), torch.ones(2))
+
+
+def test_training_accuracy_of_mixed_images_has_its_own_name(tmp_path):
+    """The mean probability that the mixed targets give to the predicted classes."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(10, 3, 2, 2, generator=generator)
+    targets = torch.rand(10, 6, generator=generator).softmax(1)
+    fit = trainer(tmp_path, max_epochs=1)
+    model = classifier(lr=0.0, schedule="constant")
+    fit.fit(model, DataLoader(TensorDataset(images, targets), batch_size=4))
+    with torch.no_grad():
+        expected = targets.gather(1, model(images).argmax(1, keepdim=True)).mean().item()
+    assert fit.callback_metrics["train/mixed_top1"].item() == pytest.approx(expected)
+    assert "train/top1" not in fit.callback_metrics
+
+
+def test_a_diverged_network_is_not_averaged_away(tmp_path):
+    model = classifier()
+    model.net[1].bias.data.fill_(float("nan"))
+    metrics = trainer(tmp_path).test(model, images_and_labels(), verbose=False)[0]
+    assert math.isnan(metrics["test/loss"])

@@ -1,0 +1,270 @@
+"""ImageNet-sized photos: decoded, cropped and resized in worker processes, the rest on the device."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from datamodules.augment import ERASING_DRAWS, blank_box, normalise, random_erasing
+from datamodules.batches import Ticket
+from datamodules.cache import cached
+from datamodules.crops import DRAWS, Interpolation, centre_crop, random_resized_crop
+from datamodules.decode import DecodeError, decode, read_bytes
+from datamodules.folder import Listing, find_parts, list_images
+from datamodules.image_data import ImageData, RawBatch
+from datamodules.policies import apply_policy, make_policy
+from datamodules.randomness import uniforms
+
+# Columns of the draws; the crop takes the first ones.
+_FLIP, _ERASING = DRAWS, slice(DRAWS + 1, DRAWS + 1 + ERASING_DRAWS)
+PHOTO_DRAWS = _ERASING.stop
+_STATISTICS_IMAGES = 10_000
+
+
+class Photos(ImageData):
+    """A folder of class folders with photos of any size.
+
+    In training a random rectangle is resized to the network's size and mirrored half of the time; in validation and
+    test the short side is resized and the centre cut out. Workers hand over uint8; normalisation, erasing and mixing
+    are done for the whole batch on the device.
+
+    Args:
+        root: folder with ``train/<class>/`` and ``test/<class>/`` (or ``val/``, then used as the test part), or with
+            the class folders alone, and no test part.
+        image_size: side in pixels of what the network gets.
+        crop_ratio: test geometry: ``image_size / crop_ratio`` is the length the short side is resized to.
+        scale: training geometry: least and greatest share of the photo's area.
+        ratio: the same: least and greatest width over height.
+        interpolation: of the resize, with antialiasing.
+        flip: mirror half of the training images.
+        policy: an augmentation policy by name, see :func:`~datamodules.policies.make_policy`.
+        erasing: probability that a random rectangle of a training image is set to the mean colour.
+        mean: per channel, in [0, 1]; computed once from up to 10,000 training images where not given.
+        std: the same.
+        corrupt: ``"stop"`` at a broken file, or ``"skip"`` it: leave it out of its batch, and count it in the
+            summary.
+        num_workers: processes that make batches ahead of time.
+        **options: see :class:`~datamodules.image_data.ImageData`.
+    """
+
+    in_channels = 3
+
+    def __init__(
+        self,
+        root: str,
+        image_size: int = 224,
+        crop_ratio: float = 0.875,
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        interpolation: Interpolation = "bilinear",
+        flip: bool = True,
+        policy: str | None = None,
+        erasing: float = 0.0,
+        mean: tuple[float, float, float] | None = None,
+        std: tuple[float, float, float] | None = None,
+        corrupt: Literal["stop", "skip"] = "stop",
+        num_workers: int = 8,
+        **options: Any,
+    ) -> None:
+        super().__init__(num_workers=num_workers, **options)
+        if not 0 < crop_ratio <= 1:
+            raise MisconfigurationException(f"crop_ratio is {crop_ratio}; give a number above 0 and at most 1.")
+        if not 0 < scale[0] <= scale[1] <= 1:
+            raise MisconfigurationException(f"scale is {scale}; give two ascending shares of the area, at most 1.")
+        self._open(root)
+        self.num_classes = len(self.class_names)
+        self.image_size = image_size
+        self.crop_ratio = crop_ratio
+        self.scale = scale
+        self.ratio = ratio
+        self.interpolation: Interpolation = interpolation
+        self.flip = flip
+        self.policy = policy
+        self.erasing = erasing
+        self.corrupt = corrupt
+        self._mean, self._std = mean, std
+        self._skipped: set[str] = set()
+        if policy:
+            make_policy(policy, (0.5, 0.5, 0.5))
+
+    def _open(self, root: str) -> None:
+        train, self._test_root = find_parts(root)
+        self._listing = list_images(train)
+        self.class_names = self._listing.class_names
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """As given, or of the training images."""
+        return self._mean or self._statistics[0]
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """As given, or of the training images."""
+        return self._std or self._statistics[1]
+
+    @cached_property
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        place = hashlib.sha256(str(self._listing.root.resolve()).encode()).hexdigest()[:16]
+        made_from = ["1", self._listing.files, self._listing.stamps]
+        found = cached(f"statistics-{place}", made_from, lambda: photo_statistics(self._listing, self.corrupt))
+        return tuple(found["mean"].tolist()), tuple(found["std"].tolist())
+
+    @cached_property
+    def _test_listing(self) -> Listing:
+        if self._test_root is None:
+            raise MisconfigurationException(f"{self._listing.root} has no test part: no test/ or val/ folder.")
+        return list_images(self._test_root, self.class_names)
+
+    def labels(self, test: bool) -> Tensor:
+        """int64 (N,)."""
+        return self._test_listing.labels if test else self._listing.labels
+
+    def fetcher(self, test: bool) -> Callable[[Ticket], RawBatch]:
+        """Decode, crop and resize."""
+        listing = self._test_listing if test else self._listing
+        skip = self.corrupt == "skip"
+        return partial(_fetch, listing, *self._transforms(), self.seed, self.image_size, skip)
+
+    def _transforms(self) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+        """Of one encoded image, in training and in evaluation."""
+        train = partial(
+            train_image,
+            seed=self.seed,
+            size=self.image_size,
+            scale=self.scale,
+            ratio=self.ratio,
+            interpolation=self.interpolation,
+            flip=self.flip,
+            policy=make_policy(self.policy, self.mean) if self.policy else None,
+        )
+        evaluation = partial(
+            centre_crop, size=self.image_size, crop_ratio=self.crop_ratio, interpolation=self.interpolation
+        )
+        return train, evaluation
+
+    def finish(self, batch: RawBatch) -> Tensor:
+        """Normalise and erase on the device."""
+        self._skipped.update(batch.skipped)
+        images = normalise(batch.images, self.mean, self.std)
+        if self.erasing and batch.draws is not None:
+            size = self.image_size
+            blank_box(images, random_erasing(batch.draws[:, _ERASING], size, size, self.erasing))
+        return images.permute(0, 3, 1, 2)
+
+    def report(self) -> dict[str, Any]:
+        """What the summary says of the data."""
+        return {**super().report(), "corrupt_images": len(self._skipped), "corrupt_files": sorted(self._skipped)[:20]}
+
+
+class ImageNet(Photos):
+    """ImageNet-1k (Russakovsky et al. 2015): ``train/`` and ``val/`` with 1,000 class folders each.
+
+    ``val/``, on which papers report, is the test part; validation is cut from ``train/``.
+
+    Args:
+        root: the folder of the two.
+        mean: per channel, in [0, 1].
+        std: the same.
+        **options: see :class:`Photos`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
+        std: tuple[float, float, float] = (0.229, 0.224, 0.225),
+        **options: Any,
+    ) -> None:
+        super().__init__(root, mean=mean, std=std, **options)
+
+
+def _fetch(
+    listing: Listing,
+    train: Callable[..., Tensor],
+    evaluation: Callable[..., Tensor],
+    seed: int,
+    size: int,
+    skip: bool,
+    ticket: Ticket,
+) -> RawBatch:
+    indices, epoch, number = ticket
+    draws = None if epoch is None else uniforms(seed, epoch, indices, PHOTO_DRAWS)
+    images = torch.empty(len(indices), size, size, 3, dtype=torch.uint8)
+    if get_worker_info() is not None:
+        images.share_memory_()  # else the queue to the main process copies the batch
+    rows = None if draws is None else draws.numpy()
+    kept: list[int] = []
+    skipped: list[str] = []
+    for position, index in enumerate(indices.tolist()):
+        path = f"{listing.root}/{listing.files[index]}"
+        try:
+            data = read_bytes(path)
+            if rows is None:
+                image = evaluation(data, path)
+            else:
+                image = train(data, path, draws=rows[position], epoch=epoch, index=index)
+        except DecodeError:
+            if not skip:
+                raise
+            skipped.append(path)
+            continue
+        images[len(kept)] = image
+        kept.append(position)
+    targets = listing.labels[indices]
+    if skipped:
+        if not kept:
+            raise DecodeError(f"a whole batch is broken, from {skipped[0]} to {skipped[-1]}; replace or remove them.")
+        images, targets = images[: len(kept)], targets[kept]
+        draws = None if draws is None else draws[kept]
+    return RawBatch(images, targets, draws, epoch, number, tuple(skipped))
+
+
+def train_image(
+    data: bytes,
+    name: str,
+    draws: np.ndarray,
+    epoch: int,
+    index: int,
+    seed: int,
+    size: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    interpolation: Interpolation,
+    flip: bool,
+    policy: Callable[[Tensor], Tensor] | None,
+) -> Tensor:
+    """Crop, mirror and apply the policy: uint8 (size, size, 3)."""
+    image = random_resized_crop(data, name, draws[:DRAWS], size, scale, ratio, interpolation)
+    if flip and draws[_FLIP] < 0.5:
+        image = image.flip(1)
+    return image if policy is None else apply_policy(policy, image, seed, epoch, index)
+
+
+def photo_statistics(listing: Listing, corrupt: Literal["stop", "skip"] = "stop") -> dict[str, np.ndarray]:
+    """Mean and standard deviation per channel, in [0, 1], each photo weighing the same whatever its size.
+
+    Of more than 10,000 photos every k-th is taken.
+    """
+    every = -(-len(listing.files) // _STATISTICS_IMAGES)
+    moments = []
+    for file in listing.files[::every]:
+        path = str(listing.root / file)
+        try:
+            pixels = decode(read_bytes(path), path).reshape(-1, 3)
+        except DecodeError:
+            if corrupt == "stop":
+                raise
+            continue
+        counts = np.stack([np.bincount(channel, minlength=256) for channel in pixels.T]) / len(pixels)
+        values = np.arange(256) / 255
+        moments.append((counts @ values, counts @ values**2))
+    mean, square = np.mean(moments, axis=0)
+    return {"mean": mean, "std": np.sqrt(square - mean**2)}

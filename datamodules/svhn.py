@@ -1,0 +1,65 @@
+"""Street View House Numbers (Netzer et al. 2011), read by torchvision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torchvision import datasets
+
+from datamodules.in_memory import InMemoryImages
+
+
+class SVHN(InMemoryImages):
+    """Digits cut from photos of house numbers, 32×32 pixels in 10 classes; 73,257 are the training part.
+
+    By default they are neither moved nor mirrored (Huang et al. 2016, section 4).
+
+    Args:
+        root: folder with ``train_32x32.mat`` and ``test_32x32.mat``.
+        extra: train on the 531,131 easier digits of ``extra_32x32.mat`` as well.
+        download: fetch the files into ``root`` where they are missing.
+        shift: see :class:`~datamodules.in_memory.InMemoryImages`.
+        flip: see there.
+        **options: see there.
+    """
+
+    num_classes = 10
+    in_channels = 3
+    image_size = 32
+    mean = (0.4377, 0.4438, 0.4728)
+    std = (0.1980, 0.2010, 0.1970)
+
+    def __init__(
+        self,
+        root: str = "data",
+        extra: bool = False,
+        download: bool = False,
+        shift: int = 0,
+        flip: bool = False,
+        **options: Any,
+    ) -> None:
+        self.root = root
+        self.extra = extra
+        self.download = download
+        self.class_names = [str(digit) for digit in range(10)]
+        super().__init__(shift=shift, flip=flip, **options)
+
+    def read(self, test: bool) -> tuple[Tensor, Tensor]:
+        """uint8 (N, 32, 32, 3) and int64 (N,)."""
+        names = ["test"] if test else ["train", "extra"] if self.extra else ["train"]
+        parts = [self._open(name) for name in names]
+        images = torch.cat([torch.from_numpy(part.data) for part in parts])
+        labels = torch.cat([torch.from_numpy(part.labels).long() for part in parts])
+        return images.permute(0, 2, 3, 1).contiguous(), labels
+
+    def _open(self, part: str) -> datasets.SVHN:
+        try:
+            return datasets.SVHN(self.root, split=part, download=self.download)
+        except RuntimeError as error:
+            raise MisconfigurationException(
+                f"{part}_32x32.mat is not in {Path(self.root).resolve()}; give data.root, or data.download=true."
+            ) from error

@@ -1,0 +1,97 @@
+"""The data sets themselves, and the contract that all of them keep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from datamodules import Digits, FashionMNIST, Photos, SmallImages
+from datamodules.in_memory import channel_statistics
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+
+
+def _data_set(kind, folder):
+    if kind is FashionMNIST and not FASHION.is_dir():
+        pytest.skip(f"{FASHION} is absent: apt-get install dataset-fashion-mnist")
+    options = {Digits: {}, FashionMNIST: {"root": str(FASHION)}}.get(kind, {"root": str(folder), "image_size": 24})
+    return kind(batch_size=10, num_workers=0, **options)
+
+
+@pytest.mark.parametrize("kind", [Digits, FashionMNIST, SmallImages, Photos])
+def test_every_data_set_keeps_the_contract(folder, kind):
+    data = _data_set(kind, folder)
+    assert len(data.class_names) == data.num_classes
+    assert len(data.mean) == len(data.std) == data.in_channels
+    for stage, loader in (("fit", "train_dataloader"), ("fit", "val_dataloader"), ("test", "test_dataloader")):
+        data.setup(stage)
+        images, targets = data.on_after_batch_transfer(next(iter(getattr(data, loader)())), 0)
+        assert images.shape[1:] == (data.in_channels, data.image_size, data.image_size)
+        assert images.dtype == torch.float32
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert targets.dtype == torch.int64
+        assert len(images) == len(targets)
+        assert 0 <= targets.min() <= targets.max() < data.num_classes
+
+
+def test_digits_parts_are_disjoint_stratified_and_normalised():
+    data = Digits()
+    assert [len(part) for part in data.split] == [1294, 144]
+    train, _ = data.part(test=False)
+    test, labels = data.part(test=True)
+    assert len(train) + len(test) == 1797
+    assert labels.bincount().min() >= 34
+    overlap = {image.numpy().tobytes() for image in train} & {image.numpy().tobytes() for image in test}
+    assert not overlap
+    images = torch.cat([data.on_after_batch_transfer(batch, 0)[0] for batch in data.val_dataloader()])
+    assert abs(float(images.mean())) < 0.05
+    assert abs(float(images.std()) - 1) < 0.05
+
+
+def test_fashion_mnist_has_the_published_statistics(folder):
+    data = _data_set(FashionMNIST, folder)
+    mean, std = channel_statistics(data.part(test=False)[0])
+    assert mean == pytest.approx(data.mean, abs=1e-4)
+    assert std == pytest.approx(data.std, abs=1e-4)
+    assert len(data.part(test=True)[0]) == 10_000
+
+
+def test_statistics_are_exact(folder):
+    images = torch.randint(256, (50, 7, 5, 3), dtype=torch.uint8)
+    mean, std = channel_statistics(images)
+    scaled = images.double().div(255).flatten(0, 2)
+    assert mean == pytest.approx(scaled.mean(0).tolist(), abs=1e-12)
+    assert std == pytest.approx(scaled.std(0, correction=0).tolist(), abs=1e-12)
+
+
+def test_small_images_are_decoded_once(cifar, monkeypatch):
+    first = SmallImages(str(cifar))
+    assert first.image_size == 32
+    assert first.num_classes == 10
+    images, labels = first.part(test=False)
+    assert labels.bincount().tolist() == [60] * 10
+    assert images.shape == (600, 32, 32, 3)
+    again = SmallImages(str(cifar))
+    monkeypatch.setattr(again, "_decode", None)
+    assert torch.equal(again.part(test=False)[0], images)
+
+
+def test_the_test_part_is_not_read_by_fit(folder, monkeypatch):
+    data = SmallImages(str(folder), image_size=16)
+    read = data.read
+    parts = []
+    monkeypatch.setattr(data, "read", lambda test: parts.append(test) or read(test))
+    data.setup("fit")
+    list(data.train_dataloader())
+    list(data.val_dataloader())
+    assert parts == [False]
+
+
+def test_the_whole_set_on_the_device_gives_the_same_batches():
+    def epoch(**options):
+        data = Digits(erasing=0.5, padding="reflect", **options)
+        return [data.on_after_batch_transfer(batch, 0)[0] for batch in data.train_dataloader()]
+
+    assert all(torch.equal(a, b) for a, b in zip(epoch(), epoch(on_device=True), strict=True))

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from datamodules import PhotoStream
+from datamodules.decode import DecodeError
+
+litdata = pytest.importorskip("litdata", reason="litdata is not installed (the extra `stream`)")
+
+
+@pytest.fixture(scope="module")
+def shards(caltech, tmp_path_factory):
+    """Local shards of real photos."""
+    from experiments.shard import shard
+
+    path = tmp_path_factory.mktemp("stream") / "shards"
+    shard(str(caltech), str(path), chunk_megabytes=4, num_workers=1)
+    return path
+
+
+def _epoch(data: PhotoStream, epoch: int = 0, offset: int = 0) -> list:
+    data.load_state_dict({"epoch": epoch, "offset": offset})
+    return [data.on_after_batch_transfer(batch, 0) for batch in data.train_dataloader()]
+
+
+def _stream(shards, **options) -> PhotoStream:
+    data = PhotoStream(str(shards), image_size=32, batch_size=50, num_workers=0, **options)
+    data.setup("fit")
+    return data
+
+
+def test_shards_hold_the_whole_data_set(shards):
+    data = _stream(shards)
+    assert data.num_classes == 25
+    assert data.report() == {"train_images": 1481, "val_images": 164, "test_images": 500}
+    assert data.mean == pytest.approx((0.5252, 0.5147, 0.4845), abs=1e-4)
+    targets = torch.cat([data.on_after_batch_transfer(batch, 0)[1] for batch in data.test_dataloader()])
+    assert targets.bincount().tolist() == [20] * 25
+    assert sum(len(data.on_after_batch_transfer(batch, 0)[1]) for batch in data.val_dataloader()) == 164
+
+
+def test_an_epoch_is_reproducible_and_goes_on_from_any_batch(shards):
+    data = _stream(shards, mixup_alpha=0.2, mix_prob=0.5)
+    whole = _epoch(data)
+    assert len(whole) == len(data.train_dataloader()) == 29
+    assert all(images.shape == (50, 3, 32, 32) for images, _ in whole)
+    assert not torch.equal(whole[0][0], _epoch(data, epoch=1)[0][0])
+    for offset in (1, 17, 29):
+        rest = _epoch(_stream(shards, mixup_alpha=0.2, mix_prob=0.5), offset=offset)
+        assert len(rest) == 29 - offset
+        for (images, targets), (other, others) in zip(rest, whole[offset:], strict=True):
+            assert torch.equal(images, other)
+            assert torch.equal(targets, others)
+
+
+def test_settings_that_the_shards_decide_are_refused(shards, tmp_path):
+    with pytest.raises(MisconfigurationException, match="train_size: decided when `fathom shard` wrote"):
+        PhotoStream(str(shards), train_size=10)
+    with pytest.raises(FileNotFoundError, match=r"has no description\.json; write the shards with `fathom shard"):
+        PhotoStream(str(tmp_path))
+
+
+def test_shard_refuses_what_it_would_spoil(folder, shards):
+    from experiments.shard import shard
+
+    with pytest.raises(MisconfigurationException, match="is not empty; give a new folder"):
+        shard(str(folder), str(shards))
+    (folder / "train" / "cat" / "text.jpg").write_text("no image")
+    with pytest.raises(DecodeError, match=r"text\.jpg"):
+        shard(str(folder), str(folder / "shards"))
