@@ -51,8 +51,10 @@ class StochasticDepth(L.Callback):
       authors' Torch code gave them zero gradients, so there both went on moving them.)
     * ``sample``: each branch runs in every step, on a share p_l of the images, drawn anew for each branch and step.
 
-    Both cost what they run. ``sample`` copies a batch of activations twice per block for it, which pays where a
-    branch computes much per activation: wide 3×3 convolutions rather than narrow or 1×1 ones.
+    Both cost what they run. ``sample`` also copies activations, to gather the images of a window that wraps and to add
+    the result back: it saves less time than ``batch`` and hardly any memory, and does not pay where convolutions are
+    cheap beside copies. (A ResNet-50 with 32 images of 128 pixels on a CPU took 0.87 of the time of constant depth in
+    float32 and 0.95 in bfloat16, where ``batch`` took 0.78 and 0.75.)
 
     The draws are a function of the seed and the optimizer step: they are the same on all devices and in all
     micro-batches of a step. Under ``strategy: ddp`` skipped branches hand over zero gradients, so that no device
