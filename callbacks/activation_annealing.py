@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import lightning as L
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from callbacks.requirements import network_with
 from lit_models.interfaces import AnnealedActivations
@@ -27,11 +28,13 @@ def annealing_epochs(epochs: float | None, per: Literal["epoch", "step"], max_ep
     """
     end = math.inf if max_epochs is None or max_epochs < 0 else max_epochs
     if epochs is None:
-        if not 2 <= end < math.inf:
+        if end == math.inf:
             raise MisconfigurationException(
-                "ActivationAnnealing takes a third of the fit, which must have two epochs or more: set"
-                " --trainer.max_epochs, or the epochs of the callback"
+                "ActivationAnnealing takes a third of the fit, which has no end: set --trainer.max_epochs, or the"
+                " epochs of the callback"
             )
+        if end < 2:
+            rank_zero_warn("A fit of one epoch is too short to anneal: its activations stay as they are (λ = 0).")
         return max(end // 3, 1) if per == "epoch" else end / 3
     if epochs > end - 1 if per == "epoch" else epochs >= end:
         raise MisconfigurationException(

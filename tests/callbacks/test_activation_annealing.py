@@ -60,9 +60,11 @@ def test_a_checkpoint_from_the_middle_gives_the_same_logits_without_a_trainer(fi
 def test_a_third_of_the_fit_is_the_default():
     assert [annealing_epochs(None, "epoch", epochs) for epochs in (2, 3, 20, 300)] == [1, 1, 6, 100]
     assert annealing_epochs(None, "step", 20) == pytest.approx(20 / 3)
-    for max_epochs in (1, -1, None):
+    for endless in (-1, None):
         with pytest.raises(MisconfigurationException, match="max_epochs"):
-            annealing_epochs(None, "epoch", max_epochs)
+            annealing_epochs(None, "epoch", endless)
+    with pytest.warns(UserWarning, match="one epoch"):
+        assert annealing_epochs(None, "epoch", 1) == 1
 
 
 @pytest.mark.parametrize(("epochs", "per"), [(3, "epoch"), (2.5, "epoch"), (3, "step"), (7, "step")])
