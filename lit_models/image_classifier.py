@@ -111,7 +111,8 @@ class ImageClassifier(L.LightningModule):
         loss = self.loss(logits, targets)
         self._log_training_accuracy(logits.detach(), targets)
         self.log("train/loss", loss, prog_bar=True)
-        self.log("lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+        # As a tensor on the host: Lightning would copy a number to the device, and wait for it.
+        self.log("lr", torch.tensor(self.optimizers().param_groups[0]["lr"]))  # type: ignore[union-attr]
         return loss
 
     def _log_training_accuracy(self, logits: Tensor, targets: Tensor) -> None:
