@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -13,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from datamodules.image_data import RawBatch
+from datamodules.image_data import ImageData, RawBatch
 from datamodules.memory import keep_freed_memory
 from datamodules.photos import PHOTO_DRAWS, Photos
 from datamodules.randomness import uniforms
@@ -35,9 +36,18 @@ class PhotoStream(Photos):
     """
 
     def __init__(self, root: str, **options: Any) -> None:
-        fixed = {"val_fraction", "train_fraction", "train_size", "corrupt"} & options.keys()
-        if fixed:
-            raise MisconfigurationException(f"{', '.join(sorted(fixed))}: decided when `fathom shard` wrote {root}.")
+        # The command line also hands over what was left at its default.
+        defaults = {
+            name: parameter.default
+            for kind in (ImageData, Photos)
+            for name, parameter in inspect.signature(kind).parameters.items()
+        }
+        fixed = ("val_fraction", "train_fraction", "train_size", "corrupt")
+        if given := [name for name in fixed if options.get(name, defaults[name]) != defaults[name]]:
+            raise MisconfigurationException(
+                f"{', '.join(given)} can't be set for shards, whose parts were fixed when `fathom shard` wrote {root}:"
+                " leave it out"
+            )
         self.root = root.rstrip("/")
         super().__init__(root, **options)
 

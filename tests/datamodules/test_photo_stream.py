@@ -62,7 +62,7 @@ def test_an_epoch_is_reproducible_and_goes_on_from_any_batch(shards):
 
 
 def test_settings_that_the_shards_decide_are_refused(shards, tmp_path):
-    with pytest.raises(MisconfigurationException, match="train_size: decided when `fathom shard` wrote"):
+    with pytest.raises(MisconfigurationException, match="train_size can't be set for shards"):
         PhotoStream(str(shards), train_size=10)
     with pytest.raises(FileNotFoundError, match=r"has no description\.json; write the shards with `fathom shard"):
         PhotoStream(str(tmp_path))

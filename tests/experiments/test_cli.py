@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from experiments.__main__ import main
 
@@ -114,6 +115,33 @@ def test_a_smoke_run_is_not_merged_and_succeeds(small_fit, fathom, tmp_path):
     assert merge["merged"] is False
     assert "λ is 0" in merge["reason"]
     assert not (run_directory / "merged.ckpt").exists()
+
+
+def test_photos_are_sharded_and_trained_on(fathom, tmp_path, photos):
+    shards, runs = tmp_path / "shards", tmp_path / "runs"
+    assert fathom("shard", str(photos), str(shards), "--num_workers", "1")[0] == 0
+    data = ["--data", "datamodules.PhotoStream", "--data.root", str(shards), "--data.num_workers", "1"]
+    size = ["--data.batch_size", "4", "--data.image_size", "64", "--trainer.max_steps", "2"]
+    options = [*data, *size, *QUICK, "--trainer.default_root_dir", str(runs)]
+    with pytest.warns(UserWarning, match="not merged"):
+        code, error = fathom("fit", "--config", "experiments/vanillanet_caltech101.yaml", *options)
+    assert code == 0, error
+    (run_directory,) = run_directories(runs, "vanillanet_caltech101")
+    summary = json.loads((run_directory / "summary.json").read_text())
+    assert summary["steps"] == 2
+    assert summary["train_images"] == 36
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """20 training and 4 test photos of noise in each of two classes."""
+    for part, count in (("train", 20), ("test", 4)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "photos" / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.effect_noise((90, 70), 40 + i).convert("RGB").save(folder / f"{i}.jpg")
+    return tmp_path / "photos"
 
 
 WRONG = [
