@@ -1,4 +1,4 @@
-"""``fathom quickstart``: the whole of VanillaNet in a minute, on data that is already there."""
+"""``fathom quickstart``: the whole of VanillaNet in half a minute, on data that is already there."""
 
 from __future__ import annotations
 

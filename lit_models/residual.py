@@ -5,6 +5,7 @@ One ``forward`` serves the plain ResNet, stochastic depth (Huang et al. 2016, eq
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from lit_models.interfaces import Gate, Rescale, Window
 
 
-class GatedBlock(nn.Module):
+class GatedBlock(nn.Module, ABC):
     """y = ReLU(S(x) + f(x)), or S(x) + f(x) with pre-activation. A subclass writes ``branch``, which is f.
 
     A branch that does not run costs nothing: no forward, no backward, no update of its batch statistics.
@@ -42,9 +43,9 @@ class GatedBlock(nn.Module):
         """S(x): (N, C, H, W) -> (N, C', H', W')."""
         return x if self.downsample is None else self.downsample(x)
 
+    @abstractmethod
     def branch(self, x: Tensor) -> Tensor:
         """f(x): (N, C, H, W) -> (N, C', H', W')."""
-        raise NotImplementedError
 
     def branch_parameters(self) -> list[nn.Parameter]:
         """All parameters but those of the shortcut."""
