@@ -48,7 +48,8 @@ class MergeAtFitEnd(L.Callback):
     ) -> None:
         self.filename = filename
         self.num_images = num_images
-        self.tolerances = {torch.float32: float32_tolerance, torch.float64: float64_tolerance}
+        self.float32_tolerance = float32_tolerance
+        self.float64_tolerance = float64_tolerance
         self._images: Tensor | None = None
         self._report: dict[str, Any] = {}
 
@@ -65,7 +66,7 @@ class MergeAtFitEnd(L.Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        trained = copy.deepcopy(cast(nn.Module, pl_module.net)).cpu().eval()
+        trained = copy.deepcopy(cast(nn.Module, pl_module.net)).cpu().float().eval()
         try:
             merged = merged_copy(trained)
         except ValueError as reason:
@@ -79,7 +80,7 @@ class MergeAtFitEnd(L.Callback):
             **_costs("trained", trained, self._images),
             **_costs("merged", merged, self._images),
         }
-        self._compare(trained, self._images)
+        self._compare(trained, merged, self._images)
         path = Path(trainer.default_root_dir) / self.filename
         write_atomically(merged_checkpoint(pl_module, merged), path)
         self._report |= {"merged": True, "checkpoint": self.filename}
@@ -98,10 +99,13 @@ class MergeAtFitEnd(L.Callback):
         rank_zero_warn(f"The network was not merged: {reason}")
         self._report = {"merged": False, "reason": reason}
 
-    def _compare(self, trained: nn.Module, images: Tensor) -> None:
-        for dtype, tolerance in self.tolerances.items():
-            absolute, relative = logit_difference(trained, images, dtype)
-            name = str(dtype).removeprefix("torch.")
+    def _compare(self, trained: nn.Module, merged: nn.Module, images: Tensor) -> None:
+        double = copy.deepcopy(trained).double()
+        for name, tolerance, before, after, inputs in (
+            ("float32", self.float32_tolerance, trained, merged, images),
+            ("float64", self.float64_tolerance, double, merged_copy(double), images.double()),
+        ):
+            absolute, relative = logit_difference(before, after, inputs)
             self._report[f"max_logit_difference_{name}"] = absolute
             self._report[f"relative_logit_difference_{name}"] = relative
             if not relative <= tolerance:  # NaN is not
@@ -120,15 +124,14 @@ def merged_copy(net: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def logit_difference(net: nn.Module, images: Tensor, dtype: torch.dtype) -> tuple[float, float]:
-    """How far merging moves the logits of ``net``, computed in ``dtype``.
+def logit_difference(trained: nn.Module, merged: nn.Module, images: Tensor) -> tuple[float, float]:
+    """How far merging moves the logits.
 
     Returns:
         The largest difference over ``images`` (N, C, H, W), and the same as a share of the largest logit.
     """
-    trained = copy.deepcopy(net).to(dtype).eval()
-    expected = trained(images.to(dtype))
-    difference = (merged_copy(trained)(images.to(dtype)) - expected).abs().max().item()
+    expected = trained(images)
+    difference = (merged(images) - expected).abs().max().item()
     return difference, difference / expected.abs().max().item()
 
 

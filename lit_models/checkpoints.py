@@ -22,7 +22,7 @@ class CheckpointError(ValueError):
     """A file that is not a checkpoint of this project, or not of this network. The message names file and mend."""
 
 
-def read_checkpoint(path: str | Path, map_location: str = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The checkpoint as written; tensors are mapped into memory, not read.
 
     Raises:
@@ -36,7 +36,7 @@ def read_checkpoint(path: str | Path, map_location: str = "cpu") -> dict[str, An
     if not zipfile.is_zipfile(path):
         raise CheckpointError(f"{path} is not a whole checkpoint: it was cut short, or is another kind of file")
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (UnpicklingError, RuntimeError, EOFError) as error:
         raise CheckpointError(
             f"{path} can't be read as tensors and primitives alone, so it is damaged or not of this project"

@@ -195,10 +195,11 @@ def test_help_lists_every_command(fathom, capsys):
         assert f"fathom {command}" in printed
 
 
-def test_the_base_config_is_read_for_every_command(fathom):
+def test_the_base_config_is_read_for_every_command(fathom, capsys):
     from experiments.cli import BASE_CONFIG, COMMANDS, FathomCLI
 
     assert BASE_CONFIG.is_file()
     for command in COMMANDS:
         with pytest.raises(SystemExit):
             FathomCLI([command, "--config", DIGITS, "--print_config"])
+        assert yaml.safe_load(capsys.readouterr().out)["trainer"]["precision"] == "16-mixed"
