@@ -34,7 +34,7 @@ class RunSummary(L.Callback):
         self._status = "finished"
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self._status = "interrupted" if isinstance(exception, KeyboardInterrupt) else "failed"
+        self._status = "interrupted" if isinstance(exception, KeyboardInterrupt | SystemExit) else "failed"
         self._write(trainer, pl_module, {"error": f"{type(exception).__name__}: {exception}"})
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
