@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Lightning's, but for the paths in its state: they are relative, so that a run goes on after it was moved."""
+    """Lightning's, whose whole state comes back when a run is resumed; after it was moved, too."""
 
     def state_dict(self) -> dict[str, Any]:
         return _with_paths(super().state_dict(), lambda path: os.path.relpath(path, self.dirpath))
@@ -18,6 +18,7 @@ class BestCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         state = _with_paths(state_dict, lambda path: os.path.join(str(self.dirpath), path))
         super().load_state_dict(state | {"dirpath": self.dirpath})
+        self.current_score = state["current_score"]
 
 
 def _with_paths(state: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:

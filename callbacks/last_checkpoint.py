@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,6 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from callbacks.epoch_means import epoch_means, restore_epoch_means
 from callbacks.signals import NotedSignals
@@ -165,11 +165,10 @@ class LastCheckpoint(L.Callback):
     # Leaving
 
     def _leave(self, trainer: L.Trainer) -> None:
-        name = self._signals.received.name if self._signals.received else "a signal to another device"
-        rank_zero_info(
-            f"Left after {name}, with what was saved at step {self._saved_step}; to go on:"
-            f" fathom resume {trainer.default_root_dir}"
-        )
+        if trainer.is_global_zero:
+            name = self._signals.received.name if self._signals.received else "a signal to another device"
+            saved = f"saved at step {self._saved_step}" if self._saved_step else "before the first step"
+            print(f"Left after {name}, {saved}; to go on: fathom resume {trainer.default_root_dir}", file=sys.stderr)
         # A process that Lightning has started must not end in failure: it would kill the first one for it.
         started_by_lightning = not trainer.is_global_zero and isinstance(
             getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment

@@ -16,6 +16,7 @@ TOOLS = {
     "quickstart": ("experiments.quickstart", "train, merge and test VanillaNet on digits, and print what came of it"),
     "convert": ("experiments.convert", "turn official VanillaNet weights into a checkpoint, or back"),
     "shard": ("experiments.shard", "write a folder of photos as shards that can be streamed from object storage"),
+    "drill": ("experiments.drill", "kill a run at random, resume it, and compare it with one that never stopped"),
     "bench": ("experiments.bench", "measure the input pipelines, or stochastic depth, against what others offer"),
 }
 

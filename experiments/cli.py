@@ -43,7 +43,8 @@ class FathomCLI(LightningCLI):
 
     Args:
         args: of the command line, the command first.
-        run_directory: of a run to go on with, which the caller has locked; a new one where not given.
+        run_directory: of a run to go on with, which the caller has locked and whose configuration is in ``args``; a
+            new one where not given.
     """
 
     def __init__(self, args: list[str], run_directory: Path | None = None) -> None:
@@ -72,7 +73,7 @@ class FathomCLI(LightningCLI):
                         for command, description in COMMANDS.items()
                     },
                 },
-                args=in_order_of_precedence(args),
+                args=args if run_directory else in_order_of_precedence(args),
             )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
