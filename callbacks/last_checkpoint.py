@@ -101,6 +101,7 @@ class LastCheckpoint(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer, "end")
+        self._signals.stop()
 
     def _todo(self, trainer: L.Trainer, batch_idx: int) -> int:
         if self._signals.received:
@@ -143,12 +144,8 @@ class LastCheckpoint(L.Callback):
         if trainer.state.fn == TrainerFn.FITTING:
             self._restored = checkpoint.get("run", {})
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage == "fit":
-            self._signals.listen()
-
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._signals.listen()  # again, as Lightning has put its own handlers in their place
+        self._signals.listen()  # after Lightning, which has handlers of its own
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
         self._group = dist.new_group(backend="gloo") if trainer.world_size > 1 else None
         if not self._restored:
@@ -176,9 +173,6 @@ class LastCheckpoint(L.Callback):
         raise LeftEarly(0 if started_by_lightning else EXIT_CODE)
 
     def on_exception(self, *_: Any) -> None:
-        self._signals.stop()
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._signals.stop()
 
     # Several devices. On the CPU, so that none of it waits for a GPU.

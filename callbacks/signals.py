@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from types import FrameType
 from typing import Any
 
-LEAVE = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name))
-"""What schedulers send before they take a machine away, and Ctrl-C."""
+# What schedulers send before they take a machine away, and Ctrl-C.
+_BY_DEFAULT: dict[str, Any] = {
+    "SIGTERM": signal.SIG_DFL,
+    "SIGUSR1": signal.SIG_DFL,
+    "SIGINT": signal.default_int_handler,
+}
 
 
 class NotedSignals:
-    """Notes a signal instead of following it. A second one of the same kind does what it did before."""
+    """Notes SIGTERM, SIGUSR1 and SIGINT instead of following them. A second one of a kind is followed."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self._before: dict[int, Any] = {}
-        self._listening = False
+        self._before: dict[signal.Signals, Any] = {}
 
     def listen(self) -> None:
-        """Handle the signals from here on; a second call takes them back from whoever handled them in between."""
+        """Handle the signals from here on."""
         if threading.current_thread() is not threading.main_thread():
             return  # Python lets no other thread handle signals
-        self._listening = True
-        for signum in LEAVE:
-            handler = signal.signal(signum, self._note)
-            self._before.setdefault(signum, handler)
+        self.received = None
+        for name in _BY_DEFAULT:
+            if hasattr(signal, name):
+                number = signal.Signals[name]
+                self._before[number] = signal.signal(number, self._note)
 
     def stop(self) -> None:
-        """Handle them no more."""
-        self._listening = False
+        """Leave them to who handled them before."""
         while self._before:
             signal.signal(*self._before.popitem())
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        before = self._before.get(signum, signal.SIG_DFL)
-        signal.signal(signum, before)
-        if self._listening:
-            self.received = signal.Signals(signum)
-        else:  # put back by someone who had found this handler
-            os.kill(os.getpid(), signum)
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        signal.signal(number, _BY_DEFAULT[self.received.name])
