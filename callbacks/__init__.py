@@ -7,6 +7,7 @@ from callbacks.merge_at_fit_end import MergeAtFitEnd, MergeError
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.run_summary import RunSummary
 from callbacks.stochastic_depth import StochasticDepth
+from callbacks.weight_averaging import WeightAveraging
 
 __all__ = [
     "ActivationAnnealing",
@@ -17,4 +18,5 @@ __all__ = [
     "PredictionWriter",
     "RunSummary",
     "StochasticDepth",
+    "WeightAveraging",
 ]
