@@ -1,6 +1,7 @@
 """What changes with time: each callback is one schedule, transformation or record."""
 
 from callbacks.activation_annealing import ActivationAnnealing
+from callbacks.effective_paths import EffectivePathTraining
 from callbacks.gradient_statistics import GradientStatistics
 from callbacks.learning_rate_warmup import LearningRateWarmup
 from callbacks.merge_at_fit_end import MergeAtFitEnd, MergeError
@@ -11,6 +12,7 @@ from callbacks.weight_averaging import WeightAveraging
 
 __all__ = [
     "ActivationAnnealing",
+    "EffectivePathTraining",
     "GradientStatistics",
     "LearningRateWarmup",
     "MergeAtFitEnd",

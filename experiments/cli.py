@@ -22,7 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks import PredictionWriter, RunSummary
 from experiments.errors import one_sentence
 from experiments.run_directory import experiment_name, new_run_directory, run_config
-from experiments.wandb_logger import wandb_logger
+from experiments.wandb_logger import WandbOptions, wandb_logger
 from lit_models.checkpoints import CheckpointError, check_classes, read_checkpoint
 
 BASE_CONFIG = Path(__file__).parent / "_base.yaml"
@@ -74,7 +74,7 @@ class FathomCLI(LightningCLI):
         # Two of them: Lightning's save_last follows the best one, and is not written when that is not.
         parser.add_lightning_class_args(ModelCheckpoint, "best_checkpoint")
         parser.add_lightning_class_args(ModelCheckpoint, "last_checkpoint")
-        parser.add_function_arguments(wandb_logger, "wandb", skip={"run_directory"})
+        parser.add_class_arguments(WandbOptions, "wandb")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
         model = "model.init_args"
         for fact in ("num_classes", "image_size", "mean", "std"):
@@ -108,7 +108,7 @@ class FathomCLI(LightningCLI):
         loggers: list[Logger | None] = [CSVLogger(run_directory, name="", version="")]
         chosen = self._get(self.config_init, "trainer").logger
         if chosen is not False and not config.trainer.fast_dev_run:
-            loggers.append(wandb_logger(run_directory, **config.wandb.as_dict()))
+            loggers.append(wandb_logger(run_directory, WandbOptions(**config.wandb.as_dict())))
         if chosen not in (None, True, False):
             loggers.extend(chosen if isinstance(chosen, list) else [chosen])
         return [logger for logger in loggers if logger is not None]
