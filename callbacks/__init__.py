@@ -7,6 +7,7 @@ from callbacks.merge_at_fit_end import MergeAtFitEnd, MergeError
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.run_summary import RunSummary
 from callbacks.stochastic_depth import StochasticDepth
+from callbacks.stop_on_nonfinite import NonFiniteError, StopOnNonFinite
 
 __all__ = [
     "ActivationAnnealing",
@@ -14,7 +15,9 @@ __all__ = [
     "LearningRateWarmup",
     "MergeAtFitEnd",
     "MergeError",
+    "NonFiniteError",
     "PredictionWriter",
     "RunSummary",
     "StochasticDepth",
+    "StopOnNonFinite",
 ]
