@@ -21,12 +21,12 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from yaml import safe_load
 
-from callbacks import BestCheckpoint, LastCheckpoint, PredictionWriter, Reseeding, RunSummary
+from callbacks import BestCheckpoint, LastCheckpoint, PredictionWriter, Reseeding, RunSummary, StopOnNonFinite
 from experiments.errors import one_sentence
 from experiments.metrics_csv import MetricsCSV
 from experiments.run_directory import experiment_name, new_run_directory, run_config
 from experiments.run_lock import run_lock
-from experiments.wandb_logger import wandb_logger
+from experiments.wandb_logger import WandbOptions, wandb_logger
 from lit_models.checkpoints import AtomicCheckpointIO, CheckpointError, check_classes, read_checkpoint
 
 BASE_CONFIG = Path(__file__).parent / "_base.yaml"
@@ -85,7 +85,7 @@ class FathomCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
-        parser.add_function_arguments(wandb_logger, "wandb", skip={"run_directory"})
+        parser.add_class_arguments(WandbOptions, "wandb")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
         model = "model.init_args"
         for fact in ("num_classes", "image_size", "mean", "std"):
@@ -103,7 +103,7 @@ class FathomCLI(LightningCLI):
         config = self.config[self.subcommand]
         root = Path(config.trainer.default_root_dir or "runs")
         run_directory = self._run_directory or new_run_directory(root, experiment_name(config.config or []))
-        callbacks: list[L.Callback] = [Reseeding(), RunSummary()]
+        callbacks: list[L.Callback] = [Reseeding(), RunSummary(), StopOnNonFinite()]
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar(refresh_rate=10))  # each refresh waits for the device
         if self.subcommand == "predict":
@@ -137,7 +137,7 @@ class FathomCLI(LightningCLI):
         loggers: list[Logger | None] = [MetricsCSV(run_directory)]
         chosen = self._get(self.config_init, "trainer").logger
         if chosen is not False and not config.trainer.fast_dev_run:
-            loggers.append(wandb_logger(run_directory, **config.wandb.as_dict()))
+            loggers.append(wandb_logger(run_directory, WandbOptions(**config.wandb.as_dict())))
         if chosen not in (None, True, False):
             loggers.extend(chosen if isinstance(chosen, list) else [chosen])
         return [logger for logger in loggers if logger is not None]
