@@ -63,11 +63,12 @@ def ensemble(
         for pixels, targets in subject.batches(max(total - seen, 0), skip=seen):
             hits = implicit_ensemble(subject.net, pixels, targets, members, seed)
             seen += len(targets)
-            for errors, found in ((averaged, [hits.rule, *hits.averaged]), (alone, [hits.rule, *hits.single])):
-                errors[:] = [before + len(targets) - int(hit) for before, hit in zip(errors, found, strict=True)]
+            for errors, found in ((averaged, hits.averaged), (alone, hits.single)):
+                for number, hit in enumerate([hits.rule.item(), *found.tolist()]):
+                    errors[number] += len(targets) - hit
             records = [
-                identity | _row(number, seen, *errors)
-                for number, errors in enumerate(zip(averaged, alone, strict=True))
+                identity | _row(number, seen, *counts)
+                for number, counts in enumerate(zip(averaged, alone, strict=True))
             ]
             write_records(table, records)
             progress.update(task, completed=seen)
