@@ -16,6 +16,8 @@ TOOLS = {
     "quickstart": ("experiments.quickstart", "train, merge and test VanillaNet on digits, and print what came of it"),
     "convert": ("experiments.convert", "turn official VanillaNet weights into a checkpoint, or back"),
     "shard": ("experiments.shard", "write a folder of photos as shards that can be streamed from object storage"),
+    "lesion": ("experiments.unravel.commands", "delete blocks of a trained network, and count its errors"),
+    "reorder": ("experiments.unravel.commands", "exchange blocks of a trained network, and count its errors"),
     "paths": ("experiments.unravel.paths", "weigh the paths of a residual network by their length"),
     "ensemble": ("experiments.unravel.ensemble", "compare stochastic depth's rule at test time with real averages"),
     "responses": ("experiments.unravel.responses", "measure how strongly each layer of a network responds"),

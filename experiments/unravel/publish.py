@@ -19,7 +19,7 @@ def publish(name: str, records: Sequence[Record], figure: Path, options: WandbOp
         figure: a PNG.
         options: what goes to Weights & Biases.
     """
-    logger = wandb_logger(new_run_directory(figure.parent / "wandb", name), options)
+    logger = wandb_logger(new_run_directory(figure.parent / "wandb", name.replace(":", "-")), options)
     if logger is None:
         return
     logger.log_table("results", columns=list(records[0]), data=[list(record.values()) for record in records])

@@ -35,15 +35,39 @@ def write_records(path: Path, records: Sequence[Record]) -> None:
 def known_records(path: Path, identity: Record) -> list[Record]:
     """What ``path`` holds already; nothing where there is no file.
 
+    Args:
+        path: of the file.
+        identity: columns in which all rows must agree with what is being measured; ``network`` and ``fingerprint`` are
+            among them.
+
     Raises:
-        MisconfigurationException: where a row has another value in a column of ``identity``.
+        MisconfigurationException: where one does not.
     """
     records = read_records(path) if path.exists() else []
     for record in records:
-        for column, value in identity.items():
-            if record.get(column) != value:
-                raise MisconfigurationException(
-                    f"{path} has results of another {column} ({record.get(column)}, not {value}): give another --out,"
-                    " or remove it"
-                )
+        different = [column for column, value in identity.items() if record.get(column) != value]
+        if "fingerprint" in different:
+            raise MisconfigurationException(
+                f"{path} is of {record.get('network')} with other weights or images: give another --out, or remove it"
+            )
+        for column in different:
+            raise MisconfigurationException(
+                f"{path} is of another {column} ({record.get(column)}, not {identity[column]}): give another --out, or"
+                " remove it"
+            )
     return records
+
+
+def read_others(paths: Sequence[Path], name: str, column: str) -> dict[str, list[Record]]:
+    """Records of other networks, by network, from files or the directories in which they are called ``name``.
+
+    Raises:
+        MisconfigurationException: for a file without rows or without ``column``.
+    """
+    tables = {}
+    for path in paths:
+        records = read_records(path / name if path.is_dir() else path)
+        if not records or column not in records[0]:
+            raise MisconfigurationException(f"{path} is no {name}")
+        tables[records[0]["network"]] = records
+    return tables

@@ -11,7 +11,7 @@ from datamodules.image_data import ImageData
 from experiments.unravel.layer_responses import layer_responses
 from experiments.unravel.path_figures import responses_figure
 from experiments.unravel.publish import publish
-from experiments.unravel.records import read_records, write_records
+from experiments.unravel.records import read_others, write_records
 from experiments.unravel.source import open_subject
 from experiments.wandb_logger import WandbOptions
 
@@ -44,12 +44,7 @@ def responses(
     """
     if images < 1:
         raise MisconfigurationException("--images must be 1 or more")
-    others = {}
-    for path in beside:
-        records = read_records(path / "responses.csv" if path.is_dir() else path)
-        if not records or "std" not in records[0]:
-            raise MisconfigurationException(f"{path} is no responses.csv")
-        others[records[0]["network"]] = records
+    others = read_others(beside, "responses.csv", "std")
     subject = open_subject(network, data, weights, seed)
     found = layer_responses(subject.net, (pixels for pixels, _ in subject.batches(images)))
     if not found:

@@ -97,10 +97,10 @@ def test_a_command_that_was_ended_goes_on(checkpoint, tmp_path, monkeypatch, cap
 
     capsys.readouterr()
     assert fathom.main(["paths", path, *options, "--longest", "2", "--out", str(parts)]) == 1
-    assert "results of another longest (6, not 2): give another --out" in capsys.readouterr().err
+    assert "is of another longest (6, not 2): give another --out" in capsys.readouterr().err
     other, _ = checkpoint("net", width=5)
     assert fathom.main(["paths", other, *options, "--out", str(parts)]) == 1
-    assert "results of another fingerprint" in capsys.readouterr().err
+    assert "is of net with other weights or images" in capsys.readouterr().err
 
 
 def test_long_paths_can_be_left_out(checkpoint, tmp_path):
