@@ -1,6 +1,7 @@
 """What changes with time: each callback is one schedule, transformation or record."""
 
 from callbacks.activation_annealing import ActivationAnnealing
+from callbacks.effective_paths import EffectivePathTraining
 from callbacks.gradient_statistics import GradientStatistics
 from callbacks.learning_rate_warmup import LearningRateWarmup
 from callbacks.merge_at_fit_end import MergeAtFitEnd, MergeError
@@ -10,6 +11,7 @@ from callbacks.stochastic_depth import StochasticDepth
 
 __all__ = [
     "ActivationAnnealing",
+    "EffectivePathTraining",
     "GradientStatistics",
     "LearningRateWarmup",
     "MergeAtFitEnd",

@@ -18,6 +18,9 @@ TOOLS = {
     "shard": ("experiments.shard", "write a folder of photos as shards that can be streamed from object storage"),
     "lesion": ("experiments.unravel.commands", "delete blocks of a trained network, and count its errors"),
     "reorder": ("experiments.unravel.commands", "exchange blocks of a trained network, and count its errors"),
+    "paths": ("experiments.unravel.paths", "weigh the paths of a residual network by their length"),
+    "ensemble": ("experiments.unravel.ensemble", "compare stochastic depth's rule at test time with real averages"),
+    "responses": ("experiments.unravel.responses", "measure how strongly each layer of a network responds"),
     "bench": ("experiments.bench", "measure the input pipelines, or stochastic depth, against what others offer"),
 }
 

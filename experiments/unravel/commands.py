@@ -11,7 +11,6 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules.image_data import ImageData
-from experiments.run_directory import new_run_directory
 from experiments.unravel.figures import Tables, lesion_figure, reorder_figure
 from experiments.unravel.lesions import (
     Lesion,
@@ -21,10 +20,12 @@ from experiments.unravel.lesions import (
     removable,
     single_lesions,
 )
-from experiments.unravel.measure import Record, Row, measure, read_records
+from experiments.unravel.measure import Row, measure
+from experiments.unravel.publish import publish
+from experiments.unravel.records import Record, read_others
 from experiments.unravel.reordering import kendall_tau, random_order, reordered
 from experiments.unravel.source import Subject, open_subject
-from experiments.wandb_logger import WandbOptions, wandb_logger
+from experiments.wandb_logger import WandbOptions
 from lit_models.interfaces import Link
 
 WANDB = WandbOptions()
@@ -61,7 +62,7 @@ def lesion(
         seed: of the draws, and of random weights.
         wandb: what goes to Weights & Biases.
     """
-    others = _read_others(beside, "lesion.csv")
+    others = read_others(beside, "lesion.csv", "error")
     subject = open_subject(network, data, weights, seed)
     chain = subject.links
     count = len(removable(chain))
@@ -114,7 +115,7 @@ def reorder(
         seed: of the draws, and of random weights.
         wandb: what goes to Weights & Biases.
     """
-    others = _read_others(beside, "reorder.csv")
+    others = read_others(beside, "reorder.csv", "error")
     subject = open_subject(network, data, weights, seed)
     chain = subject.links
     rows = []
@@ -151,16 +152,6 @@ def _lesion_row(chain: Sequence[Link], kind: str, lesion: Lesion, seed: str = ""
     return Row(lesioned(chain, lesion), about)
 
 
-def _read_others(paths: Sequence[Path], name: str) -> dict[str, list[Record]]:
-    tables = {}
-    for path in paths:
-        records = read_records(path / name if path.is_dir() else path)
-        if not records or "error" not in records[0]:
-            raise MisconfigurationException(f"{path} is no {name}")
-        tables[records[0]["network"]] = records
-    return tables
-
-
 def _run(
     subject: Subject,
     command: str,
@@ -176,10 +167,5 @@ def _run(
     table, figure = directory / f"{command}.csv", directory / f"{command}.png"
     records = measure(subject, rows, images, table)
     draw({subject.name: records, **others}, figure)
-    if logger := wandb_logger(
-        new_run_directory(directory / "wandb", f"{command}-{subject.name.replace(':', '-')}"), wandb
-    ):
-        logger.log_table(command, columns=list(records[0]), data=[list(record.values()) for record in records])
-        logger.log_image(f"{command}/figure", [str(figure)])
-        logger.experiment.finish()
+    publish(f"{command}-{subject.name}", records, figure, wandb)
     print(f"{table} and {figure} have the results")

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.unravel.measure import Record
+from experiments.unravel.records import Record
 
 Tables = Mapping[str, Sequence[Record]]
 """Records by network; the first network is the one in question, the others are there to compare with."""

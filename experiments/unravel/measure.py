@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from experiments.unravel.records import Record, known_records, read_records, write_records
 from experiments.unravel.source import Subject
 from experiments.unravel.variants import Variant, count_errors
 
@@ -32,7 +30,6 @@ class Row:
         return self.errors / self.images
 
 
-Record = dict[str, str]
 _COUNTS = ("images", "errors", "error")
 
 
@@ -74,27 +71,15 @@ def measure(subject: Subject, rows: Sequence[Row], images: int, path: Path) -> l
                 for row, count in zip(active, errors.tolist(), strict=True):
                     row.images += len(targets)
                     row.errors += count
-                _write(path, [_record(identity, row) for row in rows] + kept)
+                write_records(path, [_record(identity, row) for row in rows] + kept)
     return read_records(path)
-
-
-def read_records(path: Path) -> list[Record]:
-    """The rows of a table that ``measure`` wrote, in a directory of results or named itself."""
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def _resume(path: Path, rows: Sequence[Row], identity: Record) -> list[Record]:
     """Fill in what is known of ``rows``, and return the records of others."""
-    if not path.exists():
-        return []
     known = {tuple(row.about.items()): row for row in rows}
     others = []
-    for record in read_records(path):
-        if any(record.get(column) != value for column, value in identity.items()):
-            raise MisconfigurationException(
-                f"{path} is of {record.get('network')} with other weights or images: give another --out, or remove it"
-            )
+    for record in known_records(path, identity):
         about = tuple((column, value) for column, value in record.items() if column not in (*identity, *_COUNTS))
         if about in known:
             known[about].images, known[about].errors = int(record["images"]), int(record["errors"])
@@ -106,16 +91,3 @@ def _resume(path: Path, rows: Sequence[Row], identity: Record) -> list[Record]:
 def _record(identity: Record, row: Row) -> Record:
     counts = (row.images, row.errors, f"{row.error:.6f}" if row.images else "")
     return identity | row.about | dict(zip(_COUNTS, map(str, counts), strict=True))
-
-
-def _write(path: Path, records: Sequence[Record]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(unfinished, "w", newline="") as file:
-            writer = csv.DictWriter(file, records[0])
-            writer.writeheader()
-            writer.writerows(records)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
