@@ -12,8 +12,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from experiments.unravel.variants import Step, Variant, top1_errors
-from lit_models import links
 from lit_models.interfaces import Link
+from lit_models.links import links
 
 Lesion = frozenset[int]
 """Indices of the deleted links; an empty one is the whole network."""

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lit_models import links
 from lit_models.evaluation import evaluation_mode
 from lit_models.interfaces import Link
+from lit_models.links import links
 
 
 class Step(NamedTuple):
