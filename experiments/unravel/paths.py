@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from torch import Tensor
 
 from datamodules.image_data import ImageData
@@ -75,36 +75,40 @@ def paths(
     directory = out or subject.directory
     exact_path, sampled_path = directory / "paths_exact.csv", directory / "paths_sampled.csv"
     identity = {"network": subject.name, "fingerprint": subject.fingerprint(), "batch_size": str(batch_size)}
-    cut = {"longest": str(blocks if longest is None else longest)}
+    longest = blocks if longest is None else min(longest, blocks)
+    cut = {"longest": str(longest)}
     exact, sampled = known_records(exact_path, identity | cut), known_records(sampled_path, identity)
     weighed = {record["batch"] for record in exact}
     drawn = {(record["seed"], record["length"], record["sample"]) for record in sampled}
 
     batches = ceil(min(images, len(subject.data.labels(test=True))) / batch_size)
-    for batch in track(range(batches), f"{batches} batches", console=Console(stderr=True)):
-        missing = {
-            length: [
-                sample
-                for sample in range(batch, samples, batches)
-                if (str(seed), str(length), str(sample)) not in drawn
-            ]
-            for length in range(blocks + 1)
-        }
-        if not any(missing.values()) and str(batch) in weighed:
-            continue
-        # A data module may hand them out in smaller batches of its own.
-        pixels, targets = map(torch.cat, zip(*subject.batches(batch_size, skip=batch * batch_size), strict=True))
-        gradients = stack_gradients(subject.links, pixels, targets)
-        about = {"batch": str(batch)}
-        if str(batch) not in weighed:
-            exact += [identity | cut | about | row for row in exact_rows(stack, gradients, longest)]
-            write_records(exact_path, exact)
-        forks = [Fork(link, x) for link, x in zip(stack, gradients.inputs, strict=False)]
-        for length, numbers in missing.items():
-            if numbers:
-                rows = sampled_rows(forks, gradients.gradients[-1], length, numbers, seed)
-                sampled += [identity | about | row for row in rows]
-                write_records(sampled_path, sampled)
+    # Work is counted in backward passes of a branch.
+    work = batches * blocks**2 // 2 + samples * blocks * (blocks + 1) // 2
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"{batches} batches, {samples} samples of each length", total=work)
+        for batch in range(batches):
+            numbers = range(batch, samples, batches)
+            missing = {
+                length: [number for number in numbers if (str(seed), str(length), str(number)) not in drawn]
+                for length in range(blocks + 1)
+            }
+            if any(missing.values()) or str(batch) not in weighed:
+                # A data module may hand them out in smaller batches of its own.
+                parts = subject.batches(batch_size, skip=batch * batch_size)
+                gradients = stack_gradients(subject.links, *map(torch.cat, zip(*parts, strict=True)))
+                about = {"batch": str(batch)}
+            if str(batch) not in weighed:
+                exact += [identity | cut | about | row for row in exact_rows(stack, gradients, longest)]
+                write_records(exact_path, exact)
+            progress.advance(task, blocks**2 // 2)
+            if any(missing.values()):
+                forks = [Fork(link, x) for link, x in zip(stack, gradients.inputs, strict=False)]
+            for length, left in missing.items():
+                if left:
+                    rows = sampled_rows(forks, gradients.gradients[-1], length, left, seed)
+                    sampled += [identity | about | row for row in rows]
+                    write_records(sampled_path, sampled)
+                progress.advance(task, length * len(numbers))
 
     summary = summarise([record for record in exact if record["stage"] == "all"], sampled)
     records = summary_records(summary, identity)
@@ -117,7 +121,7 @@ def paths(
     print(f"{directory / 'paths.csv'} and {figure} have the results")
 
 
-def exact_rows(stack: Sequence[Link], gradients: StackGradients, longest: int | None = None) -> list[Record]:
+def exact_rows(stack: Sequence[Link], gradients: StackGradients, longest: int) -> list[Record]:
     """The decomposition of one batch, a row for each length: of the whole stack, and of each of several stages.
 
     A stage is taken apart between its own first and last block, with the whole gradient at its end.
