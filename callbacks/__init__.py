@@ -8,6 +8,8 @@ from callbacks.merge_at_fit_end import MergeAtFitEnd, MergeError
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.run_summary import RunSummary
 from callbacks.stochastic_depth import StochasticDepth
+from callbacks.stop_on_nonfinite import NonFiniteError, StopOnNonFinite
+from callbacks.weight_averaging import WeightAveraging
 
 __all__ = [
     "ActivationAnnealing",
@@ -16,7 +18,10 @@ __all__ = [
     "LearningRateWarmup",
     "MergeAtFitEnd",
     "MergeError",
+    "NonFiniteError",
     "PredictionWriter",
     "RunSummary",
     "StochasticDepth",
+    "StopOnNonFinite",
+    "WeightAveraging",
 ]

@@ -24,6 +24,11 @@ TOOLS = {
     "bench": ("experiments.bench", "measure the input pipelines, or stochastic depth, against what others offer"),
 }
 
+# The same, but the function gets the words as they are: their flags are those of fit.
+LIKE_FIT = {
+    "ladder": ("experiments.ladder", "train the bag of tricks, one trick added at a time, and plot what each brought"),
+}
+
 HARMLESS_WARNINGS = (
     "Experiment logs directory",  # it is the run's own, and holds what came before the first row of metrics
     ".*LeafSpec",
@@ -61,13 +66,17 @@ def run(command: str, args: list[str]) -> int:
         module, _ = TOOLS[command]
         auto_cli(getattr(import_module(module), command), args=args[1:], prog=f"fathom {command}", exit_on_error=False)
         return 0
+    if command in LIKE_FIT:
+        module, _ = LIKE_FIT[command]
+        getattr(import_module(module), command)(args[1:])
+        return 0
 
     from experiments.cli import COMMANDS, FathomCLI
 
     if command in COMMANDS:
         FathomCLI(args)
         return 0
-    known = [*COMMANDS, *TOOLS]
+    known = [*COMMANDS, *TOOLS, *LIKE_FIT]
     nearest = get_close_matches(command, known, 1)
     hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(known)}"
     return _fail(f"there is no command {command!r}: {hint}", 2)
@@ -77,7 +86,7 @@ def overview() -> str:
     """The commands, a line each."""
     from experiments.cli import COMMANDS
 
-    commands = COMMANDS | {name: description for name, (_, description) in TOOLS.items()}
+    commands = COMMANDS | {name: description for name, (_, description) in (TOOLS | LIKE_FIT).items()}
     lines = [f"  fathom {name:12} {description}" for name, description in commands.items()]
     return "\n".join(
         [

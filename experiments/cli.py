@@ -19,7 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks import PredictionWriter, RunSummary
+from callbacks import PredictionWriter, RunSummary, StopOnNonFinite
 from experiments.errors import one_sentence
 from experiments.run_directory import experiment_name, new_run_directory, run_config
 from experiments.wandb_logger import WandbOptions, wandb_logger
@@ -93,7 +93,7 @@ class FathomCLI(LightningCLI):
         run_directory = new_run_directory(
             Path(config.trainer.default_root_dir or "runs"), experiment_name(config.config or [])
         )
-        callbacks: list[L.Callback] = [RunSummary()]
+        callbacks: list[L.Callback] = [RunSummary(), StopOnNonFinite()]
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar(refresh_rate=10))  # each refresh waits for the device
         if self.subcommand == "predict":

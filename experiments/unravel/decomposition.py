@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from experiments.unravel.path_gradients import Fork, norm_per_image, residual_stack, stack_gradients
-from lit_models import links
 from lit_models.evaluation import evaluation_mode
 from lit_models.interfaces import Link
+from lit_models.links import links
 
 
 class Weights(NamedTuple):

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from lit_models import links
 from lit_models.evaluation import evaluation_mode
 from lit_models.interfaces import Link
+from lit_models.links import links
 
 
 def sampled_norms(net: nn.Module, images: Tensor, targets: Tensor, samples: int, seed: int = 0) -> Tensor:
