@@ -21,7 +21,10 @@ TOOLS = {
     "paths": ("experiments.unravel.paths", "weigh the paths of a residual network by their length"),
     "ensemble": ("experiments.unravel.ensemble", "compare stochastic depth's rule at test time with real averages"),
     "responses": ("experiments.unravel.responses", "measure how strongly each layer of a network responds"),
-    "bench": ("experiments.bench", "measure the input pipelines, or stochastic depth, against what others offer"),
+    "bench": (
+        "experiments.bench",
+        "measure the input pipelines, stochastic depth or lesions against what others offer",
+    ),
 }
 
 # The same, but the function gets the words as they are: their flags are those of fit.
