@@ -115,7 +115,7 @@ def plot(rows: list[Row]) -> Figure:
     axes.barh(rungs, means, color="0.85")
     for position, values in enumerate(accuracies):
         axes.plot(values, [position] * len(values), "o", color="tab:blue", markersize=4)
-        change = f" {means[position] - means[position - 1]:+.1%}" if position else ""
+        change = f" ({100 * (means[position] - means[position - 1]):+.1f})" if position else ""
         axes.text(max(values), position, f"  {means[position]:.1%}{change}", va="center")
     axes.invert_yaxis()
     axes.margins(x=0.25)
