@@ -19,10 +19,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks import PredictionWriter, RunSummary
+from callbacks import PredictionWriter, RunSummary, StopOnNonFinite
 from experiments.errors import one_sentence
 from experiments.run_directory import experiment_name, new_run_directory, run_config
-from experiments.wandb_logger import wandb_logger
+from experiments.wandb_logger import WandbOptions, wandb_logger
 from lit_models.checkpoints import CheckpointError, check_classes, read_checkpoint
 
 BASE_CONFIG = Path(__file__).parent / "_base.yaml"
@@ -74,7 +74,7 @@ class FathomCLI(LightningCLI):
         # Two of them: Lightning's save_last follows the best one, and is not written when that is not.
         parser.add_lightning_class_args(ModelCheckpoint, "best_checkpoint")
         parser.add_lightning_class_args(ModelCheckpoint, "last_checkpoint")
-        parser.add_function_arguments(wandb_logger, "wandb", skip={"run_directory"})
+        parser.add_class_arguments(WandbOptions, "wandb")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
         model = "model.init_args"
         for fact in ("num_classes", "image_size", "mean", "std"):
@@ -93,7 +93,7 @@ class FathomCLI(LightningCLI):
         run_directory = new_run_directory(
             Path(config.trainer.default_root_dir or "runs"), experiment_name(config.config or [])
         )
-        callbacks: list[L.Callback] = [RunSummary()]
+        callbacks: list[L.Callback] = [RunSummary(), StopOnNonFinite()]
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar(refresh_rate=10))  # each refresh waits for the device
         if self.subcommand == "predict":
@@ -108,7 +108,7 @@ class FathomCLI(LightningCLI):
         loggers: list[Logger | None] = [CSVLogger(run_directory, name="", version="")]
         chosen = self._get(self.config_init, "trainer").logger
         if chosen is not False and not config.trainer.fast_dev_run:
-            loggers.append(wandb_logger(run_directory, **config.wandb.as_dict()))
+            loggers.append(wandb_logger(run_directory, WandbOptions(**config.wandb.as_dict())))
         if chosen not in (None, True, False):
             loggers.extend(chosen if isinstance(chosen, list) else [chosen])
         return [logger for logger in loggers if logger is not None]

@@ -21,7 +21,7 @@ def is_for_people(error: Exception) -> bool:
     """Whether ``error`` is about what the user gave; anything else is a defect, which a traceback serves better."""
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-    from callbacks import MergeError
+    from callbacks import MergeError, NonFiniteError
     from lit_models import CheckpointError
 
-    return isinstance(error, MisconfigurationException | CheckpointError | MergeError | OSError)
+    return isinstance(error, MisconfigurationException | CheckpointError | MergeError | NonFiniteError | OSError)

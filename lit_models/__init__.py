@@ -4,8 +4,19 @@ Importing the package imports every network: a checkpoint may name only classes 
 """
 
 from lit_models.checkpoints import CheckpointError, load_checkpoint
+from lit_models.distillation import Distillation
 from lit_models.image_classifier import ImageClassifier
+from lit_models.links import links
 from lit_models.resnet import CIFARResNet, ResNet
 from lit_models.vanillanet import VanillaNet
 
-__all__ = ["CIFARResNet", "CheckpointError", "ImageClassifier", "ResNet", "VanillaNet", "load_checkpoint"]
+__all__ = [
+    "CIFARResNet",
+    "CheckpointError",
+    "Distillation",
+    "ImageClassifier",
+    "ResNet",
+    "VanillaNet",
+    "links",
+    "load_checkpoint",
+]

@@ -119,10 +119,14 @@ class ImageClassifier(L.LightningModule):
         """Mean loss of (N, K) logits with (N,) classes or (N, K) probabilities, in float32, labels smoothed."""
         return LOSSES[self.loss_name](logits, targets, self.label_smoothing)
 
+    def training_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """What a training step minimises, of its logits (N, K): another objective is a subclass with another one."""
+        return self.loss(logits, batch[1])
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = batch
         logits = self(images)
-        loss = self.loss(logits, targets)
+        loss = self.training_loss(logits, batch)
         self._log_training_accuracy(logits.detach(), targets)
         self.log("train/loss", loss, prog_bar=True)
         # As a tensor on the host: Lightning would copy a number to the device, and wait for it.
