@@ -16,11 +16,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from callbacks import ActivationAnnealing, StochasticDepth
+from callbacks import ActivationAnnealing, StochasticDepth, WeightAveraging
 from callbacks.activation_annealing import annealing_epochs
 from callbacks.stochastic_depth import survival_probs
 from experiments.cli import FathomCLI
-from lit_models import ImageClassifier
+from lit_models import Distillation, ImageClassifier
 from lit_models.cost import count_branch_macs, count_macs, count_parameters
 from lit_models.optimization import global_batch_size
 from lit_models.schedules import Factor, steps_per_epoch
@@ -104,6 +104,7 @@ def explanation(trainer: L.Trainer, model: ImageClassifier, data: Any) -> tuple[
         "zero-γ": names(zero_gamma_layers(model.net)),
         "loss": loss_line(model),
         "mixing": mixing_line(data),
+        **teacher_lines(model),
         **callback_lines(trainer, model),
     }
     return lines | {"training cost": cost_lines(trainer, model, data, images)}, factor
@@ -174,6 +175,14 @@ def mixing_line(data: Any) -> str:
     return f"{' or '.join(used)}, on {data.mix_prob:.0%} of the batches{off}"
 
 
+def teacher_lines(model: ImageClassifier) -> Lines:
+    """Who is asked in distillation."""
+    if not isinstance(model, Distillation):
+        return {}
+    halved = ", half of the sum" if model.halved else ""
+    return {"teacher": f"{model.teacher_source}, temperature {model.temperature:g}{halved}"}
+
+
 def callback_lines(trainer: L.Trainer, model: ImageClassifier) -> Lines:
     """What changes with time."""
     lines = {}
@@ -184,6 +193,9 @@ def callback_lines(trainer: L.Trainer, model: ImageClassifier) -> Lines:
         elif isinstance(callback, StochasticDepth):
             last = callback.schedule[-1]
             lines["stochastic depth"] = f"p_L = {last:g}, {callback.decay}, by {callback.mode}"
+        elif isinstance(callback, WeightAveraging):
+            span = f"{1 / (1 - callback.decay):,.0f} steps"
+            lines["weight averaging"] = f"decay {callback.decay:g}, which spans about {span}"
     return lines
 
 
@@ -200,11 +212,15 @@ def cost_lines(trainer: L.Trainer, model: ImageClassifier, data: Any, images: in
             dropped = " expected"
     macs = EngFormatter(places=2)
     line = f"{macs(forward)} multiply-adds{dropped} forward, {macs(3 * forward)} forward and backward for an image"
+    taught = 0
+    if isinstance(model, Distillation) and model.teacher is not None:
+        taught = count_macs(model.teacher.net, shape)
+        line += f", and {macs(taught)} of the teacher"
     steps = trainer.estimated_stepping_batches
     if steps == float("inf"):
         return line
     seen = steps * trainer.accumulate_grad_batches * images / len(data.train_dataloader())
-    return f"{line}\n{macs(3 * forward * seen)} for the fit of {seen:,.0f} images"
+    return f"{line}\n{macs((3 * forward + taught) * seen)} for the fit of {seen:,.0f} images"
 
 
 def draw_curve(factor: Factor, peak: float, steps: int) -> Figure:
