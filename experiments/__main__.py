@@ -45,7 +45,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         return run(command, args)
     except ArgumentError as error:
-        return _fail(one_sentence(error.message), 2)
+        return _fail(one_sentence(str(error)), 2)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except Exception as error:
