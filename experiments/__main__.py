@@ -26,6 +26,7 @@ TOOLS = {
 
 # The same, but the function gets the words as they are: their flags are those of fit.
 LIKE_FIT = {
+    "explain": ("experiments.explain", "print what a fit would do: batch, learning rate, decay, cost; train nothing"),
     "ladder": ("experiments.ladder", "train the bag of tricks, one trick added at a time, and plot what each brought"),
 }
 
