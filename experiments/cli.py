@@ -70,6 +70,8 @@ class FathomCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
+        if (seed := self.config[self.config.subcommand].seed_everything) < 0:
+            raise MisconfigurationException(f"seed_everything is {seed}; give 0 or more")
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would put the checkpoint's settings over explicit flags; they are in the arguments already."""
@@ -94,6 +96,9 @@ class FathomCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self.config[self.subcommand]
+        for name in ("accumulate_grad_batches", "log_every_n_steps"):
+            if config.trainer[name] is not None and config.trainer[name] < 1:
+                raise MisconfigurationException(f"trainer.{name} is {config.trainer[name]}; give at least 1")
         run_directory = new_run_directory(
             Path(config.trainer.default_root_dir or "runs"), experiment_name(config.config or [])
         )

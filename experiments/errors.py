@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 OUTSIDE = "is neither a part of Fathom nor of torch, torchvision, torchmetrics, lightning or timm"
 
@@ -117,6 +118,7 @@ def arguments(class_path: str) -> list[str]:
     module, _, name = class_path.rpartition(".")
     kind = getattr(sys.modules.get(module), name, None)
     names: list[str] = []
+    base: Any
     for base in getattr(kind, "__mro__", ()):
         if "__init__" in vars(base):
             parameters = list(inspect.signature(base.__init__).parameters.values())[1:]

@@ -177,6 +177,9 @@ def check_classes(path: str | Path, hparams: dict[str, Any]) -> None:
                 f"{path} asks for the class {class_path}, which is no imported nn.Module: if you trust it, import"
                 f" {module} first"
             )
-    for name in set(dotted_names(hparams)) - set(class_paths(hparams)):
+    settings = {
+        name: value for name, value in hparams.items() if name != "_instantiator"
+    }  # Lightning takes its own alone
+    for name in set(dotted_names(settings)) - set(class_paths(settings)):
         if package(name) in sys.modules or find_spec(package(name)):
             raise CheckpointError(f"{path} names {name} where a setting should be: it is not of this project")

@@ -47,7 +47,7 @@ class ImageClassifier(L.LightningModule):
         std: likewise.
 
     Raises:
-        MisconfigurationException: for an optimizer timm does not have.
+        MisconfigurationException: for an optimizer timm does not have, and for a number out of its range.
     """
 
     def __init__(
@@ -74,6 +74,16 @@ class ImageClassifier(L.LightningModule):
                 ", ".join(get_close_matches(optimizer, map(str, list_optimizers()))) or "sgd, momentum, adamw, lamb"
             )
             raise MisconfigurationException(f"timm.optim has no optimizer {optimizer!r}; near it are {nearest}")
+        if not 0 < lr < math.inf:
+            raise MisconfigurationException(f"lr is {lr}; give a positive number")
+        for name, value, most in (
+            ("weight_decay", weight_decay, math.inf),
+            ("momentum", momentum, 1.0),
+            ("label_smoothing", label_smoothing, 1.0),
+            ("min_lr", min_lr, lr),
+        ):
+            if not 0 <= value <= most:
+                raise MisconfigurationException(f"{name} is {value}; give a number from 0 to {most:g}")
         # LightningCLI hands over the arguments as written, the network's among them: a checkpoint is then complete
         # in primitives. Constructed in Python, ``net`` is an object, which a checkpoint must not hold.
         self.save_hyperparameters(ignore=[] if _given_hyperparameters.get() else ["net"])
