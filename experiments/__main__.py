@@ -8,7 +8,7 @@ from argparse import ArgumentError
 from difflib import get_close_matches
 from importlib import import_module
 
-from experiments.errors import is_for_people, one_sentence
+from experiments.errors import is_for_people, one_sentence, os_sentence
 
 # Module and purpose. The module's attribute of the command's name is a function, or several by name, whose arguments
 # are the flags; it is imported when called, so that each command starts fast.
@@ -53,6 +53,8 @@ def main(args: list[str] | None = None) -> int:
         return _fail(one_sentence(error.message), 2)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+    except OSError as error:
+        return _fail(one_sentence(os_sentence(error)), 1)
     except Exception as error:
         if not is_for_people(error):
             raise

@@ -54,8 +54,8 @@ class ImageClassifier(L.LightningModule):
         std: likewise.
 
     Raises:
-        MisconfigurationException: for an optimizer timm does not have, and for ``layer_decay`` with a network that does
-            not number its layers; in a fit, for ``lr_batch_size`` without a data module.
+        MisconfigurationException: for an optimizer timm does not have, a number out of its range, and ``layer_decay``
+            with a network that does not number its layers; in a fit, for ``lr_batch_size`` without a data module.
     """
 
     def __init__(
@@ -85,6 +85,16 @@ class ImageClassifier(L.LightningModule):
         check_layer_decay(net, layer_decay)
         if lr_batch_size is not None and lr_batch_size < 1:
             raise MisconfigurationException(f"lr_batch_size is {lr_batch_size}; give the images of an optimizer step")
+        if not 0 < lr < math.inf:
+            raise MisconfigurationException(f"lr is {lr}; give a positive number")
+        for name, value, most in (
+            ("weight_decay", weight_decay, math.inf),
+            ("momentum", momentum, 1.0),
+            ("label_smoothing", label_smoothing, 1.0),
+            ("min_lr", min_lr, lr),
+        ):
+            if not 0 <= value <= most:
+                raise MisconfigurationException(f"{name} is {value}; give a number from 0 to {most:g}")
         # LightningCLI hands over the arguments as written, the network's among them: a checkpoint is then complete
         # in primitives. Constructed in Python, ``net`` is an object, which a checkpoint must not hold.
         self.save_hyperparameters(ignore=[] if _given_hyperparameters.get() else ["net"])
