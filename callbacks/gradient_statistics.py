@@ -21,12 +21,14 @@ class GradientStatistics(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         net = getattr(pl_module, "net", pl_module)
         blocks = net.residual_blocks() if isinstance(net, ResidualNetwork) else {}
-        prefix, block = next(iter(blocks.items()), ("", None))
-        self._block: ResidualBlock | None = block
+        self._block: ResidualBlock | None = next(iter(blocks.values()), None)
+        # Of the branch: a projection on the shortcut is registered before it.
+        parameters = net.parameters() if self._block is None else self._block.branch_parameters()
+        candidates = set(parameters)
         self._layer, self._conv = next(
             (name, module)
             for name, module in net.named_modules()
-            if isinstance(module, nn.Conv2d) and name.startswith(prefix)
+            if isinstance(module, nn.Conv2d) and module.weight in candidates
         )
         self._stages = {
             name: list(child.parameters())

@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from lit_models.interfaces import LogitsWithAux
 from lit_models.schedules import Factor, cosine, steps_down, steps_per_epoch, warmed_up
 
 Batch = tuple[Tensor, Tensor]
@@ -42,6 +43,7 @@ class ImageClassifier(L.LightningModule):
         milestones: epochs after which ``step`` divides the learning rate by ten.
         min_lr: where the cosine ends.
         label_smoothing: ε of the cross-entropy; the true class gets 1 − ε + ε/K.
+        aux_weight: of the loss of each auxiliary head, where the network has any (GoogLeNet: 0.3).
         image_size: side of the images in pixels. Kept, like mean and std, for whoever loads the checkpoint.
         mean: of the training images per channel, as subtracted by the data module.
         std: likewise.
@@ -64,6 +66,7 @@ class ImageClassifier(L.LightningModule):
         milestones: tuple[float, ...] = (),
         min_lr: float = 0.0,
         label_smoothing: float = 0.0,
+        aux_weight: float = 0.3,
         image_size: int | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
@@ -90,6 +93,7 @@ class ImageClassifier(L.LightningModule):
         self.milestones = milestones
         self.min_lr = min_lr
         self.label_smoothing = label_smoothing
+        self.aux_weight = aux_weight
         self.warmup_steps = 0
         """m, written by the warm-up callback before the optimizer is configured."""
 
@@ -107,13 +111,20 @@ class ImageClassifier(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = batch
-        logits = self(images)
+        logits, aux_logits = self._training_logits(images)
         loss = self.loss(logits, targets)
-        self._log_training_accuracy(logits.detach(), targets)
         self.log("train/loss", loss, prog_bar=True)
+        for aux in aux_logits:
+            loss = loss + self.aux_weight * self.loss(aux, targets)
+        self._log_training_accuracy(logits.detach(), targets)
         # As a tensor on the host: Lightning would copy a number to the device, and wait for it.
         self.log("lr", torch.tensor(self.optimizers().param_groups[0]["lr"]))  # type: ignore[union-attr]
         return loss
+
+    def _training_logits(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Logits (N, K), and those of the auxiliary heads."""
+        output = self.net(images)
+        return output if isinstance(output, LogitsWithAux) else (output, ())
 
     def _log_training_accuracy(self, logits: Tensor, targets: Tensor) -> None:
         """Top-1; for mixed images, under another name, the probability that the target gives to the predicted class."""
