@@ -15,7 +15,8 @@ class GradientStatistics(L.Callback):
 
     * ``gradient_mean_abs/<layer>``: the mean absolute gradient of the first convolution of the first residual block,
       over the steps in which that block runs. In a network without such blocks it is the first convolution of all.
-    * ``gradient_norm/<stage>``: the norm of the gradient of each child of the network that has parameters.
+    * ``gradient_norm/<stage>``: the norm of the gradient of each child of the network that has parameters; of a network
+      that only wraps another, of the other's children.
     """
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -30,11 +31,7 @@ class GradientStatistics(L.Callback):
             for name, module in net.named_modules()
             if isinstance(module, nn.Conv2d) and module.weight in candidates
         )
-        self._stages = {
-            name: list(child.parameters())
-            for name, child in net.named_children()
-            if any(True for _ in child.parameters())
-        }
+        self._stages = stages(net)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         metrics = {}
@@ -46,3 +43,12 @@ class GradientStatistics(L.Callback):
         if self._conv.weight.grad is not None and not skipped:
             metrics[f"gradient_mean_abs/{self._layer}"] = self._conv.weight.grad.abs().mean()
         pl_module.log_dict(metrics, on_step=False, on_epoch=True, batch_size=1)
+
+
+def stages(net: nn.Module, prefix: str = "") -> dict[str, list[nn.Parameter]]:
+    """The parameters of each child that has some; where there is only one child, of its children."""
+    children = {name: child for name, child in net.named_children() if any(True for _ in child.parameters())}
+    if len(children) == 1:
+        ((name, child),) = children.items()
+        return stages(child, f"{prefix}{name}.") or {f"{prefix}{name}": list(child.parameters())}
+    return {f"{prefix}{name}": list(child.parameters()) for name, child in children.items()}

@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks import PredictionWriter, RunSummary
 from experiments.errors import one_sentence
 from experiments.run_directory import experiment_name, new_run_directory, run_config
+from experiments.timm_shorthand import PARSER_MODE
 from experiments.wandb_logger import wandb_logger
 from lit_models.checkpoints import CheckpointError, check_classes, read_checkpoint
 
@@ -48,6 +49,7 @@ class FathomCLI(LightningCLI):
                 save_config_callback=SaveConfig,
                 parser_kwargs={
                     "prog": "fathom",
+                    "parser_mode": PARSER_MODE,
                     "exit_on_error": False,
                     "allow_abbrev": False,
                     **{

@@ -7,6 +7,7 @@ from lit_models.checkpoints import CheckpointError, load_checkpoint
 from lit_models.googlenet import CIFARGoogLeNet, GoogLeNet
 from lit_models.image_classifier import ImageClassifier
 from lit_models.resnet import CIFARResNet, ResNet
+from lit_models.timm_backbone import TimmBackbone
 from lit_models.vanillanet import VanillaNet
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "GoogLeNet",
     "ImageClassifier",
     "ResNet",
+    "TimmBackbone",
     "VanillaNet",
     "load_checkpoint",
 ]

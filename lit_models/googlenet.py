@@ -83,9 +83,9 @@ class _Inceptions(nn.Module):
         self.layers = list(layers)
         for name, layer in layers.items():
             self.add_module(name, layer)
-        self.heads = {layer: f"aux{i + 1}" for i, layer in enumerate(heads)}
-        for layer, name in self.heads.items():
-            self.add_module(name, heads[layer])
+        self.heads = {name: f"aux{i + 1}" for i, name in enumerate(heads)}
+        for name, head in zip(self.heads.values(), heads.values(), strict=True):
+            self.add_module(name, head)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(num_features, num_classes)
 
@@ -227,8 +227,8 @@ class CIFARGoogLeNet(_Inceptions):
             raise MisconfigurationException(f"The width of a CIFARGoogLeNet is a multiple of 4, not {width}.")
         if min(modules_per_stage) < 1 or (aux_heads and modules_per_stage[1] < 3):
             raise MisconfigurationException(
-                f"modules_per_stage={list(modules_per_stage)}: each stage needs a module, and the middle one three for the"
-                " auxiliary heads after its first and its last but one: give more modules or set `aux_heads: false`."
+                f"modules_per_stage={list(modules_per_stage)}: each stage needs a module, and the middle one three for"
+                " heads after its first and its last but one: give more modules or set `aux_heads: false`."
             )
         layers: dict[str, nn.Module] = {"conv1": ConvReLU(in_channels, 3 * width, 3, batch_norm=batch_norm)}
         channels, channels_after = 3 * width, {}

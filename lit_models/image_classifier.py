@@ -80,6 +80,7 @@ class ImageClassifier(L.LightningModule):
         # LightningCLI hands over the arguments as written, the network's among them: a checkpoint is then complete
         # in primitives. Constructed in Python, ``net`` is an object, which a checkpoint must not hold.
         self.save_hyperparameters(ignore=[] if _given_hyperparameters.get() else ["net"])
+        self._forget_where_weights_came_from()
         # Convolutions are fastest in channels_last on GPUs with tensor cores and on CPUs.
         self.net = net.to(memory_format=torch.channels_last)
         self.num_classes = num_classes
@@ -100,6 +101,12 @@ class ImageClassifier(L.LightningModule):
         self.train_top1, self.train_mixed_top1 = _accuracy(num_classes, 1), _mean()
         self.val_loss, self.val_accuracy = _mean(), _accuracies(num_classes, "val")
         self.test_loss, self.test_accuracy = _mean(), _accuracies(num_classes, "test")
+
+    def _forget_where_weights_came_from(self) -> None:
+        """A checkpoint has weights: to load it must not need those that the network started from."""
+        net = self.hparams.get("net", {})
+        if net.get("init_args", {}).get("pretrained"):
+            self.hparams["net"] = {**net, "init_args": {**net["init_args"], "pretrained": False}}
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) normalised images to (N, K) logits."""
