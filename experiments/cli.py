@@ -24,6 +24,7 @@ from callbacks import PredictionWriter, RunSummary, StopOnNonFinite
 from experiments.errors import OUTSIDE, one_sentence
 from experiments.read_config import read_config
 from experiments.run_directory import experiment_name, new_run_directory, run_config
+from experiments.timm_shorthand import PARSER_MODE
 from experiments.trusted_names import first_untrusted, flag_values, packages_named, trust
 from experiments.wandb_logger import WandbOptions, wandb_logger
 from lit_models.checkpoints import CheckpointError, read_checkpoint
@@ -52,6 +53,7 @@ class FathomCLI(LightningCLI):
                 save_config_callback=SaveConfig,
                 parser_kwargs={
                     "prog": "fathom",
+                    "parser_mode": PARSER_MODE,
                     "exit_on_error": False,
                     "allow_abbrev": False,
                     **{
