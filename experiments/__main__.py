@@ -21,6 +21,7 @@ TOOLS = {
     "paths": ("experiments.unravel.paths", "weigh the paths of a residual network by their length"),
     "ensemble": ("experiments.unravel.ensemble", "compare stochastic depth's rule at test time with real averages"),
     "responses": ("experiments.unravel.responses", "measure how strongly each layer of a network responds"),
+    "drill": ("experiments.drill", "kill a run at random, resume it, and compare it with one that never stopped"),
     "bench": ("experiments.bench", "measure the input pipelines, or stochastic depth, against what others offer"),
 }
 
@@ -31,7 +32,7 @@ LIKE_FIT = {
 }
 
 HARMLESS_WARNINGS = (
-    "Experiment logs directory",  # it is the run's own, and holds what came before the first row of metrics
+    "Checkpoint directory .* exists and is not empty",  # that of a run which is resumed
     ".*LeafSpec",
     "The dirpath has changed",  # every run has its own
     "Precision bf16-mixed is not supported by the model summary",
@@ -79,7 +80,12 @@ def run(command: str, args: list[str]) -> int:
     if command in COMMANDS:
         FathomCLI(args)
         return 0
-    known = [*COMMANDS, *TOOLS, *LIKE_FIT]
+    if command == "resume":
+        from experiments.resume import resume
+
+        resume(args[1:])
+        return 0
+    known = [*COMMANDS, "resume", *TOOLS, *LIKE_FIT]
     nearest = get_close_matches(command, known, 1)
     hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(known)}"
     return _fail(f"there is no command {command!r}: {hint}", 2)
@@ -89,7 +95,8 @@ def overview() -> str:
     """The commands, a line each."""
     from experiments.cli import COMMANDS
 
-    commands = COMMANDS | {name: description for name, (_, description) in (TOOLS | LIKE_FIT).items()}
+    commands = COMMANDS | {"resume": "go on with a run where it was killed, interrupted or preempted"}
+    commands |= {name: description for name, (_, description) in (TOOLS | LIKE_FIT).items()}
     lines = [f"  fathom {name:12} {description}" for name, description in commands.items()]
     return "\n".join(
         [
