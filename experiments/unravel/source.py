@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from datamodules.image_data import ImageData
 from experiments.errors import one_sentence
 from experiments.run_directory import experiment_name, run_config
-from lit_models import CheckpointError, links, load_checkpoint
+from lit_models import CheckpointError, load_checkpoint
 from lit_models.checkpoints import check_classes
 from lit_models.interfaces import Link
+from lit_models.links import links
 
 Batch = tuple[Tensor, Tensor]
 
