@@ -22,7 +22,7 @@ TOOLS = {
     "ensemble": ("experiments.unravel.ensemble", "compare stochastic depth's rule at test time with real averages"),
     "responses": ("experiments.unravel.responses", "measure how strongly each layer of a network responds"),
     "drill": ("experiments.drill", "kill a run at random, resume it, and compare it with one that never stopped"),
-    "bench": ("experiments.bench", "measure the input pipelines, or stochastic depth, against what others offer"),
+    "bench": ("experiments.bench", "measure what is claimed of speed, side by side with what others offer"),
 }
 
 # The same, but the function gets the words as they are: their flags are those of fit.
