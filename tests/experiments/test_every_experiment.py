@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from experiments.cli import FathomCLI
-from lit_models import load_checkpoint
+from lit_models import CIFARResNet, load_checkpoint
+from lit_models.checkpoints import classifier_checkpoint, write_atomically
 
 EXPERIMENTS = sorted(Path(__file__).parents[2].glob("experiments/[!_]*.yaml"))
 
@@ -30,6 +31,8 @@ def test_experiment_takes_a_step(path, tmp_path, monkeypatch):
     stand_in = ["--data", "datamodules.Digits", "--data.batch_size", "4", "--data.num_workers", "0"]
     if "imagenet" in path.stem:
         stand_in += ["--data.image_size", "224"]
+    if "distilled" in path.stem:
+        stand_in += ["--model.teacher", teacher(tmp_path / "teacher.ckpt")]
     cli = FathomCLI(
         [
             *("fit", "--config", str(path), *stand_in, "--wandb.mode", "disabled"),
@@ -48,6 +51,13 @@ def test_experiment_takes_a_step(path, tmp_path, monkeypatch):
     trained = cli.model.cpu().state_dict()
     assert loaded.state_dict().keys() == trained.keys()
     assert all(torch.equal(value, trained[name]) for name, value in loaded.state_dict().items())
+
+
+def teacher(path: Path) -> str:
+    """A checkpoint to learn from, of a network that has learned nothing."""
+    net_args = {"depth": 8, "num_classes": 10, "in_channels": 1}
+    write_atomically(classifier_checkpoint(CIFARResNet(**net_args), net_args), path)
+    return str(path)
 
 
 def _is_shut(module, name: str) -> bool:
