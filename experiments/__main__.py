@@ -16,7 +16,10 @@ TOOLS = {
     "quickstart": ("experiments.quickstart", "train, merge and test VanillaNet on digits, and print what came of it"),
     "convert": ("experiments.convert", "turn official VanillaNet weights into a checkpoint, or back"),
     "shard": ("experiments.shard", "write a folder of photos as shards that can be streamed from object storage"),
-    "bench": ("experiments.bench", "measure the input pipelines, or stochastic depth, against what others offer"),
+    "bench": (
+        "experiments.bench",
+        "measure the input pipelines, a training step, or stochastic depth, against what others offer",
+    ),
 }
 
 HARMLESS_WARNINGS = (
