@@ -118,10 +118,9 @@ def arguments(class_path: str) -> list[str]:
     module, _, name = class_path.rpartition(".")
     kind = getattr(sys.modules.get(module), name, None)
     names: list[str] = []
-    base: Any
     for base in getattr(kind, "__mro__", ()):
-        if "__init__" in vars(base):
-            parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
+        if constructor := vars(base).get("__init__"):
+            parameters = list(inspect.signature(constructor).parameters.values())[1:]  # type: ignore[arg-type]
             names += [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
             if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
                 break
