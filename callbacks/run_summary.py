@@ -51,7 +51,7 @@ class RunSummary(L.Callback):
         self._resumed = state_dict["resumed"] + 1
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self._status = "interrupted" if isinstance(exception, KeyboardInterrupt) else "failed"
+        self._status = "interrupted" if isinstance(exception, KeyboardInterrupt | SystemExit) else "failed"
         try:
             self._write(trainer, pl_module, {"error": f"{type(exception).__name__}: {exception}"})
         except OSError as error:  # such as a full disk, of which the exception itself may tell

@@ -19,7 +19,7 @@ from datamodules.fingerprint import fingerprint
 from datamodules.memory import keep_freed_memory
 from datamodules.mixing import mix
 from datamodules.randomness import Stream, generator
-from datamodules.splits import split
+from datamodules.splits import split, stratified_order
 
 
 class RawBatch(NamedTuple):
@@ -179,6 +179,12 @@ class ImageData(LightningDataModule, ABC):
     def predict_dataloader(self) -> Loader:
         """The test images, in order."""
         return self.test_dataloader()
+
+    def sample_loader(self, images: int, skip: int = 0) -> Loader:
+        """``images`` test images after the first ``skip``, in a fixed order that holds the classes in their proportions
+        throughout.
+        """
+        return self._evaluation_loader(stratified_order(self.labels(test=True))[skip : skip + images], test=True)
 
     def _evaluation_loader(self, indices: Tensor, test: bool) -> Loader:
         tickets = evaluation_tickets(indices, self.eval_batch_size, *self._shard)

@@ -93,6 +93,13 @@ class PhotoStream(Photos):
             raise MisconfigurationException(f"{self.root} has no test part.")
         return _EvaluationStream(self, "test")
 
+    def sample_loader(self, images: int, skip: int = 0) -> Any:
+        """Shards are read from their beginning."""
+        raise MisconfigurationException(
+            f"{self.root} holds shards, which can't be sampled: give the folder of photos they were made from "
+            "(--data datamodules.Photos)."
+        )
+
 
 class _EvaluationStream:
     """Every image of this rank once. It has no length: workers may end with unequal numbers of batches."""

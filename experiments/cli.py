@@ -9,24 +9,29 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from yaml import safe_load
 
-from callbacks import PredictionWriter, RunSummary, StopOnNonFinite
+from callbacks import BestCheckpoint, LastCheckpoint, PredictionWriter, Reseeding, RunSummary, StopOnNonFinite
 from experiments.errors import OUTSIDE, one_sentence
+from experiments.metrics_csv import MetricsCSV
 from experiments.read_config import read_config
 from experiments.run_directory import experiment_name, new_run_directory, run_config
+from experiments.run_lock import run_lock
+from experiments.timm_shorthand import PARSER_MODE
 from experiments.trusted_names import first_untrusted, flag_values, packages_named, trust
-from experiments.wandb_logger import wandb_logger
-from lit_models.checkpoints import CheckpointError, read_checkpoint
+from experiments.wandb_logger import WandbOptions, wandb_logger
+from lit_models.checkpoints import AtomicCheckpointIO, CheckpointError, read_checkpoint
 
 BASE_CONFIG = Path(__file__).parent / "_base.yaml"
 COMMANDS = {
@@ -39,10 +44,17 @@ _TRUST = "if you trust it, add --config"
 
 
 class FathomCLI(LightningCLI):
-    """Every run gets a directory of its own, and the model learns from the data module what it is trained on."""
+    """Every run gets a directory of its own, and the model learns from the data module what it is trained on.
 
-    def __init__(self, args: list[str]) -> None:
-        with naming_the_checkpoint(args):
+    Args:
+        args: of the command line, the command first.
+        run_directory: of a run to go on with, which the caller has locked and whose configuration is in ``args``; a
+            new one where not given.
+    """
+
+    def __init__(self, args: list[str], run_directory: Path | None = None) -> None:
+        self._run_directory = run_directory
+        with ExitStack() as self._until_done, naming_the_checkpoint(args):
             super().__init__(
                 model_class=L.LightningModule,
                 subclass_mode_model=True,
@@ -50,8 +62,10 @@ class FathomCLI(LightningCLI):
                 subclass_mode_data=True,
                 auto_configure_optimizers=False,
                 save_config_callback=SaveConfig,
+                save_config_kwargs={"save_to_log_dir": False},
                 parser_kwargs={
                     "prog": "fathom",
+                    "parser_mode": PARSER_MODE,
                     "exit_on_error": False,
                     "allow_abbrev": False,
                     **{
@@ -65,7 +79,7 @@ class FathomCLI(LightningCLI):
                         for command, description in COMMANDS.items()
                     },
                 },
-                args=in_order_of_precedence(args),
+                args=args if run_directory else in_order_of_precedence(args),
             )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -77,10 +91,9 @@ class FathomCLI(LightningCLI):
         """Lightning would put the checkpoint's settings over explicit flags; they are in the arguments already."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        # Two of them: Lightning's save_last follows the best one, and is not written when that is not.
-        parser.add_lightning_class_args(ModelCheckpoint, "best_checkpoint")
-        parser.add_lightning_class_args(ModelCheckpoint, "last_checkpoint")
-        parser.add_function_arguments(wandb_logger, "wandb", skip={"run_directory"})
+        parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
+        parser.add_class_arguments(WandbOptions, "wandb")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
         model = "model.init_args"
         for fact in ("num_classes", "image_size", "mean", "std"):
@@ -99,38 +112,83 @@ class FathomCLI(LightningCLI):
         for name in ("accumulate_grad_batches", "log_every_n_steps"):
             if config.trainer[name] is not None and config.trainer[name] < 1:
                 raise MisconfigurationException(f"trainer.{name} is {config.trainer[name]}; give at least 1")
-        run_directory = new_run_directory(
-            Path(config.trainer.default_root_dir or "runs"), experiment_name(config.config or [])
-        )
-        callbacks: list[L.Callback] = [RunSummary(), StopOnNonFinite()]
+        root = Path(config.trainer.default_root_dir or "runs")
+        run_directory = self._run_directory or new_run_directory(root, experiment_name(config.config or []))
+        callbacks: list[L.Callback] = [Reseeding(), RunSummary(), StopOnNonFinite()]
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar(refresh_rate=10))  # each refresh waits for the device
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter())
         self.trainer_defaults["callbacks"] = callbacks
-        return super().instantiate_trainer(
-            default_root_dir=run_directory, logger=self._loggers(run_directory, config), **kwargs
+        trainer = super().instantiate_trainer(
+            default_root_dir=run_directory,
+            logger=self._loggers(run_directory, config),
+            plugins=self._plugins(),
+            **kwargs,
         )
+        # What is saved is the state between two steps, and the others may draw random numbers.
+        trainer.callbacks.sort(key=lambda callback: not isinstance(callback, LastCheckpoint | Reseeding))  # type: ignore[attr-defined]
+        return trainer
+
+    def before_fit(self) -> None:
+        """Keep other processes out of the run directory."""
+        if self._run_directory is None and not self.config.fit.trainer.fast_dev_run:
+            self._until_done.enter_context(run_lock(Path(self.trainer.default_root_dir)))
+
+    def _plugins(self) -> list[Any]:
+        """Those of the user, and whole checkpoints or none."""
+        chosen = self._get(self.config_init, "trainer").plugins or []
+        plugins = list(chosen) if isinstance(chosen, list) else [chosen]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpointIO())
+        return plugins
 
     def _loggers(self, run_directory: Path, config: Any) -> list[Logger]:
         """CSV always, Weights & Biases unless it is disabled, and what the user names in ``trainer.logger``."""
-        loggers: list[Logger | None] = [CSVLogger(run_directory, name="", version="")]
+        loggers: list[Logger | None] = [MetricsCSV(run_directory)]
         chosen = self._get(self.config_init, "trainer").logger
         if chosen is not False and not config.trainer.fast_dev_run:
-            loggers.append(wandb_logger(run_directory, **config.wandb.as_dict()))
+            loggers.append(wandb_logger(run_directory, WandbOptions(**config.wandb.as_dict())))
         if chosen not in (None, True, False):
             loggers.extend(chosen if isinstance(chosen, list) else [chosen])
         return [logger for logger in loggers if logger is not None]
 
 
 class SaveConfig(SaveConfigCallback):
-    """The resolved configuration, in the run directory and in Weights & Biases."""
+    """The resolved configuration, in the run directory and in Weights & Biases; of a resumed run, what is new in it."""
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        path = Path(trainer.default_root_dir) / "config.yaml"
+        unfinished = path.with_name(".config.yaml")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        resolved = self.config.clone()
+        if before := _loaded(path):
+            resolved.ckpt_path = before.get("ckpt_path")
+        self.parser.save(resolved, unfinished, skip_none=False, overwrite=True, multifile=False)
+        if before:
+            for line in changes(before, _loaded(unfinished)):
+                print(line)
+        unfinished.replace(path)
+
         config = self.config.as_dict()
         for logger in trainer.loggers:
-            if not isinstance(logger, CSVLogger):
+            if not isinstance(logger, MetricsCSV):
                 logger.log_hyperparams({name: config[name] for name in ("seed_everything", "model", "data", "trainer")})
+
+
+def changes(before: Any, after: Any, name: str = "") -> Iterator[str]:
+    """``name: old -> new`` of each setting in which two configurations differ."""
+    if isinstance(before, list) and isinstance(after, list):
+        before, after = dict(enumerate(before)), dict(enumerate(after))
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in dict.fromkeys([*before, *after]):
+            yield from changes(before.get(key), after.get(key), f"{name}.{key}" if name else str(key))
+    elif before != after:
+        yield f"{name}: {before} -> {after}"
+
+
+def _loaded(path: Path) -> dict[str, Any]:
+    return safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from lit_models.image_classifier import ImageClassifier
@@ -152,7 +153,7 @@ def _classifier_state(net: nn.Module) -> dict[str, Tensor]:
 
 
 def write_atomically(checkpoint: dict[str, Any], path: str | Path) -> None:
-    """``torch.save`` that leaves the whole file or none.
+    """``torch.save`` that leaves the whole file or none, on disk when it returns.
 
     Raises:
         OSError: naming the file.
@@ -174,6 +175,18 @@ def write_atomically(checkpoint: dict[str, Any], path: str | Path) -> None:
         raise OSError(reason.errno, reason.strerror, str(path)) from error
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints of a Trainer, written by :func:`write_atomically` and read by :func:`read_checkpoint`."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        write_atomically(checkpoint, path)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read_checkpoint(path)
 
 
 def check_classes(path: str | Path, hparams: dict[str, Any]) -> None:

@@ -191,6 +191,10 @@ class VanillaNet(nn.Module):
             x = block(x, self.activation_lambda)
         return x
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """timm's way to number layers: the stem 0, block i → i + 1, the head, which nothing matches, last."""
+        return {"stem": r"stem", "blocks": r"blocks\.(\d+)"}
+
     def set_activation_lambda(self, value: float) -> None:
         if not 0 <= value <= 1:
             raise ValueError(f"λ lies in [0, 1], and {value} does not")
