@@ -5,16 +5,21 @@ Importing the package imports every network: a checkpoint may name only classes 
 
 from lit_models.checkpoints import CheckpointError, load_checkpoint
 from lit_models.distillation import Distillation
+from lit_models.googlenet import CIFARGoogLeNet, GoogLeNet
 from lit_models.image_classifier import ImageClassifier
 from lit_models.resnet import CIFARResNet, ResNet
+from lit_models.timm_backbone import TimmBackbone
 from lit_models.vanillanet import VanillaNet
 
 __all__ = [
+    "CIFARGoogLeNet",
     "CIFARResNet",
     "CheckpointError",
     "Distillation",
+    "GoogLeNet",
     "ImageClassifier",
     "ResNet",
+    "TimmBackbone",
     "VanillaNet",
     "load_checkpoint",
 ]
