@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from argparse import ArgumentError
 from difflib import get_close_matches
 from importlib import import_module
+from itertools import takewhile
+from typing import Any, get_origin, get_type_hints
 
 from experiments.errors import is_for_people, one_sentence
 
@@ -16,6 +19,8 @@ TOOLS = {
     "quickstart": ("experiments.quickstart", "train, merge and test VanillaNet on digits, and print what came of it"),
     "convert": ("experiments.convert", "turn official VanillaNet weights into a checkpoint, or back"),
     "shard": ("experiments.shard", "write a folder of photos as shards that can be streamed from object storage"),
+    "inception": ("experiments.inception", "count what an Inception module costs, naive and with bottlenecks"),
+    "compare": ("experiments.compare", "plot what several runs logged, side by side, from their metrics.csv"),
     "bench": ("experiments.bench", "measure the input pipelines, or stochastic depth, against what others offer"),
 }
 
@@ -54,7 +59,8 @@ def run(command: str, args: list[str]) -> int:
         from jsonargparse import auto_cli
 
         module, _ = TOOLS[command]
-        auto_cli(getattr(import_module(module), command), args=args[1:], prog=f"fathom {command}", exit_on_error=False)
+        tool = getattr(import_module(module), command)
+        auto_cli(tool, args=gathered(tool, args[1:]), prog=f"fathom {command}", exit_on_error=False)
         return 0
 
     from experiments.cli import COMMANDS, FathomCLI
@@ -66,6 +72,18 @@ def run(command: str, args: list[str]) -> int:
     nearest = get_close_matches(command, known, 1)
     hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(known)}"
     return _fail(f"there is no command {command!r}: {hint}", 2)
+
+
+def gathered(tool: Any, args: list[str]) -> list[str]:
+    """``args`` with the words before the first flag as one, where the first argument of ``tool`` is a list.
+
+    jsonargparse takes a list as a single word in brackets; people write its items one after the other.
+    """
+    first = next(iter(get_type_hints(tool).values()), None) if callable(tool) else None
+    words = list(takewhile(lambda word: not word.startswith("-"), args))
+    if get_origin(first) is not list or not words:
+        return args
+    return [json.dumps(words), *args[len(words) :]]
 
 
 def overview() -> str:
