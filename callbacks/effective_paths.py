@@ -34,7 +34,7 @@ class EffectivePathTraining(L.Callback):
     normalisation has the statistics that it gathered while branches were skipped.
 
     Args:
-        blocks: m.
+        blocks: m. Twice the mean length of the paths that matter (see ``fathom paths``) lets as many train.
         seed: of the draws; that of the run where not given.
 
     Raises:

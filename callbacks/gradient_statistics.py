@@ -15,24 +15,23 @@ class GradientStatistics(L.Callback):
 
     * ``gradient_mean_abs/<layer>``: the mean absolute gradient of the first convolution of the first residual block,
       over the steps in which that block runs. In a network without such blocks it is the first convolution of all.
-    * ``gradient_norm/<stage>``: the norm of the gradient of each child of the network that has parameters.
+    * ``gradient_norm/<stage>``: the norm of the gradient of each child of the network that has parameters; of a network
+      that only wraps another, of the other's children.
     """
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         net = getattr(pl_module, "net", pl_module)
         blocks = net.residual_blocks() if isinstance(net, ResidualNetwork) else {}
-        prefix, block = next(iter(blocks.items()), ("", None))
-        self._block: ResidualBlock | None = block
+        self._block: ResidualBlock | None = next(iter(blocks.values()), None)
+        # Of the branch: a projection on the shortcut is registered before it.
+        parameters = net.parameters() if self._block is None else self._block.branch_parameters()
+        candidates = set(parameters)
         self._layer, self._conv = next(
             (name, module)
             for name, module in net.named_modules()
-            if isinstance(module, nn.Conv2d) and name.startswith(prefix)
+            if isinstance(module, nn.Conv2d) and module.weight in candidates
         )
-        self._stages = {
-            name: list(child.parameters())
-            for name, child in net.named_children()
-            if any(True for _ in child.parameters())
-        }
+        self._stages = stages(net)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         metrics = {}
@@ -44,3 +43,12 @@ class GradientStatistics(L.Callback):
         if self._conv.weight.grad is not None and not skipped:
             metrics[f"gradient_mean_abs/{self._layer}"] = self._conv.weight.grad.abs().mean()
         pl_module.log_dict(metrics, on_step=False, on_epoch=True, batch_size=1)
+
+
+def stages(net: nn.Module, prefix: str = "") -> dict[str, list[nn.Parameter]]:
+    """The parameters of each child that has some; where there is only one child, of its children."""
+    children = {name: child for name, child in net.named_children() if any(True for _ in child.parameters())}
+    if len(children) == 1:
+        ((name, child),) = children.items()
+        return stages(child, f"{prefix}{name}.") or {f"{prefix}{name}": list(child.parameters())}
+    return {f"{prefix}{name}": list(child.parameters()) for name, child in children.items()}

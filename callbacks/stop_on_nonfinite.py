@@ -134,9 +134,8 @@ class StopOnNonFinite(L.Callback):
             what = f"the gradient of step {step.step} has a norm of {gradient_norm}, though its loss is {loss:.4g}"
         else:
             what = f"the loss of step {step.step} is {loss}"
-        before = (
-            "none before" if self._last_finite_loss is None else f"{self._last_finite_loss:.4g} the last finite one"
-        )
+        last = self._last_finite_loss
+        before = "it is the first" if last is None else f"{last:.4g} was the last finite one"
         return NonFiniteError(
             f"{what} ({before}), in epoch {step.epoch} at a learning rate of {float(step.lr):.3g}: lower it, warm it up"
             f" or clip the gradient; {where}, and the checkpoints before it are untouched"

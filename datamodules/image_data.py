@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from datamodules.batches import Loader, Ticket, evaluation_tickets, training_steps, training_tickets
+from datamodules.fingerprint import fingerprint
 from datamodules.memory import keep_freed_memory
 from datamodules.mixing import mix
 from datamodules.randomness import Stream, generator
@@ -88,12 +89,17 @@ class ImageData(LightningDataModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size or batch_size)):
-            if value < 1:
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value is not None and value < 1:
                 raise MisconfigurationException(f"{name} is {value}; give at least 1.")
         for name, alpha in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
             if alpha < 0:
                 raise MisconfigurationException(f"{name} is {alpha}; give 0 (off) or a positive number.")
+        if not 0 <= mix_prob <= 1:
+            raise MisconfigurationException(f"mix_prob is {mix_prob}; give a probability, from 0 to 1.")
+        for name, count in (("num_workers", num_workers), ("mix_off_epochs", mix_off_epochs), ("seed", seed)):
+            if count < 0:
+                raise MisconfigurationException(f"{name} is {count}; give 0 or more.")
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or batch_size
         self.val_fraction = val_fraction
@@ -227,10 +233,20 @@ class ImageData(LightningDataModule, ABC):
         """Go on from there."""
         self._epoch, self._offset = state_dict["epoch"], state_dict["offset"]
 
+    def fingerprint(self, test: bool) -> str:
+        """A name for the content of the training or the test part: equal for equal data, wherever it lies."""
+        return fingerprint(self.labels(test))
+
     def report(self) -> dict[str, Any]:
-        """What the summary says of the data."""
+        """What the summary says of the data, the training part or, in a test, the test part."""
         train, val = self.split
-        return {"train_images": len(train), "val_images": len(val)}
+        testing = self.trainer is not None and self.trainer.state.fn in ("test", "predict")
+        return {
+            "train_images": len(train),
+            "val_images": len(val),
+            "data": type(self).__qualname__,
+            "data_fingerprint": self.fingerprint(test=testing),
+        }
 
     # On the device
 

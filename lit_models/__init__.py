@@ -5,18 +5,24 @@ Importing the package imports every network: a checkpoint may name only classes 
 
 from lit_models.checkpoints import CheckpointError, load_checkpoint
 from lit_models.distillation import Distillation
+from lit_models.googlenet import CIFARGoogLeNet, GoogLeNet
 from lit_models.image_classifier import ImageClassifier
-from lit_models.links import links
 from lit_models.resnet import CIFARResNet, ResNet
+from lit_models.timm_backbone import TimmBackbone
 from lit_models.vanillanet import VanillaNet
+from lit_models.vgg import CIFARVGG, VGG
 
 __all__ = [
+    "CIFARVGG",
+    "VGG",
+    "CIFARGoogLeNet",
     "CIFARResNet",
     "CheckpointError",
     "Distillation",
+    "GoogLeNet",
     "ImageClassifier",
     "ResNet",
+    "TimmBackbone",
     "VanillaNet",
-    "links",
     "load_checkpoint",
 ]

@@ -153,7 +153,11 @@ def _classifier_state(net: nn.Module) -> dict[str, Tensor]:
 
 
 def write_atomically(checkpoint: dict[str, Any], path: str | Path) -> None:
-    """``torch.save`` that leaves the whole file or none, on disk when it returns."""
+    """``torch.save`` that leaves the whole file or none, on disk when it returns.
+
+    Raises:
+        OSError: naming the file.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
@@ -163,6 +167,12 @@ def write_atomically(checkpoint: dict[str, Any], path: str | Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
+    except (OSError, RuntimeError) as error:
+        # torch hides what the system said, such as that the disk is full.
+        reason = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(reason, OSError):
+            raise
+        raise OSError(reason.errno, reason.strerror, str(path)) from error
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from lit_models.interfaces import LogitsWithAux
 from lit_models.losses import LOSSES, Loss, SmoothOver, share_over_all
 from lit_models.optimization import check_layer_decay, check_optimizer, global_batch_size, make_optimizer
 from lit_models.schedules import Factor, cosine, steps_down, steps_per_epoch, warmed_up
@@ -49,13 +50,14 @@ class ImageClassifier(L.LightningModule):
         label_smoothing: ε.
         smooth_over: the classes that share ε: ``all``, the true one with them (torch, timm), or the ``others`` alone
             (Bag of Tricks), see :data:`~lit_models.losses.SmoothOver`.
+        aux_weight: of the loss of each auxiliary head, where the network has any (GoogLeNet: 0.3).
         image_size: side of the images in pixels. Kept, like mean and std, for whoever loads the checkpoint.
         mean: of the training images per channel, as subtracted by the data module.
         std: likewise.
 
     Raises:
-        MisconfigurationException: for an optimizer timm does not have, and for ``layer_decay`` with a network that does
-            not number its layers; in a fit, for ``lr_batch_size`` without a data module.
+        MisconfigurationException: for an optimizer timm does not have, a number out of its range, and ``layer_decay``
+            with a network that does not number its layers; in a fit, for ``lr_batch_size`` without a data module.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class ImageClassifier(L.LightningModule):
         loss: Loss = "cross_entropy",
         label_smoothing: float = 0.0,
         smooth_over: SmoothOver = "all",
+        aux_weight: float = 0.3,
         image_size: int | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
@@ -85,9 +88,20 @@ class ImageClassifier(L.LightningModule):
         check_layer_decay(net, layer_decay)
         if lr_batch_size is not None and lr_batch_size < 1:
             raise MisconfigurationException(f"lr_batch_size is {lr_batch_size}; give the images of an optimizer step")
+        if not 0 < lr < math.inf:
+            raise MisconfigurationException(f"lr is {lr}; give a positive number")
+        for name, value, most in (
+            ("weight_decay", weight_decay, math.inf),
+            ("momentum", momentum, 1.0),
+            ("label_smoothing", label_smoothing, 1.0),
+            ("min_lr", min_lr, lr),
+        ):
+            if not 0 <= value <= most:
+                raise MisconfigurationException(f"{name} is {value}; give a number from 0 to {most:g}")
         # LightningCLI hands over the arguments as written, the network's among them: a checkpoint is then complete
         # in primitives. Constructed in Python, ``net`` is an object, which a checkpoint must not hold.
         self.save_hyperparameters(ignore=[] if _given_hyperparameters.get() else ["net"])
+        self._forget_where_weights_came_from()
         # Convolutions are fastest in channels_last on GPUs with tensor cores and on CPUs.
         self.net = net.to(memory_format=torch.channels_last)
         self.num_classes = num_classes
@@ -104,12 +118,19 @@ class ImageClassifier(L.LightningModule):
         self.min_lr = min_lr
         self.loss_name: Loss = loss
         self.label_smoothing = share_over_all(label_smoothing, num_classes, smooth_over)
+        self.aux_weight = aux_weight
         self.warmup_steps = 0
         """m, written by the warm-up callback before the optimizer is configured."""
 
         self.train_top1, self.train_mixed_top1 = _accuracy(num_classes, 1), _mean()
         self.val_loss, self.val_accuracy = _mean(), _accuracies(num_classes, "val")
         self.test_loss, self.test_accuracy = _mean(), _accuracies(num_classes, "test")
+
+    def _forget_where_weights_came_from(self) -> None:
+        """A checkpoint has weights: to load it must not need those that the network started from."""
+        net = self.hparams.get("net", {})
+        if net.get("init_args", {}).get("pretrained"):
+            self.hparams["net"] = {**net, "init_args": {**net["init_args"], "pretrained": False}}
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) normalised images to (N, K) logits."""
@@ -125,14 +146,21 @@ class ImageClassifier(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = batch
-        logits = self(images)
+        logits, aux_logits = self._training_logits(images)
         loss = self.training_loss(logits, batch)
-        self._log_training_accuracy(logits.detach(), targets)
         self.log("train/loss", loss, prog_bar=True)
+        for aux in aux_logits:
+            loss = loss + self.aux_weight * self.loss(aux, targets)
+        self._log_training_accuracy(logits.detach(), targets)
         # As a tensor on the host: Lightning would copy a number to the device, and wait for it.
         groups = self.optimizers().param_groups  # type: ignore[union-attr]
         self.log("lr", torch.tensor(max(group["lr"] for group in groups)))
         return loss
+
+    def _training_logits(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Logits (N, K), and those of the auxiliary heads."""
+        output = self.net(images)
+        return output if isinstance(output, LogitsWithAux) else (output, ())
 
     def _log_training_accuracy(self, logits: Tensor, targets: Tensor) -> None:
         """Top-1; for mixed images, under another name, the probability that the target gives to the predicted class."""

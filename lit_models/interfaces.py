@@ -21,6 +21,15 @@ Rescale = Literal["eval", "train"]
 """
 
 
+class LogitsWithAux(NamedTuple):
+    """What a network with auxiliary heads returns in training mode; in evaluation mode it returns logits alone."""
+
+    logits: Tensor
+    """(N, K)."""
+    aux_logits: tuple[Tensor, ...]
+    """(N, K) of each auxiliary head, from the input on."""
+
+
 @runtime_checkable
 class AnnealedActivations(Protocol):
     """A network whose non-linearities can be blended into the identity (VanillaNet, section 3.1).

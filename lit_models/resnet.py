@@ -391,6 +391,8 @@ class CIFARResNet(_Stages):
             raise MisconfigurationException(
                 f"The depth of a CIFAR ResNet is 6n + 2, not {depth}: try {6 * n + 2} or {6 * n + 8}."
             )
+        if width < 1:
+            raise MisconfigurationException(f"width is {width}; give the channels of the first stage, at least 1.")
         super().__init__(
             conv1=_conv(in_channels, width, 3),
             maxpool=nn.Identity(),

@@ -6,6 +6,7 @@ A rung is trained from its own YAML after those of all rungs before it, so each 
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from argparse import ArgumentParser
 from pathlib import Path
@@ -21,13 +22,18 @@ from experiments.cli import FathomCLI
 
 FOLDER = Path(__file__).parent
 RUNGS = sorted(FOLDER.glob("[0-9]*.yaml"))
+DISTILLATION, TEACHER = FOLDER / "09_distillation.yaml", FOLDER / "teacher.yaml"
 RESULTS = FOLDER.parent / "results" / "ladder"
 
 Row = dict[str, Any]
+FACTS = ("epochs", "steps", "train_images", "val_images", "parameters", "macs", "precision", "seconds")
 
 
 def ladder(args: list[str]) -> None:
-    """Train every rung that is missing, with each seed, and write one CSV and one plot."""
+    """Train every rung that is missing, with each seed, and write one CSV and one plot.
+
+    A run counts as there only if it has finished, with these very files and flags.
+    """
     parser = ArgumentParser(
         prog="fathom ladder",
         description="Train the tricks of Bag of Tricks, one added at a time: every run that is missing, then one CSV"
@@ -42,57 +48,44 @@ def ladder(args: list[str]) -> None:
 
     rows: list[Row] = []
     for seed in options.seeds:
-        runs = options.runs / f"seed{seed}"
         for position, rung in enumerate(RUNGS):
-            if finished(runs, rung.stem) is None:
-                configs = [word for path in RUNGS[: position + 1] for word in ("--config", str(path))]
-                place = ["--seed_everything", str(seed), "--trainer.default_root_dir", str(runs)]
-                FathomCLI(["fit", *configs, *fit_flags, *place])
-                wandb.finish()  # else the next run would go on writing into this one
-            rows.append(result(rung.stem, seed, finished(runs, rung.stem)))
+            configs, flags = RUNGS[: position + 1], fit_flags
+            if DISTILLATION in configs:
+                teacher_configs = [*RUNGS[: RUNGS.index(DISTILLATION)], TEACHER]
+                teacher = train(teacher_configs, options.seeds[0], options.runs, fit_flags)
+                flags = [*fit_flags, "--model.teacher", str(teacher / "checkpoints" / "last.ckpt")]
+            run = train(configs, seed, options.runs, flags)
+            rows.append(result(rung.stem, seed, run))
             print(f"seed {seed}, {rung.stem}: {rows[-1]['val_top1']:.2%}", flush=True)
-    check_sizes(rows, options.runs)
     write(rows, options.results)
     print(f"{options.results / 'ladder.csv'} and {options.results / 'ladder.png'} are written")
 
 
-def finished(runs: Path, rung: str) -> Row | None:
-    """The summary of the last finished run of ``rung``, if there is one."""
-    for path in sorted((runs / rung).glob("*/summary.json"), reverse=True):
-        summary = json.loads(path.read_text())
-        if summary["status"] == "finished":
-            return summary
-    return None
+def train(configs: list[Path], seed: int, runs: Path, flags: list[str]) -> Path:
+    """The directory of the run of ``configs`` and ``flags``, which is trained where none in ``runs`` has finished."""
+    made_from = [path.read_text() for path in configs] + flags
+    place = runs / f"seed{seed}-{hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:8]}"
+    for summary in place.glob(f"{configs[-1].stem}/*/summary.json"):
+        if json.loads(summary.read_text())["status"] == "finished":
+            return summary.parent
+    named = [word for path in configs for word in ("--config", str(path))]
+    cli = FathomCLI(["fit", *named, *flags, "--seed_everything", str(seed), "--trainer.default_root_dir", str(place)])
+    wandb.finish()  # else the next run would go on writing into this one
+    return Path(cli.trainer.default_root_dir)
 
 
-def result(rung: str, seed: int, summary: Row | None) -> Row:
+def result(rung: str, seed: int, run: Path) -> Row:
     """A line of the CSV."""
-    if summary is None or "val/top1" not in summary["metrics"]:
-        raise MisconfigurationException(f"the run of {rung} validated nothing: the ladder compares validation top-1")
+    summary = json.loads((run / "summary.json").read_text())
+    if "val/top1" not in summary["metrics"]:
+        raise MisconfigurationException(f"{run} validated nothing: the ladder compares validation top-1")
     return {
         "rung": rung,
         "seed": seed,
         "val_top1": summary["metrics"]["val/top1"],
         "val_loss": summary["metrics"]["val/loss"],
-        "epochs": summary["epochs"],
-        "steps": summary["steps"],
-        "train_images": summary["train_images"],
-        "val_images": summary["val_images"],
-        "parameters": summary["parameters"],
-        "macs": summary["macs"],
-        "precision": summary["precision"],
-        "seconds": summary["seconds"],
+        **{name: summary[name] for name in FACTS},
     }
-
-
-def check_sizes(rows: list[Row], runs: Path) -> None:
-    """Raises ``MisconfigurationException`` where runs of unequal size would be compared."""
-    sizes = {(row["epochs"], row["train_images"], row["val_images"]) for row in rows}
-    if len(sizes) > 1:
-        raise MisconfigurationException(
-            f"the runs in {runs} differ in (epochs, training images, validation images): {sorted(sizes)}; give --runs"
-            " another folder, or remove the runs of another size"
-        )
 
 
 def write(rows: list[Row], folder: Path) -> None:
@@ -115,7 +108,7 @@ def plot(rows: list[Row]) -> Figure:
     axes.barh(rungs, means, color="0.85")
     for position, values in enumerate(accuracies):
         axes.plot(values, [position] * len(values), "o", color="tab:blue", markersize=4)
-        change = f" {means[position] - means[position - 1]:+.1%}" if position else ""
+        change = f" ({100 * (means[position] - means[position - 1]):+.1f})" if position else ""
         axes.text(max(values), position, f"  {means[position]:.1%}{change}", va="center")
     axes.invert_yaxis()
     axes.margins(x=0.25)

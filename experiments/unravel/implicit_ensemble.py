@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from callbacks.stochastic_depth import draw_gates
+from lit_models.evaluation import evaluation_mode
 from lit_models.interfaces import ResidualNetwork
 
 
@@ -47,10 +48,10 @@ def survival_probabilities(net: nn.Module) -> list[float]:
 def implicit_ensemble(net: Any, images: Tensor, targets: Tensor, members: int = 64, seed: int = 0) -> Hits:
     """Compare the p_l rule with averages over subnetworks.
 
-    The subnetworks are a function of the seed, and the same for all images. Gates are left as they were.
+    The subnetworks are a function of the seed, and the same for all images. The network is left as it was.
 
     Args:
-        net: with ``residual_blocks``, in evaluation mode.
+        net: with ``residual_blocks``.
         images: (N, C, H, W).
         targets: classes (N,).
         members: subnetworks.
@@ -72,12 +73,13 @@ def implicit_ensemble(net: Any, images: Tensor, targets: Tensor, members: int = 
         return logits.softmax(1), (logits.argmax(1) == targets).sum()
 
     try:
-        _, rule = hits_with([None] * len(blocks))
-        for member in range(members):
-            probabilities, hits = hits_with(list(draw_gates(probs, "batch", seed, member)))
-            total = total + probabilities
-            single.append(hits)
-            averaged.append((total.argmax(1) == targets).sum())
+        with evaluation_mode(net):
+            _, rule = hits_with([None] * len(blocks))
+            for member in range(members):
+                probabilities, hits = hits_with(list(draw_gates(probs, "batch", seed, member)))
+                total = total + probabilities
+                single.append(hits)
+                averaged.append((total.argmax(1) == targets).sum())
     finally:
         for block, gate in zip(blocks, before, strict=True):
             block.gate = gate

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lit_models.evaluation import evaluation_mode
+
 SHORTCUT = "downsample"
 """The name that ours, torchvision's and timm's residual blocks give to S."""
 
@@ -20,7 +22,7 @@ def layer_responses(net: nn.Module, batches: Iterable[Tensor]) -> dict[str, floa
     Convolutions on shortcuts do not count as layers.
 
     Args:
-        net: in evaluation mode.
+        net: is evaluated, and left as it was.
         batches: images (N, C, H, W).
 
     Returns:
@@ -49,8 +51,9 @@ def layer_responses(net: nn.Module, batches: Iterable[Tensor]) -> dict[str, floa
         elif isinstance(module, nn.BatchNorm2d):
             hooks.append(module.register_forward_hook(normalisation))
     try:
-        for images in batches:
-            net(images)
+        with evaluation_mode(net):
+            for images in batches:
+                net(images)
     finally:
         for hook in hooks:
             hook.remove()

@@ -17,9 +17,35 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import Tensor
+from torch import Tensor, nn
 
+from lit_models.evaluation import evaluation_mode
 from lit_models.interfaces import Link
+from lit_models.links import links
+
+
+def sampled_norms(net: nn.Module, images: Tensor, targets: Tensor, samples: int, seed: int = 0) -> Tensor:
+    """Gradient norms along random paths at the input of the residual stack, by length k = 0 … n: (n + 1, samples).
+
+    Args:
+        net: that ``lit_models.links`` can take apart; it is evaluated, and left as it was.
+        images: (N, C, H, W).
+        targets: classes (N,), or probabilities (N, K).
+        samples: of each length.
+        seed: of the samples.
+    """
+    chain = links(net)
+    start, end = residual_stack(chain)
+    with evaluation_mode(net):
+        inputs, gradients = stack_gradients(chain, images, targets)
+        forks = [Fork(link, x) for link, x in zip(chain[start:end], inputs, strict=False)]
+    blocks = sum(fork.residual for fork in forks)
+    norms = [
+        norm_per_image(path_gradient(forks, gradients[-1], draw_path(blocks, length, seed, sample)))
+        for length in range(blocks + 1)
+        for sample in range(samples)
+    ]
+    return torch.stack(norms).reshape(blocks + 1, samples)
 
 
 def is_residual(link: Link) -> bool:
@@ -27,13 +53,13 @@ def is_residual(link: Link) -> bool:
     return link.shortcut is not None and link.branch is not None
 
 
-def residual_stack(links: Sequence[Link]) -> tuple[int, int]:
+def residual_stack(chain: Sequence[Link]) -> tuple[int, int]:
     """Indices of the first residual link, and of what follows the last one.
 
     Raises:
         MisconfigurationException: where there is none.
     """
-    residual = [index for index, link in enumerate(links) if is_residual(link)]
+    residual = [index for index, link in enumerate(chain) if is_residual(link)]
     if not residual:
         raise MisconfigurationException("this network has no residual branches, so it is a single path")
     return residual[0], residual[-1] + 1
@@ -48,26 +74,26 @@ class StackGradients(NamedTuple):
     """Of the loss, with respect to ``inputs``."""
 
 
-def stack_gradients(links: Sequence[Link], images: Tensor, targets: Tensor) -> StackGradients:
+def stack_gradients(chain: Sequence[Link], images: Tensor, targets: Tensor) -> StackGradients:
     """The ordinary gradients of the cross-entropy, **summed** over images: each has that of its own loss.
 
     Args:
-        links: of the whole network, in evaluation mode.
+        chain: the whole network, in evaluation mode.
         images: (N, C, H, W).
         targets: classes (N,), or probabilities (N, K).
     """
-    start, end = residual_stack(links)
+    start, end = residual_stack(chain)
     with torch.no_grad():
         x = images
-        for link in links[:start]:
+        for link in chain[:start]:
             x = link.forward(x)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         inputs = [x]
-        for link in links[start:end]:
+        for link in chain[start:end]:
             x = link.forward(x)
             inputs.append(x)
-        for link in links[end:]:
+        for link in chain[end:]:
             x = link.forward(x)
         loss = F.cross_entropy(x, targets, reduction="sum")
         gradients = torch.autograd.grad(loss, inputs)

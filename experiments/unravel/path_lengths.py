@@ -40,9 +40,9 @@ def contributions(norms: Array) -> Array:
     Args:
         norms: mean gradient norm of single paths, shape (n + 1,).
     """
-    with np.errstate(divide="ignore"):  # a norm of zero contributes nothing
+    with np.errstate(divide="ignore", invalid="ignore"):  # a norm of zero contributes nothing; NaN stays NaN
         log_contributions = log_counts(len(norms) - 1) + np.log(norms)
-    return np.exp(log_contributions - np.logaddexp.reduce(log_contributions))
+        return np.exp(log_contributions - np.logaddexp.reduce(log_contributions))
 
 
 def effective_range(shares: Array, mass: float = 0.95) -> range:

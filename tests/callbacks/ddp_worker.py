@@ -1,4 +1,4 @@
-"""Twenty steps of stochastic depth, or with a set number of open blocks, on one or two processes, recorded; started by test_stochastic_depth_ddp.py.
+"""Twenty steps that skip blocks, on one or two processes, recorded; started by test_stochastic_depth_ddp.py.
 
 Lightning starts the second process by running this file again.
 """

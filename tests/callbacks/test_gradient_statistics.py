@@ -64,3 +64,9 @@ def test_a_network_without_blocks(tmp_path):
     metrics, steps = fit(tmp_path, CIFARResNet(8, width=4, shortcut="none"))
     expected = mean(step["conv1.weight"].abs().mean().item() for step in steps)
     assert metrics["gradient_mean_abs/conv1"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("shortcut", ["A", "B", "C"])
+def test_the_layer_is_of_the_branch_whatever_the_shortcut(tmp_path, shortcut):
+    metrics, _ = fit(tmp_path, CIFARResNet(8, width=4, shortcut=shortcut))
+    assert [name for name in metrics if name.startswith("gradient_mean_abs")] == ["gradient_mean_abs/layer1.0.conv1"]

@@ -1,4 +1,4 @@
-"""Stochastic depth and effective-path training on two real processes with gloo, under Lightning's plain ``ddp`` strategy."""
+"""Skipped blocks on two real processes with gloo, under Lightning's plain ``ddp`` strategy."""
 
 import os
 import subprocess

@@ -9,13 +9,16 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from experiments.unravel.decomposition import gradients_by_length, unexplained, weigh
+from experiments.unravel.decomposition import decompose, gradients_by_length, unexplained, weigh
+from experiments.unravel.implicit_ensemble import implicit_ensemble
+from experiments.unravel.layer_responses import layer_responses
 from experiments.unravel.path_gradients import (
     Fork,
     draw_path,
     norm_per_image,
     path_gradient,
     residual_stack,
+    sampled_norms,
     stack_gradients,
 )
 from lit_models import CIFARResNet
@@ -178,11 +181,50 @@ def test_a_network_without_shortcuts_is_refused():
         residual_stack(links(CIFARResNet(8, shortcut="none")))
 
 
-def test_nothing_in_the_network_changes():
-    net = network(20)
-    before = {name: value.clone() for name, value in net.state_dict().items()}
+def test_the_functions_for_notebooks():
+    net = network(14)
+    images, targets = batch()
     chain, (inputs, gradients) = stack(net)
-    gradients_by_length(chain, inputs, gradients[-1])
-    path_gradient([Fork(link, x) for link, x in zip(chain, inputs, strict=False)], gradients[-1], frozenset({1}))
+    expected = weigh(gradients_by_length(chain, inputs, gradients[-1]), gradients[0])
+    for found, column in zip(decompose(net.train(), images, targets), expected, strict=True):
+        torch.testing.assert_close(found, column, rtol=1e-9, atol=0)
+    norms = sampled_norms(net, images, targets, samples=3, seed=5)
+    assert norms.shape == (7, 3)
+    net.eval()
+    forks = [Fork(link, x) for link, x in zip(chain, inputs, strict=False)]
+    gradient = path_gradient(forks, gradients[-1], draw_path(6, 4, 5, 2))
+    assert norms[4, 2].item() == pytest.approx(norm_per_image(gradient).item())
+    torch.testing.assert_close(norms[[0, 6], 0], expected.norm[[0, 6]])
+
+
+ANALYSES = {
+    "exact": lambda net: decompose(net, *batch()),
+    "sampled": lambda net: sampled_norms(net, *batch(), samples=2),
+    "ensemble": lambda net: implicit_ensemble(net, *batch(), members=2),
+    "responses": lambda net: layer_responses(net, [batch()[0]]),
+}
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("analysis", ANALYSES.values(), ids=ANALYSES)
+def test_a_network_is_left_as_it_was(analysis, error):
+    net = network(14, survival_prob=0.5).train()
+    net.layer2.eval()
+    modes = {name: module.training for name, module in net.named_modules()}
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+
+    def fails(*_):
+        raise error
+
+    if error:
+        hook = net.layer3[1].bn2.register_forward_pre_hook(fails)
+        with pytest.raises(error):
+            analysis(net)
+        hook.remove()
+    else:
+        analysis(net)
+    assert {name: module.training for name, module in net.named_modules()} == modes
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in net.parameters())
+    assert all(block.gate is None for block in net.residual_blocks().values())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
