@@ -126,7 +126,8 @@ def test_a_run_killed_in_any_step_ends_as_if_it_had_not_been(whole, fit, event, 
 def test_a_signal_saves_and_leaves_and_the_run_goes_on(whole, fit, event, tmp_path, name, at):
     """Once no gradient is under way; in a validation, with what was saved before it."""
     before = signal.getsignal(getattr(signal, name))
-    code, said = fit(tmp_path, at=at, act=lambda: os.kill(os.getpid(), getattr(signal, name)))
+    flags = [*SMALL, "--last_checkpoint.every_n_steps", "100"]
+    code, said = fit(tmp_path, at=at, act=lambda: os.kill(os.getpid(), getattr(signal, name)), flags=flags)
     assert code == 75
     assert event.count <= at + 1  # the step it came in, and the rest of an optimizer step
     assert f"Left after {name}" in said
