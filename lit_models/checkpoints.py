@@ -7,6 +7,8 @@ import os
 import sys
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -54,7 +56,7 @@ def load_checkpoint(path: str | Path, net: nn.Module | None = None) -> ImageClas
     """The classifier of a checkpoint, on the CPU and in evaluation mode.
 
     Nothing but the path is needed for a checkpoint written from the command line, merged or not: it names its
-    network. Classes outside this project must be imported before; none is imported because a file says so.
+    network. Classes outside this package must be imported before; none is imported because a file says so.
 
     Args:
         path: to a ``.ckpt`` file.
@@ -140,9 +142,12 @@ def write_atomically(checkpoint: dict[str, Any], path: str | Path) -> None:
 
 
 def check_classes(path: str | Path, hparams: dict[str, Any]) -> None:
-    """Raises ``CheckpointError`` where a ``class_path`` names what is not an imported class."""
+    """Raises ``CheckpointError`` where a ``class_path`` names what is neither an imported class nor one of ours."""
     for class_path in _class_paths(hparams):
         module, _, name = class_path.rpartition(".")
+        if module.startswith(f"{__package__}."):
+            with suppress(ModuleNotFoundError):
+                import_module(module)  # of this package: nothing foreign runs
         if not isinstance(getattr(sys.modules.get(module), name, None), type):
             raise CheckpointError(
                 f"{path} asks for the class {class_path}, which is not imported: if you trust it, import {module} first"
