@@ -2,13 +2,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test check
+.PHONY: quickstart test check drill
+
+KILLS ?= 20
 
 quickstart: .venv/installed
 	$(BIN)/fathom quickstart
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest
+
+drill: .venv/installed
+	$(BIN)/fathom drill --kills $(KILLS)
+	$(BIN)/fathom drill --kills $$(( ($(KILLS) + 3) / 4 )) --devices 2
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

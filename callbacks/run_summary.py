@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import time
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
 from lit_models.cost import count_macs, count_parameters
@@ -22,47 +25,78 @@ PACKAGES = ("torch", "lightning", "torchmetrics", "torchvision", "timm", "wandb"
 class RunSummary(L.Callback):
     """Writes ``summary.json`` into the run directory when a run ends, whole or not.
 
-    Callbacks, the module and the data module add to it by having a method ``report() -> dict``.
+    Callbacks, the module and the data module add to it by having a method ``report() -> dict``. ``seconds`` is the
+    wall time of all the training that led here: of a resumed run, with that of before up to the checkpoint, and
+    ``resumed`` says how often.
     """
 
     def __init__(self) -> None:
         self._started = time.monotonic()
+        self._seconds_before = 0.0
+        self._resumed = 0
         self._status = "finished"
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._started = time.monotonic()
         self._status = "finished"
+        self._fitting = stage == "fit"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self._seconds(), "resumed": self._resumed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if not self._fitting:  # a test of this checkpoint is a run of its own
+            return
+        self._seconds_before = state_dict["seconds"]
+        self._resumed = state_dict["resumed"] + 1
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self._status = "interrupted" if isinstance(exception, KeyboardInterrupt) else "failed"
-        self._write(trainer, pl_module, {"error": f"{type(exception).__name__}: {exception}"})
+        self._status = "interrupted" if isinstance(exception, KeyboardInterrupt | SystemExit) else "failed"
+        try:
+            self._write(trainer, pl_module, {"error": f"{type(exception).__name__}: {exception}"})
+        except OSError as error:  # such as a full disk, of which the exception itself may tell
+            rank_zero_warn(f"summary.json was not written: {error}")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self._status == "finished":
             self._write(trainer, pl_module, {})
 
+    def _seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._started
+
     def _write(self, trainer: L.Trainer, pl_module: L.LightningModule, more: dict[str, Any]) -> None:
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
+        seed = os.environ.get("PL_GLOBAL_SEED")  # where seed_everything leaves it
         summary = {
             "status": self._status,
             **more,
             "metrics": {name: value.item() for name, value in trainer.callback_metrics.items()},
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
-            "seconds": round(time.monotonic() - self._started, 1),
+            "seconds": round(self._seconds(), 1),
+            "resumed": self._resumed,
+            "seed": None if seed is None else int(seed),
             "precision": trainer.precision,
             "devices": trainer.world_size,
             "hardware": hardware(trainer.strategy.root_device),
-            **network_cost(pl_module, trainer),
         }
-        for part in (pl_module, trainer.datamodule, *trainer.callbacks):  # type: ignore[attr-defined]
-            if hasattr(part, "report"):
-                summary |= part.report()
+        reports = [lambda: network_cost(pl_module, trainer)]
+        reports += [
+            part.report
+            for part in (pl_module, trainer.datamodule, *trainer.callbacks)  # type: ignore[attr-defined]
+            if hasattr(part, "report")
+        ]
+        for report in reports:
+            # What failed may have failed before there was anything to report.
+            with suppress(Exception) if self._status == "failed" else nullcontext():
+                summary |= report()
         summary |= provenance()
         path = Path(trainer.default_root_dir) / "summary.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(summary, indent=2) + "\n")
+        unfinished = path.with_name(".summary.json")
+        unfinished.write_text(json.dumps(summary, indent=2) + "\n")
+        unfinished.replace(path)
 
 
 def network_cost(pl_module: L.LightningModule, trainer: L.Trainer) -> dict[str, int]:
@@ -83,9 +117,14 @@ def hardware(device: torch.device) -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """Versions of the packages, and the commit of the code where it is a checkout."""
+    """Versions of the packages; and of the code, where it is a checkout, the commit, and whether it was changed."""
     versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"versions": versions, "commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))}
+    checkout = _git("ls-files", "--error-unmatch", __file__) is not None
+    return {
+        "versions": versions,
+        "commit": _git("rev-parse", "HEAD") if checkout else None,
+        "dirty": bool(_git("status", "--porcelain")) if checkout else None,
+    }
 
 
 def _git(*arguments: str) -> str | None:

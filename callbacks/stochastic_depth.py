@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any, Literal
 
@@ -10,14 +9,12 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
-from callbacks.requirements import network_with
+from callbacks.branch_gates import BranchGates, seed_of_run
 from callbacks.saved_time import SavedTime
 from lit_models.cost import count_branch_macs
-from lit_models.interfaces import ResidualNetwork, Window
+from lit_models.interfaces import Window
 
 Decay = Literal["linear", "uniform"]
 Mode = Literal["batch", "sample"]
@@ -96,10 +93,9 @@ class StochasticDepth(L.Callback):
         self.decay: Decay = decay
         self.mode: Mode = mode
         self.seed = seed
-        self._blocks: list[Any] = []
+        self._gates = BranchGates()
         self._probs: list[float] = []
         self._macs: list[int] = []
-        self._hooks: list[RemovableHandle] = []
         self._saved_time = SavedTime()
         self._step_started = 0.0
         self._work = 1.0
@@ -107,35 +103,23 @@ class StochasticDepth(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        self._net = network_with(ResidualNetwork, pl_module, self)
-        self._blocks = list(self._net.residual_blocks().values())
-        if not self._blocks:
-            raise MisconfigurationException(
-                f"StochasticDepth needs residual blocks, and this {type(self._net).__name__} is a plain network: remove"
-                " the callback or give the network its shortcuts"
-            )
-        self._parameters = [block.branch_parameters() for block in self._blocks]
+        self._gates.attach(trainer, pl_module, self)
         self._probs, self._macs = [], []
-        self._seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
-        if trainer.world_size > 1:
-            for block, parameters in zip(self._blocks, self._parameters, strict=True):
-                self._hooks.append(block.register_forward_hook(_hand_over_zero_gradients(parameters)))
+        self._seed = seed_of_run(self.seed)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        while self._hooks:
-            self._hooks.pop().remove()
+        self._gates.detach()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         images = batch[0]
         if not self._macs:
-            self._macs = count_branch_macs(self._net, images.shape[1:])
+            self._macs = count_branch_macs(self._gates.net, images.shape[1:])
         # Not at the start of the epoch: that hook is skipped after a resume.
         self._set_probs(trainer.current_epoch)
         gates = draw_gates(self._probs, self.mode, self._seed, trainer.global_step)
-        for block, gate in zip(self._blocks, gates, strict=True):
-            block.gate = gate
+        self._gates.set(gates)
 
         shares = [_share(gate, len(images)) for gate in gates]
         self._work = self._share_of_work(shares)
@@ -152,18 +136,14 @@ class StochasticDepth(L.Callback):
         self._step_started = time.perf_counter()
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        # Zeros would let momentum and weight decay move the weights of a branch that took no part.
-        for block, parameters in zip(self._blocks, self._parameters, strict=True):
-            if block.gate is False:
-                for parameter in parameters:
-                    parameter.grad = None
+        self._gates.drop_gradients()
 
     def on_train_batch_end(self, *_: Any) -> None:
         self._saved_time.add(self._work, time.perf_counter() - self._step_started)
-        self._open_gates()
+        self._gates.open()
 
     def on_exception(self, *_: Any) -> None:
-        self._open_gates()
+        self._gates.open()
 
     def report(self) -> dict[str, Any]:
         """For ``summary.json``: what the last epoch planned, and an estimate of all the time that was saved.
@@ -189,9 +169,9 @@ class StochasticDepth(L.Callback):
 
     def _set_probs(self, epoch: int) -> None:
         last = self.schedule[min(epoch, len(self.schedule) - 1)]
-        probs = survival_probs(len(self._blocks), last, self.decay)
+        probs = survival_probs(len(self._gates.blocks), last, self.decay)
         if probs != self._probs:
-            for block, prob in zip(self._blocks, probs, strict=True):
+            for block, prob in zip(self._gates.blocks, probs, strict=True):
                 block.survival_prob.fill_(prob)
             self._probs = probs
 
@@ -199,33 +179,7 @@ class StochasticDepth(L.Callback):
         """Multiply-adds of branches that run on ``shares`` of the batch, relative to those of full depth."""
         return sum(share * macs for share, macs in zip(shares, self._macs, strict=True)) / sum(self._macs)
 
-    def _open_gates(self) -> None:
-        for block in self._blocks:
-            block.gate = None
-
 
 def _share(gate: bool | Window, batch_size: int) -> float:
     """Of the batch, that the branch runs on."""
     return gate.rows(batch_size)[1] / batch_size if isinstance(gate, Window) else float(gate)
-
-
-class _ZeroGradients(torch.autograd.Function):
-    """The identity in x, with a gradient of zero for each parameter: those that wait for one get it."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.parameters = parameters
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        return grad, *(torch.zeros_like(parameter) for parameter in ctx.parameters)
-
-
-def _hand_over_zero_gradients(parameters: list[nn.Parameter]) -> Any:
-    """A forward hook for a block whose branch has these parameters."""
-
-    def hook(block: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
-        return _ZeroGradients.apply(output, *parameters) if block.gate is False else None
-
-    return hook

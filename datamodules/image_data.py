@@ -15,10 +15,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from datamodules.batches import Loader, Ticket, evaluation_tickets, training_steps, training_tickets
+from datamodules.fingerprint import fingerprint
 from datamodules.memory import keep_freed_memory
 from datamodules.mixing import mix
 from datamodules.randomness import Stream, generator
-from datamodules.splits import split
+from datamodules.splits import split, stratified_order
 
 
 class RawBatch(NamedTuple):
@@ -88,12 +89,17 @@ class ImageData(LightningDataModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size or batch_size)):
-            if value < 1:
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value is not None and value < 1:
                 raise MisconfigurationException(f"{name} is {value}; give at least 1.")
         for name, alpha in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
             if alpha < 0:
                 raise MisconfigurationException(f"{name} is {alpha}; give 0 (off) or a positive number.")
+        if not 0 <= mix_prob <= 1:
+            raise MisconfigurationException(f"mix_prob is {mix_prob}; give a probability, from 0 to 1.")
+        for name, count in (("num_workers", num_workers), ("mix_off_epochs", mix_off_epochs), ("seed", seed)):
+            if count < 0:
+                raise MisconfigurationException(f"{name} is {count}; give 0 or more.")
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or batch_size
         self.val_fraction = val_fraction
@@ -174,6 +180,12 @@ class ImageData(LightningDataModule, ABC):
         """The test images, in order."""
         return self.test_dataloader()
 
+    def sample_loader(self, images: int, skip: int = 0) -> Loader:
+        """``images`` test images after the first ``skip``, in a fixed order that holds the classes in their proportions
+        throughout.
+        """
+        return self._evaluation_loader(stratified_order(self.labels(test=True))[skip : skip + images], test=True)
+
     def _evaluation_loader(self, indices: Tensor, test: bool) -> Loader:
         tickets = evaluation_tickets(indices, self.eval_batch_size, *self._shard)
         return self._loader(lambda: tickets, len(tickets), test)
@@ -221,10 +233,20 @@ class ImageData(LightningDataModule, ABC):
         """Go on from there."""
         self._epoch, self._offset = state_dict["epoch"], state_dict["offset"]
 
+    def fingerprint(self, test: bool) -> str:
+        """A name for the content of the training or the test part: equal for equal data, wherever it lies."""
+        return fingerprint(self.labels(test))
+
     def report(self) -> dict[str, Any]:
-        """What the summary says of the data."""
+        """What the summary says of the data, the training part or, in a test, the test part."""
         train, val = self.split
-        return {"train_images": len(train), "val_images": len(val)}
+        testing = self.trainer is not None and self.trainer.state.fn in ("test", "predict")
+        return {
+            "train_images": len(train),
+            "val_images": len(val),
+            "data": type(self).__qualname__,
+            "data_fingerprint": self.fingerprint(test=testing),
+        }
 
     # On the device
 
@@ -233,9 +255,12 @@ class ImageData(LightningDataModule, ABC):
         images = self.finish(batch)
         if batch.epoch is None or not self._mixes(batch.epoch):
             return images, batch.targets
-        rng = generator(Stream.MIX, self.seed, batch.epoch, batch.number, self._shard[0])
-        alphas = self.mixup_alpha, self.cutmix_alpha
-        return mix(images, batch.targets, self.num_classes, rng, *alphas, self.mix_prob)
+        draws = Stream.MIX, self.seed, batch.epoch, batch.number
+        # All ranks mix, or none does: what they log would not match otherwise, and they would wait for each other.
+        if generator(*draws, 0).random() >= self.mix_prob:
+            return images, batch.targets
+        rng = generator(*draws, self._shard[0])
+        return mix(images, batch.targets, self.num_classes, rng, self.mixup_alpha, self.cutmix_alpha)
 
     def _mixes(self, epoch: int) -> bool:
         if self.mixup_alpha == self.cutmix_alpha == 0:

@@ -25,6 +25,7 @@ from datamodules.augment import (
     shifted,
 )
 from datamodules.batches import Ticket
+from datamodules.fingerprint import fingerprint
 from datamodules.image_data import ImageData, RawBatch
 from datamodules.randomness import uniforms
 
@@ -65,6 +66,10 @@ class InMemoryImages(ImageData):
             raise MisconfigurationException("on_device leaves workers nothing to do: set num_workers to 0.")
         if not 0 <= shift < self.image_size:
             raise MisconfigurationException(f"shift is {shift}; give 0 to {self.image_size - 1} (pixels).")
+        if cutout < 0:
+            raise MisconfigurationException(f"cutout is {cutout}; give 0 (off) or a side in pixels.")
+        if not 0 <= erasing <= 1:
+            raise MisconfigurationException(f"erasing is {erasing}; give a probability, from 0 to 1.")
         self.shift = shift
         self.padding = padding
         self.flip = flip
@@ -86,6 +91,10 @@ class InMemoryImages(ImageData):
     def labels(self, test: bool) -> Tensor:
         """int64 (N,)."""
         return self.part(test)[1]
+
+    def fingerprint(self, test: bool) -> str:
+        """Of every pixel and label."""
+        return fingerprint(*self.part(test))
 
     def fetcher(self, test: bool) -> Callable[[Ticket], RawBatch]:
         """An index lookup."""

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from datamodules.fingerprint import fingerprint
 from datamodules.image_data import ImageData, RawBatch
 from datamodules.memory import keep_freed_memory
 from datamodules.photos import PHOTO_DRAWS, Photos
@@ -71,7 +72,12 @@ class PhotoStream(Photos):
 
     def report(self) -> dict[str, Any]:
         """What the summary says of the data."""
-        return {f"{part}_images": count for part, count in self.description["images"].items()}
+        images = {f"{part}_images": count for part, count in self.description["images"].items()}
+        return {**images, "data": type(self).__qualname__, "data_fingerprint": self.fingerprint(test=False)}
+
+    def fingerprint(self, test: bool) -> str:
+        """Of the description that was written with the shards; both parts have the same."""
+        return fingerprint([json.dumps(self.description, sort_keys=True)])
 
     def train_dataloader(self) -> Any:
         """Batches in litdata's order, from the current position on."""
@@ -86,6 +92,13 @@ class PhotoStream(Photos):
         if not self.description["images"]["test"]:
             raise MisconfigurationException(f"{self.root} has no test part.")
         return _EvaluationStream(self, "test")
+
+    def sample_loader(self, images: int, skip: int = 0) -> Any:
+        """Shards are read from their beginning."""
+        raise MisconfigurationException(
+            f"{self.root} holds shards, which can't be sampled: give the folder of photos they were made from "
+            "(--data datamodules.Photos)."
+        )
 
 
 class _EvaluationStream:

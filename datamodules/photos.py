@@ -18,6 +18,7 @@ from datamodules.batches import Ticket
 from datamodules.cache import cached
 from datamodules.crops import DRAWS, Interpolation, centre_crop, random_resized_crop
 from datamodules.decode import DecodeError, decode, read_bytes
+from datamodules.fingerprint import fingerprint
 from datamodules.folder import Listing, find_parts, list_images
 from datamodules.image_data import ImageData, RawBatch
 from datamodules.policies import apply_policy, make_policy
@@ -79,6 +80,10 @@ class Photos(ImageData):
             raise MisconfigurationException(f"crop_ratio is {crop_ratio}; give a number above 0 and at most 1.")
         if not 0 < scale[0] <= scale[1] <= 1:
             raise MisconfigurationException(f"scale is {scale}; give two ascending shares of the area, at most 1.")
+        if not 0 <= erasing <= 1:
+            raise MisconfigurationException(f"erasing is {erasing}; give a probability, from 0 to 1.")
+        if image_size < 1:
+            raise MisconfigurationException(f"image_size is {image_size}; give at least 1 pixel.")
         self._open(root)
         self.num_classes = len(self.class_names)
         self.image_size = image_size
@@ -126,6 +131,11 @@ class Photos(ImageData):
     def labels(self, test: bool) -> Tensor:
         """int64 (N,)."""
         return self._test_listing.labels if test else self._listing.labels
+
+    def fingerprint(self, test: bool) -> str:
+        """Of the names, sizes in bytes and labels of the files; they are not read."""
+        listing = self._test_listing if test else self._listing
+        return fingerprint(listing.files, [size for size, _ in listing.stamps], listing.labels)
 
     def fetcher(self, test: bool) -> Callable[[Ticket], RawBatch]:
         """Decode, crop and resize."""

@@ -11,7 +11,7 @@ from importlib import import_module
 from itertools import takewhile
 from typing import Any, get_origin, get_type_hints
 
-from experiments.errors import is_for_people, one_sentence
+from experiments.errors import is_for_people, one_sentence, os_sentence
 
 # Module and purpose. The module's attribute of the command's name is a function, or several by name, whose arguments
 # are the flags; it is imported when called, so that each command starts fast.
@@ -19,13 +19,25 @@ TOOLS = {
     "quickstart": ("experiments.quickstart", "train, merge and test VanillaNet on digits, and print what came of it"),
     "convert": ("experiments.convert", "turn official VanillaNet weights into a checkpoint, or back"),
     "shard": ("experiments.shard", "write a folder of photos as shards that can be streamed from object storage"),
+    "lesion": ("experiments.unravel.commands", "delete blocks of a trained network, and count its errors"),
+    "reorder": ("experiments.unravel.commands", "exchange blocks of a trained network, and count its errors"),
+    "paths": ("experiments.unravel.paths", "weigh the paths of a residual network by their length"),
+    "ensemble": ("experiments.unravel.ensemble", "compare stochastic depth's rule at test time with real averages"),
+    "responses": ("experiments.unravel.responses", "measure how strongly each layer of a network responds"),
     "inception": ("experiments.inception", "count what an Inception module costs, naive and with bottlenecks"),
     "compare": ("experiments.compare", "plot what several runs logged, side by side, from their metrics.csv"),
-    "bench": ("experiments.bench", "measure the input pipelines, or stochastic depth, against what others offer"),
+    "drill": ("experiments.drill", "kill a run at random, resume it, and compare it with one that never stopped"),
+    "bench": ("experiments.bench", "measure what is claimed of speed, side by side with what others offer"),
+}
+
+# The same, but the function gets the words as they are: their flags are those of fit.
+LIKE_FIT = {
+    "explain": ("experiments.explain", "print what a fit would do: batch, learning rate, decay, cost; train nothing"),
+    "ladder": ("experiments.ladder", "train the bag of tricks, one trick added at a time, and plot what each brought"),
 }
 
 HARMLESS_WARNINGS = (
-    "Experiment logs directory",  # it is the run's own, and holds what came before the first row of metrics
+    "Checkpoint directory .* exists and is not empty",  # that of a run which is resumed
     ".*LeafSpec",
     "The dirpath has changed",  # every run has its own
     "Precision bf16-mixed is not supported by the model summary",
@@ -44,9 +56,11 @@ def main(args: list[str] | None = None) -> int:
     try:
         return run(command, args)
     except ArgumentError as error:
-        return _fail(one_sentence(error.message), 2)
+        return _fail(one_sentence(str(error)), 2)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+    except OSError as error:
+        return _fail(one_sentence(os_sentence(error)), 1)
     except Exception as error:
         if not is_for_people(error):
             raise
@@ -62,13 +76,22 @@ def run(command: str, args: list[str]) -> int:
         tool = getattr(import_module(module), command)
         auto_cli(tool, args=gathered(tool, args[1:]), prog=f"fathom {command}", exit_on_error=False)
         return 0
+    if command in LIKE_FIT:
+        module, _ = LIKE_FIT[command]
+        getattr(import_module(module), command)(args[1:])
+        return 0
 
     from experiments.cli import COMMANDS, FathomCLI
 
     if command in COMMANDS:
         FathomCLI(args)
         return 0
-    known = [*COMMANDS, *TOOLS]
+    if command == "resume":
+        from experiments.resume import resume
+
+        resume(args[1:])
+        return 0
+    known = [*COMMANDS, "resume", *TOOLS, *LIKE_FIT]
     nearest = get_close_matches(command, known, 1)
     hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(known)}"
     return _fail(f"there is no command {command!r}: {hint}", 2)
@@ -90,7 +113,8 @@ def overview() -> str:
     """The commands, a line each."""
     from experiments.cli import COMMANDS
 
-    commands = COMMANDS | {name: description for name, (_, description) in TOOLS.items()}
+    commands = COMMANDS | {"resume": "go on with a run where it was killed, interrupted or preempted"}
+    commands |= {name: description for name, (_, description) in (TOOLS | LIKE_FIT).items()}
     lines = [f"  fathom {name:12} {description}" for name, description in commands.items()]
     return "\n".join(
         [

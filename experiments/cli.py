@@ -9,22 +9,29 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from yaml import safe_load
 
-from callbacks import PredictionWriter, RunSummary
-from experiments.errors import one_sentence
+from callbacks import BestCheckpoint, LastCheckpoint, PredictionWriter, Reseeding, RunSummary, StopOnNonFinite
+from experiments.errors import OUTSIDE, one_sentence
+from experiments.metrics_csv import MetricsCSV
+from experiments.read_config import read_config
 from experiments.run_directory import experiment_name, new_run_directory, run_config
+from experiments.run_lock import run_lock
 from experiments.timm_shorthand import PARSER_MODE
-from experiments.wandb_logger import wandb_logger
-from lit_models.checkpoints import CheckpointError, check_classes, read_checkpoint
+from experiments.trusted_names import first_untrusted, flag_values, packages_named, trust
+from experiments.wandb_logger import WandbOptions, wandb_logger
+from lit_models.checkpoints import AtomicCheckpointIO, CheckpointError, read_checkpoint
 
 BASE_CONFIG = Path(__file__).parent / "_base.yaml"
 COMMANDS = {
@@ -33,13 +40,21 @@ COMMANDS = {
     "test": "evaluate a checkpoint, merged or not, on the test images",
     "predict": "write the classes a checkpoint sees in the test images",
 }
+_TRUST = "if you trust it, add --config"
 
 
 class FathomCLI(LightningCLI):
-    """Every run gets a directory of its own, and the model learns from the data module what it is trained on."""
+    """Every run gets a directory of its own, and the model learns from the data module what it is trained on.
 
-    def __init__(self, args: list[str]) -> None:
-        with naming_the_checkpoint(args):
+    Args:
+        args: of the command line, the command first.
+        run_directory: of a run to go on with, which the caller has locked and whose configuration is in ``args``; a
+            new one where not given.
+    """
+
+    def __init__(self, args: list[str], run_directory: Path | None = None) -> None:
+        self._run_directory = run_directory
+        with ExitStack() as self._until_done, naming_the_checkpoint(args):
             super().__init__(
                 model_class=L.LightningModule,
                 subclass_mode_model=True,
@@ -47,6 +62,7 @@ class FathomCLI(LightningCLI):
                 subclass_mode_data=True,
                 auto_configure_optimizers=False,
                 save_config_callback=SaveConfig,
+                save_config_kwargs={"save_to_log_dir": False},
                 parser_kwargs={
                     "prog": "fathom",
                     "parser_mode": PARSER_MODE,
@@ -63,20 +79,21 @@ class FathomCLI(LightningCLI):
                         for command, description in COMMANDS.items()
                     },
                 },
-                args=in_order_of_precedence(args),
+                args=args if run_directory else in_order_of_precedence(args),
             )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
+        if (seed := self.config[self.config.subcommand].seed_everything) < 0:
+            raise MisconfigurationException(f"seed_everything is {seed}; give 0 or more")
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would put the checkpoint's settings over explicit flags; they are in the arguments already."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        # Two of them: Lightning's save_last follows the best one, and is not written when that is not.
-        parser.add_lightning_class_args(ModelCheckpoint, "best_checkpoint")
-        parser.add_lightning_class_args(ModelCheckpoint, "last_checkpoint")
-        parser.add_function_arguments(wandb_logger, "wandb", skip={"run_directory"})
+        parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
+        parser.add_class_arguments(WandbOptions, "wandb")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
         model = "model.init_args"
         for fact in ("num_classes", "image_size", "mean", "std"):
@@ -92,38 +109,86 @@ class FathomCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self.config[self.subcommand]
-        run_directory = new_run_directory(
-            Path(config.trainer.default_root_dir or "runs"), experiment_name(config.config or [])
-        )
-        callbacks: list[L.Callback] = [RunSummary()]
+        for name in ("accumulate_grad_batches", "log_every_n_steps"):
+            if config.trainer[name] is not None and config.trainer[name] < 1:
+                raise MisconfigurationException(f"trainer.{name} is {config.trainer[name]}; give at least 1")
+        root = Path(config.trainer.default_root_dir or "runs")
+        run_directory = self._run_directory or new_run_directory(root, experiment_name(config.config or []))
+        callbacks: list[L.Callback] = [Reseeding(), RunSummary(), StopOnNonFinite()]
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar(refresh_rate=10))  # each refresh waits for the device
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter())
         self.trainer_defaults["callbacks"] = callbacks
-        return super().instantiate_trainer(
-            default_root_dir=run_directory, logger=self._loggers(run_directory, config), **kwargs
+        trainer = super().instantiate_trainer(
+            default_root_dir=run_directory,
+            logger=self._loggers(run_directory, config),
+            plugins=self._plugins(),
+            **kwargs,
         )
+        # What is saved is the state between two steps, and the others may draw random numbers.
+        trainer.callbacks.sort(key=lambda callback: not isinstance(callback, LastCheckpoint | Reseeding))  # type: ignore[attr-defined]
+        return trainer
+
+    def before_fit(self) -> None:
+        """Keep other processes out of the run directory."""
+        if self._run_directory is None and not self.config.fit.trainer.fast_dev_run:
+            self._until_done.enter_context(run_lock(Path(self.trainer.default_root_dir)))
+
+    def _plugins(self) -> list[Any]:
+        """Those of the user, and whole checkpoints or none."""
+        chosen = self._get(self.config_init, "trainer").plugins or []
+        plugins = list(chosen) if isinstance(chosen, list) else [chosen]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpointIO())
+        return plugins
 
     def _loggers(self, run_directory: Path, config: Any) -> list[Logger]:
         """CSV always, Weights & Biases unless it is disabled, and what the user names in ``trainer.logger``."""
-        loggers: list[Logger | None] = [CSVLogger(run_directory, name="", version="")]
+        loggers: list[Logger | None] = [MetricsCSV(run_directory)]
         chosen = self._get(self.config_init, "trainer").logger
         if chosen is not False and not config.trainer.fast_dev_run:
-            loggers.append(wandb_logger(run_directory, **config.wandb.as_dict()))
+            loggers.append(wandb_logger(run_directory, WandbOptions(**config.wandb.as_dict())))
         if chosen not in (None, True, False):
             loggers.extend(chosen if isinstance(chosen, list) else [chosen])
         return [logger for logger in loggers if logger is not None]
 
 
 class SaveConfig(SaveConfigCallback):
-    """The resolved configuration, in the run directory and in Weights & Biases."""
+    """The resolved configuration, in the run directory and in Weights & Biases; of a resumed run, what is new in it."""
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        path = Path(trainer.default_root_dir) / "config.yaml"
+        unfinished = path.with_name(".config.yaml")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        resolved = self.config.clone()
+        if before := _loaded(path):
+            resolved.ckpt_path = before.get("ckpt_path")
+        self.parser.save(resolved, unfinished, skip_none=False, overwrite=True, multifile=False)
+        if before:
+            for line in changes(before, _loaded(unfinished)):
+                print(line)
+        unfinished.replace(path)
+
         config = self.config.as_dict()
         for logger in trainer.loggers:
-            if not isinstance(logger, CSVLogger):
+            if not isinstance(logger, MetricsCSV):
                 logger.log_hyperparams({name: config[name] for name in ("seed_everything", "model", "data", "trainer")})
+
+
+def changes(before: Any, after: Any, name: str = "") -> Iterator[str]:
+    """``name: old -> new`` of each setting in which two configurations differ."""
+    if isinstance(before, list) and isinstance(after, list):
+        before, after = dict(enumerate(before)), dict(enumerate(after))
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in dict.fromkeys([*before, *after]):
+            yield from changes(before.get(key), after.get(key), f"{name}.{key}" if name else str(key))
+    elif before != after:
+        yield f"{name}: {before} -> {after}"
+
+
+def _loaded(path: Path) -> dict[str, Any]:
+    return safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 @contextmanager
@@ -136,44 +201,78 @@ def naming_the_checkpoint(args: list[str]) -> Iterator[None]:
         if "loading state_dict" not in str(error) or not mismatches:
             raise
         raise CheckpointError(
-            f"{checkpoint_path(args)} is of another network than the configuration: {mismatches[0].strip()}"
+            f"{checkpoint_path(args)} is of another network than the configuration: {shorten(mismatches[0], 150)}"
             + (f" (and {len(mismatches) - 1} more)" if len(mismatches) > 1 else "")
         ) from error
 
 
 def checkpoint_path(args: list[str]) -> str | None:
     """The value of ``--ckpt_path``, the last one where there are several."""
-    parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--ckpt_path")
-    return parser.parse_known_args(args)[0].ckpt_path
+    return _parts(args)[1]
 
 
 def in_order_of_precedence(args: list[str]) -> list[str]:
     """Config files first, then the model of ``--ckpt_path``, then the flags; later ones win.
 
-    Without a config file, that of the run the checkpoint lies in is taken.
+    Without a config file, that of the run the checkpoint lies in is taken. From here on the command line imports by
+    name only what Fathom is made of, and from packages that ``args`` and the config files given there name.
 
     Raises:
         CheckpointError, FileNotFoundError: for a checkpoint that is none.
+        MisconfigurationException: for a config file that is none, and for one that names what the user did not.
     """
-    parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("-c", "--config", action="append", default=[])
-    given, flags = parser.parse_known_args(args[1:])
-    configs, checkpoint = given.config, checkpoint_path(args)
-    if checkpoint and checkpoint not in ("null", "last", "best", "hpc", "registry"):
+    configs, checkpoint, flags = _parts(args)
+    packages = packages_named([*map(read_config, configs), *flag_values(flags)])
+    if checkpoint in ("last", "best", "hpc", "registry"):
+        raise MisconfigurationException(
+            f"--ckpt_path {checkpoint} is looked for in the run's own directory, and a new run has none: give the file,"
+            " such as runs/<experiment>/<run>/checkpoints/last.ckpt"
+        )
+    if checkpoint and checkpoint != "null":
         if not configs and (config := run_config(Path(checkpoint))):
+            if foreign := first_untrusted(read_config(str(config)), packages):
+                raise MisconfigurationException(f"{config} names {foreign}, which {OUTSIDE}: {_TRUST} {config}")
             configs.append(str(config))
-        configs.append(json.dumps(model_config(checkpoint)))
+        configs.append(model_config(checkpoint, args[0], packages))
+    trust(packages)
     if not configs and not {flag.partition("=")[0] for flag in flags} & {"-h", "--help", "--model", "--print_config"}:
         raise MisconfigurationException(f"fathom {args[0]} needs --config, such as experiments/vanillanet_digits.yaml")
-    return [*args[:1], *(word for config in configs for word in ("--config", config)), *flags]
+    ckpt_path = ["--ckpt_path", checkpoint] if checkpoint else []
+    return [*args[:1], *(word for config in configs for word in ("--config", config)), *flags, *ckpt_path]
 
 
-def model_config(checkpoint_path: str) -> dict[str, Any]:
-    """The ``model`` part of a configuration, as a checkpoint has it."""
-    hparams = read_checkpoint(checkpoint_path).get("hyper_parameters", {})
-    check_classes(checkpoint_path, hparams)
+def _parts(args: list[str]) -> tuple[list[str], str | None, list[str]]:
+    """Config files, checkpoint, and all other flags with their values."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-c", "--config", action="append", default=[])
+    parser.add_argument("--ckpt_path")
+    given, flags = parser.parse_known_args(args[1:])
+    return given.config, given.ckpt_path, flags
+
+
+def model_config(path: str, command: str, packages: set[str]) -> str:
+    """The ``model`` part of a configuration, as a checkpoint has it, in JSON.
+
+    Raises:
+        CheckpointError: also where it names a class outside of Fathom and ``packages``, where its weights are not
+            finite, and for ``fit`` where it holds no state of the training.
+    """
+    checkpoint = read_checkpoint(path)
+    if broken := [name for name, value in checkpoint["state_dict"].items() if not value.isfinite().all()]:
+        raise CheckpointError(
+            f"{path} holds {broken[0]} that is not finite: its training diverged; take an earlier one"
+        )
+    if command == "fit" and "optimizer_states" not in checkpoint:
+        raise CheckpointError(f"{path} holds weights alone, so no training can go on from it: take one in checkpoints/")
+    hparams = checkpoint.get("hyper_parameters", {})
+    if foreign := first_untrusted(hparams, packages):
+        raise CheckpointError(f"{path} asks for {foreign}, which {OUTSIDE}: {_TRUST} a file that names it")
     arguments = {name: value for name, value in hparams.items() if not name.startswith("_")}
     if not arguments:
-        return {}
-    return {"model": {"class_path": hparams.get("_class_path", "lit_models.ImageClassifier"), "init_args": arguments}}
+        return "{}"
+    try:
+        return json.dumps(
+            {"model": {"class_path": hparams.get("_class_path", "lit_models.ImageClassifier"), "init_args": arguments}}
+        )
+    except TypeError as error:
+        raise CheckpointError(f"{path} describes its model with more than plain settings: {error}") from error

@@ -2,41 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import wandb
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
+
+_SECONDS_TO_CONNECT = 30
 
 
-def wandb_logger(
-    run_directory: Path,
-    mode: Literal["offline", "online", "disabled"] = "offline",
-    project: str = "fathom",
-    entity: str | None = None,
-    group: str | None = None,
-    tags: tuple[str, ...] = (),
-) -> WandbLogger | None:
-    """The logger of a run, ``None`` where it is disabled.
+@dataclass
+class WandbOptions:
+    """What goes to Weights & Biases.
 
     Args:
-        run_directory: whose name becomes the run's id.
         mode: ``offline`` keeps the run on disk for ``wandb sync``.
         project: to log to.
         entity: user or team.
         group: of runs, as for the seeds of one experiment.
         tags: of the run.
     """
-    if mode == "disabled":
+
+    mode: Literal["offline", "online", "disabled"] = "offline"
+    project: str = "fathom"
+    entity: str | None = None
+    group: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+def wandb_logger(run_directory: Path, options: WandbOptions) -> WandbLogger | None:
+    """The logger of a run, ``None`` where it is disabled. The directory's name becomes the run's id."""
+    if options.mode == "disabled":
         return None
     rank_zero_only(run_directory.mkdir)(parents=True, exist_ok=True)  # W&B writes elsewhere where it is missing
-    return WandbLogger(
+    return DispensableWandbLogger(
         name=f"{run_directory.parent.name}/{run_directory.name}",
         version=run_directory.name,
         save_dir=run_directory,
-        offline=mode == "offline",
-        project=project,
-        entity=entity,
-        group=group,
-        tags=list(tags),
+        offline=options.mode == "offline",
+        project=options.project,
+        entity=options.entity,
+        group=options.group,
+        tags=list(options.tags),
+        settings=wandb.Settings(init_timeout=_SECONDS_TO_CONNECT),
     )
+
+
+class DispensableWandbLogger(WandbLogger):
+    """Training goes on without it, with a warning, when its process is gone; ``metrics.csv`` has every row.
+
+    Raises:
+        MisconfigurationException: where the run can't be begun, such as online without a network or a key.
+    """
+
+    _gone = False
+
+    @property
+    def experiment(self) -> Any:
+        try:
+            return super().experiment
+        except (wandb.Error, OSError) as error:
+            raise MisconfigurationException(
+                f"Weights & Biases can't begin the run ({error}): see to the network and `wandb login`, or take"
+                " --wandb.mode offline and `wandb sync` later"
+            ) from error
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if self._gone:
+            return
+        try:
+            super().log_metrics(metrics, step)
+        except (wandb.Error, OSError) as error:
+            self._gone = True
+            rank_zero_warn(
+                f"Weights & Biases is gone from step {step} on ({error}): training goes on, and metrics.csv has it all."
+            )
+
+    def finalize(self, status: str) -> None:
+        if not self._gone:
+            super().finalize(status)

@@ -4,6 +4,7 @@ Importing the package imports every network: a checkpoint may name only classes 
 """
 
 from lit_models.checkpoints import CheckpointError, load_checkpoint
+from lit_models.distillation import Distillation
 from lit_models.googlenet import CIFARGoogLeNet, GoogLeNet
 from lit_models.image_classifier import ImageClassifier
 from lit_models.resnet import CIFARResNet, ResNet
@@ -18,6 +19,7 @@ __all__ = [
     "CIFARGoogLeNet",
     "CIFARResNet",
     "CheckpointError",
+    "Distillation",
     "GoogLeNet",
     "ImageClassifier",
     "ResNet",

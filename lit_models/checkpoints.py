@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import sys
 import zipfile
-from collections.abc import Iterator
+import zlib
 from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from lit_models.image_classifier import ImageClassifier
+from lit_models.names import class_paths, dotted_names, package
+
+_OFFICIAL = "official VanillaNet weights are turned into a checkpoint by `fathom convert vanillanet`"
 
 
 class CheckpointError(ValueError):
@@ -33,23 +39,45 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: where there is no file.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder: give a file in it, such as {path / 'checkpoints' / 'last.ckpt'}")
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} is not a whole checkpoint: it was cut short, or is another kind of file")
+    _check_sums(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
-        raise CheckpointError(
-            f"{path} can't be read as tensors and primitives alone, so it is damaged or not of this project"
-            f" ({str(error).splitlines()[0]})"
-        ) from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise CheckpointError(
-            f"{path} holds no state_dict: it was not written by this project (official VanillaNet weights are turned"
-            " into a checkpoint by `fathom convert vanillanet`)"
-        )
+    except (UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} {_what_is_wrong(str(error))}") from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise CheckpointError(f"{path} holds no state_dict, so it was not written by this project; {_OFFICIAL}")
+    if not all(isinstance(value, Tensor) for value in checkpoint["state_dict"].values()):
+        raise CheckpointError(f"{path} has other things than tensors in its state_dict: it is not of this project")
+    if not isinstance(checkpoint.get("pytorch-lightning_version"), str):
+        raise CheckpointError(f"{path} holds weights without saying of which network: load them into yours in Python")
+    if not isinstance(checkpoint.get("hyper_parameters", {}), dict):
+        raise CheckpointError(f"{path} has hyper_parameters that are no settings by name: it is not of this project")
     return checkpoint
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the file with the checksums in it, which ``torch.load`` does not."""
+    with open(path, "rb") as file:  # is_zipfile takes a file that may not be read for none
+        if not zipfile.is_zipfile(file):
+            raise CheckpointError(f"{path} is not a whole checkpoint: it was cut short, or is another kind of file")
+        try:
+            with zipfile.ZipFile(file) as archive:
+                damaged = archive.testzip()
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{path} is damaged ({error}): take another one") from error
+    if damaged:
+        raise CheckpointError(f"{path} is damaged: the checksum of {damaged} in it is wrong; take another one")
+
+
+def _what_is_wrong(message: str) -> str:
+    """Why torch did not open a file. Its own advice, to allow code to run, is not passed on."""
+    if named := re.search(r"GLOBAL ([\w.]+)", message):
+        return f"is not opened, since it asks for {named[1]}, where there should be tensors and primitives; {_OFFICIAL}"
+    return f"can't be read as tensors and primitives alone: it is damaged, or of another project; {_OFFICIAL}"
 
 
 def load_checkpoint(path: str | Path, net: nn.Module | None = None) -> ImageClassifier:
@@ -127,7 +155,11 @@ def _classifier_state(net: nn.Module) -> dict[str, Tensor]:
 
 
 def write_atomically(checkpoint: dict[str, Any], path: str | Path) -> None:
-    """``torch.save`` that leaves the whole file or none."""
+    """``torch.save`` that leaves the whole file or none, on disk when it returns.
+
+    Raises:
+        OSError: naming the file.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
@@ -137,29 +169,45 @@ def write_atomically(checkpoint: dict[str, Any], path: str | Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
+    except (OSError, RuntimeError) as error:
+        # torch hides what the system said, such as that the disk is full.
+        reason = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(reason, OSError):
+            raise
+        raise OSError(reason.errno, reason.strerror, str(path)) from error
     finally:
         unfinished.unlink(missing_ok=True)
 
 
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints of a Trainer, written by :func:`write_atomically` and read by :func:`read_checkpoint`."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        write_atomically(checkpoint, path)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read_checkpoint(path)
+
+
 def check_classes(path: str | Path, hparams: dict[str, Any]) -> None:
-    """Raises ``CheckpointError`` where a ``class_path`` names what is neither an imported class nor one of ours."""
-    for class_path in _class_paths(hparams):
+    """Raises ``CheckpointError`` where a ``class_path`` is not that of an imported module or one of this package, or
+    any other text that of something that can be imported."""
+    for class_path in class_paths(hparams):
         module, _, name = class_path.rpartition(".")
         if module.startswith(f"{__package__}."):
             with suppress(ModuleNotFoundError):
                 import_module(module)  # of this package: nothing foreign runs
-        if not isinstance(getattr(sys.modules.get(module), name, None), type):
+        kind = getattr(sys.modules.get(module), name, None)
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
             raise CheckpointError(
-                f"{path} asks for the class {class_path}, which is not imported: if you trust it, import {module} first"
+                f"{path} asks for the class {class_path}, which is no imported nn.Module: if you trust it, import"
+                f" {module} first"
             )
-
-
-def _class_paths(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if key in ("class_path", "_class_path"):
-                yield str(item)
-            yield from _class_paths(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _class_paths(item)
+    settings = {
+        name: value for name, value in hparams.items() if name != "_instantiator"
+    }  # Lightning takes its own alone
+    for name in set(dotted_names(settings)) - set(class_paths(settings)):
+        if package(name) in sys.modules or find_spec(package(name)):
+            raise CheckpointError(f"{path} names {name} where a setting should be: it is not of this project")

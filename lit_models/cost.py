@@ -9,6 +9,8 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from lit_models.evaluation import evaluation_mode
+
 
 def count_parameters(net: nn.Module) -> int:
     """Trainable or not; buffers don't count."""
@@ -47,11 +49,5 @@ def _run_on_meta(net: nn.Module, image_shape: tuple[int, ...]) -> None:
         for named in (net.named_parameters(), net.named_buffers())
         for name, tensor in named
     }
-    modes = {module: module.training for module in net.modules()}
-    try:
-        net.eval()
-        with torch.no_grad():
-            functional_call(net, state, (torch.empty(1, *image_shape, device="meta"),))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluation_mode(net), torch.no_grad():
+        functional_call(net, state, (torch.empty(1, *image_shape, device="meta"),))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from difflib import get_close_matches
 from typing import Any, Literal
 
 import lightning as L
@@ -13,13 +12,14 @@ from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from timm.optim import create_optimizer_v2, list_optimizers
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_models.interfaces import LogitsWithAux
+from lit_models.losses import LOSSES, Loss, SmoothOver, share_over_all
+from lit_models.optimization import check_layer_decay, check_optimizer, global_batch_size, make_optimizer
 from lit_models.schedules import Factor, cosine, steps_down, steps_per_epoch, warmed_up
 
 Batch = tuple[Tensor, Tensor]
@@ -35,21 +35,29 @@ class ImageClassifier(L.LightningModule):
         optimizer: one of ``timm.optim.list_optimizers()``: ``sgd`` (with Nesterov's momentum), ``momentum`` (without),
             ``adamw``, ``lamb``, …
         lr: peak learning rate.
+        lr_batch_size: b₀, the number of images in an optimizer step that ``lr`` is meant for. The peak is then lr·b/b₀
+            with b = the data module's batch size × devices × accumulated batches (Bag of Tricks, section 3.1).
         weight_decay: factor of the decay.
         no_bias_decay: exempt biases and all 1-D parameters, such as those of batch normalisation, from it.
         momentum: for the optimizers that have one.
+        layer_decay: r ≤ 1, by which the learning rate falls from each layer to the one before; for networks with
+            timm's ``group_matcher``, such as ``VanillaNet``.
         optimizer_args: any other argument of the optimizer, by name.
         schedule: of the learning rate, per optimizer step. The cosine spans what the warm-up leaves.
         milestones: epochs after which ``step`` divides the learning rate by ten.
         min_lr: where the cosine ends.
-        label_smoothing: ε of the cross-entropy; the true class gets 1 − ε + ε/K.
+        loss: cross-entropy, or the binary one of each class on its own. Evaluation always reports cross-entropy.
+        label_smoothing: ε.
+        smooth_over: the classes that share ε: ``all``, the true one with them (torch, timm), or the ``others`` alone
+            (Bag of Tricks), see :data:`~lit_models.losses.SmoothOver`.
         aux_weight: of the loss of each auxiliary head, where the network has any (GoogLeNet: 0.3).
         image_size: side of the images in pixels. Kept, like mean and std, for whoever loads the checkpoint.
         mean: of the training images per channel, as subtracted by the data module.
         std: likewise.
 
     Raises:
-        MisconfigurationException: for an optimizer timm does not have.
+        MisconfigurationException: for an optimizer timm does not have, a number out of its range, and ``layer_decay``
+            with a network that does not number its layers; in a fit, for ``lr_batch_size`` without a data module.
     """
 
     def __init__(
@@ -58,25 +66,37 @@ class ImageClassifier(L.LightningModule):
         num_classes: int,
         optimizer: str = "sgd",
         lr: float = 0.1,
+        lr_batch_size: int | None = None,
         weight_decay: float = 1e-4,
         no_bias_decay: bool = True,
         momentum: float = 0.9,
+        layer_decay: float | None = None,
         optimizer_args: dict[str, Any] | None = None,
         schedule: Literal["cosine", "step", "constant"] = "cosine",
         milestones: tuple[float, ...] = (),
         min_lr: float = 0.0,
+        loss: Loss = "cross_entropy",
         label_smoothing: float = 0.0,
+        smooth_over: SmoothOver = "all",
         aux_weight: float = 0.3,
         image_size: int | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
     ) -> None:
         super().__init__()
-        if optimizer.lower() not in list_optimizers():
-            nearest = (
-                ", ".join(get_close_matches(optimizer, map(str, list_optimizers()))) or "sgd, momentum, adamw, lamb"
-            )
-            raise MisconfigurationException(f"timm.optim has no optimizer {optimizer!r}; near it are {nearest}")
+        check_optimizer(optimizer)
+        check_layer_decay(net, layer_decay)
+        if lr_batch_size is not None and lr_batch_size < 1:
+            raise MisconfigurationException(f"lr_batch_size is {lr_batch_size}; give the images of an optimizer step")
+        if not 0 < lr < math.inf:
+            raise MisconfigurationException(f"lr is {lr}; give a positive number")
+        for name, value, most in (
+            ("weight_decay", weight_decay, math.inf),
+            ("momentum", momentum, 1.0),
+            ("min_lr", min_lr, lr),
+        ):
+            if not 0 <= value <= most:
+                raise MisconfigurationException(f"{name} is {value}; give a number from 0 to {most:g}")
         # LightningCLI hands over the arguments as written, the network's among them: a checkpoint is then complete
         # in primitives. Constructed in Python, ``net`` is an object, which a checkpoint must not hold.
         self.save_hyperparameters(ignore=[] if _given_hyperparameters.get() else ["net"])
@@ -86,14 +106,17 @@ class ImageClassifier(L.LightningModule):
         self.num_classes = num_classes
         self.optimizer_name = optimizer
         self.lr = lr
+        self.lr_batch_size = lr_batch_size
         self.weight_decay = weight_decay
         self.no_bias_decay = no_bias_decay
         self.momentum = momentum
+        self.layer_decay = layer_decay
         self.optimizer_args = optimizer_args or {}
         self.schedule = schedule
         self.milestones = milestones
         self.min_lr = min_lr
-        self.label_smoothing = label_smoothing
+        self.loss_name: Loss = loss
+        self.label_smoothing = share_over_all(label_smoothing, num_classes, smooth_over)
         self.aux_weight = aux_weight
         self.warmup_steps = 0
         """m, written by the warm-up callback before the optimizer is configured."""
@@ -113,19 +136,24 @@ class ImageClassifier(L.LightningModule):
         return self.net(images)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy of (N, K) logits with (N,) classes or (N, K) probabilities, in float32."""
-        return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
+        """Mean loss of (N, K) logits with (N,) classes or (N, K) probabilities, in float32, labels smoothed."""
+        return LOSSES[self.loss_name](logits, targets, self.label_smoothing)
+
+    def training_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """What a training step minimises, of its logits (N, K): another objective is a subclass with another one."""
+        return self.loss(logits, batch[1])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = batch
         logits, aux_logits = self._training_logits(images)
-        loss = self.loss(logits, targets)
+        loss = self.training_loss(logits, batch)
         self.log("train/loss", loss, prog_bar=True)
         for aux in aux_logits:
             loss = loss + self.aux_weight * self.loss(aux, targets)
         self._log_training_accuracy(logits.detach(), targets)
         # As a tensor on the host: Lightning would copy a number to the device, and wait for it.
-        self.log("lr", torch.tensor(self.optimizers().param_groups[0]["lr"]))  # type: ignore[union-attr]
+        groups = self.optimizers().param_groups  # type: ignore[union-attr]
+        self.log("lr", torch.tensor(max(group["lr"] for group in groups)))
         return loss
 
     def _training_logits(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -162,22 +190,30 @@ class ImageClassifier(L.LightningModule):
         return self(batch[0]).float().softmax(1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = create_optimizer_v2(
+        optimizer = make_optimizer(
             self.net,
-            opt=self.optimizer_name,
-            lr=self.lr,
+            self.optimizer_name,
+            lr=self.peak_lr,
             weight_decay=self.weight_decay,
             momentum=self.momentum,
-            filter_bias_and_bn=self.no_bias_decay,
+            no_bias_decay=self.no_bias_decay,
+            layer_decay=self.layer_decay,
             **self.optimizer_args,
         )
         scheduler = LambdaLR(optimizer, self.lr_factor())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def lr_factor(self) -> Factor:
-        """The schedule of this fit as a factor of ``lr``.
+    @property
+    def peak_lr(self) -> float:
+        """``lr``, scaled to the batch size of this fit where it is meant for another."""
+        if self.lr_batch_size is None:
+            return self.lr
+        return self.lr * global_batch_size(self.trainer) / self.lr_batch_size
 
-            Raises:
+    def lr_factor(self) -> Factor:
+        """The schedule of this fit as a factor of ``peak_lr``.
+
+        Raises:
         MisconfigurationException: where a cosine has no end.
         """
         total = self.trainer.estimated_stepping_batches
@@ -188,7 +224,7 @@ class ImageClassifier(L.LightningModule):
                 raise MisconfigurationException(
                     "a cosine schedule needs to know where it ends: set --trainer.max_epochs or --trainer.max_steps"
                 )
-            decay = cosine(max(int(total) - self.warmup_steps, 1), floor=self.min_lr / self.lr)
+            decay = cosine(max(int(total) - self.warmup_steps, 1), floor=self.min_lr / self.peak_lr)
         else:
             decay = steps_down(self._milestone_steps())
         return warmed_up(decay, self.warmup_steps)

@@ -6,6 +6,8 @@ Callbacks check the protocol in ``setup`` and refuse a network that does not hav
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -110,3 +112,54 @@ class ResidualNetwork(Protocol):
 
     def residual_blocks(self) -> dict[str, ResidualBlock]:
         """The blocks by module name, in forward order."""
+
+
+def identity(x: Tensor) -> Tensor:
+    """x itself, not a copy."""
+    return x
+
+
+@dataclass(frozen=True)
+class Link:
+    """A part of a network that is a chain of such parts: the composition of all ``forward`` is the network.
+
+    A residual link is activation(shortcut(x) + branch(x)). Nothing of a link writes into its argument, so that an
+    activation may be kept and used again.
+    """
+
+    name: str
+    """Of the module in the network."""
+    stage: int
+    """0 is the stem; links of one stage that keep the shape may be exchanged."""
+    forward: Callable[[Tensor], Tensor]
+    """The link as the network computes it, bit for bit; in evaluation as the modules are in evaluation mode."""
+    shortcut: Callable[[Tensor], Tensor] | None = None
+    """S, the very function ``identity`` where it is that; ``None`` where the network needs the link, as it does its
+    stem and head."""
+    branch: Callable[[Tensor], Tensor] | None = None
+    """f, scaled as in evaluation by p_l or layer scale. ``None`` beside a shortcut: a plain layer that keeps the
+    shape, and no sum."""
+    activation: Callable[[Tensor], Tensor] | None = None
+    """What follows the sum, not in place; ``None`` where nothing does."""
+    transition: bool = False
+    """The shape changes."""
+
+    @property
+    def removable(self) -> bool:
+        """Whether the network runs without it."""
+        return self.shortcut is not None
+
+    def without_branch(self, x: Tensor) -> Tensor:
+        """What a deleted link leaves of x: activation(S(x)). Raises ``TypeError`` for one that can't be deleted."""
+        if self.shortcut is None:
+            raise TypeError(f"{self.name} can't be deleted: nothing leads around it")
+        x = self.shortcut(x)
+        return x if self.activation is None else self.activation(x)
+
+
+@runtime_checkable
+class LinkedNetwork(Protocol):
+    """A network that can be taken apart."""
+
+    def links(self) -> list[Link]:
+        """From the stem to the head, on the network's own modules."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_models.interfaces import Rescale
+from lit_models.interfaces import Link, Rescale, identity
+from lit_models.links import plain_links
 from lit_models.residual import GatedBlock
 
 Shortcut = Literal["A", "B", "C", "none"]
@@ -109,6 +111,23 @@ class Bottleneck(GatedBlock):
         x = self.bn1(self.conv1(x)).relu_()
         x = self.bn2(self.conv2(x)).relu_()
         return self.bn3(self.conv3(x))
+
+
+def _residual_link(name: str, stage: int, block: BasicBlock | Bottleneck) -> Link:
+    def scaled_branch(x: Tensor) -> Tensor:
+        y = block.branch(x)
+        return y * block.survival_prob.to(y.dtype)
+
+    stride = block.conv1.stride[0] * block.conv2.stride[0]
+    return Link(
+        name,
+        stage,
+        forward=block,
+        shortcut=identity if block.downsample is None else block.downsample,
+        branch=scaled_branch if block.rescale == "eval" else block.branch,
+        activation=None if block.preactivation else torch.relu,
+        transition=stride != 1 or block.conv1.in_channels != block.conv1.out_channels * block.expansion,
+    )
 
 
 def _plain_block(in_channels: int, width: int, stride: int) -> nn.Sequential:
@@ -226,16 +245,34 @@ class _Stages(nn.Module):
         """The blocks by module name, in forward order; none in a plain network."""
         return {name: m for name, m in self.named_modules() if isinstance(m, BasicBlock | Bottleneck)}
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, num_features, H', W')."""
+    def links(self) -> list[Link]:
+        """Stem, residual blocks (of a plain network: layers) and head."""
+        chain = [Link("conv1", 0, self._stem)]
+        for number, stage in enumerate(self.stages, start=1):
+            for i, block in self.get_submodule(stage).named_children():
+                name = f"{stage}.{i}"
+                if isinstance(block, BasicBlock | Bottleneck):
+                    chain.append(_residual_link(name, number, block))
+                else:
+                    chain += plain_links(((f"{name}.{layer}", m) for layer, m in block.named_children()), number)
+        return [*chain, Link("fc", len(self.stages) + 1, lambda x: self.forward_head(self._last_activation(x)))]
+
+    def _stem(self, x: Tensor) -> Tensor:
         x = self.conv1(x)
         if not self.preactivation:
             x = self.bn1(x).relu_()
-        x = self.maxpool(x)
-        for stage in self.stages:
-            x = self.get_submodule(stage)(x)
+        return self.maxpool(x)
+
+    def _last_activation(self, x: Tensor) -> Tensor:
         # With pre-activation the blocks start with the activation, so the last one is left for the end.
         return self.bn1(x).relu_() if self.preactivation else x
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, num_features, H', W')."""
+        x = self._stem(x)
+        for stage in self.stages:
+            x = self.get_submodule(stage)(x)
+        return self._last_activation(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(N, num_features, H', W') -> logits (N, num_classes), or with ``pre_logits`` what the classifier gets."""
@@ -363,6 +400,8 @@ class CIFARResNet(_Stages):
             raise MisconfigurationException(
                 f"The depth of a CIFAR ResNet is 6n + 2, not {depth}: try {6 * n + 2} or {6 * n + 8}."
             )
+        if width < 1:
+            raise MisconfigurationException(f"width is {width}; give the channels of the first stage, at least 1.")
         super().__init__(
             conv1=_conv(in_channels, width, 3),
             maxpool=nn.Identity(),

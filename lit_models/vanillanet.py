@@ -118,7 +118,7 @@ class VanillaNet(nn.Module):
         reparameterized: build the merged form, as which a merged checkpoint is loaded.
 
     Raises:
-        ValueError: for a depth, order or activation that does not exist.
+        ValueError: for a depth, width, order or activation that does not exist.
     """
 
     def __init__(
@@ -138,6 +138,8 @@ class VanillaNet(nn.Module):
         super().__init__()
         if depth not in LAYERS:
             raise ValueError(f"VanillaNet has a depth of {min(LAYERS)} to {max(LAYERS)}, not {depth}")
+        if width < 1:
+            raise ValueError(f"width is {width}; give the channels of the stem, at least 1")
         if series_order < 0:
             raise ValueError(f"series_order is the n of a (2n + 1)-wide kernel and can't be {series_order}")
         if not callable(getattr(F, activation, None)):
@@ -200,6 +202,10 @@ class VanillaNet(nn.Module):
         """Put a fresh head of so many classes in its place, or with 0 none."""
         self.head = _head(self.num_features, num_classes)
         self.head.apply(_initialise)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """timm's way to number layers: the stem 0, block i → i + 1, the head, which nothing matches, last."""
+        return {"stem": r"stem", "blocks": r"blocks\.(\d+)"}
 
     def set_activation_lambda(self, value: float) -> None:
         if not 0 <= value <= 1:

@@ -1,4 +1,4 @@
-"""Twenty steps of stochastic depth on one or two processes, recorded; started by test_stochastic_depth_ddp.py.
+"""Twenty steps that skip blocks, on one or two processes, recorded; started by test_stochastic_depth_ddp.py.
 
 Lightning starts the second process by running this file again.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import StochasticDepth
+from callbacks import EffectivePathTraining, StochasticDepth
 from lit_models import CIFARResNet, ImageClassifier
 
 STEPS, BATCH_SIZE = 20, 4
@@ -62,6 +62,7 @@ def main():
     parser.add_argument("--devices", type=int, default=2)
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--mode", default="batch")
+    parser.add_argument("--blocks", type=int)
     parser.add_argument("--frozen", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -73,6 +74,7 @@ def main():
     images = torch.randn(2 * STEPS * BATCH_SIZE, 3, 8, 8, dtype=torch.float64)
     data = TensorDataset(images, torch.arange(len(images)) % 10)
     recorder = Recorder()
+    drop = EffectivePathTraining(args.blocks, seed=1) if args.blocks else StochasticDepth(0.3, mode=args.mode, seed=1)
     trainer = L.Trainer(
         accelerator="cpu",
         devices=args.devices,
@@ -85,7 +87,7 @@ def main():
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
-        callbacks=[StochasticDepth(0.3, mode=args.mode, seed=1), recorder],
+        callbacks=[drop, recorder],
     )
     module = ImageClassifier(net, 10, schedule="constant", lr=0.05, weight_decay=0.1)
     trainer.fit(module, DataLoader(data, batch_sampler=EveryNth(trainer)))

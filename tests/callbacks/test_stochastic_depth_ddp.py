@@ -1,4 +1,4 @@
-"""Stochastic depth on two real processes with gloo, under Lightning's plain ``ddp`` strategy."""
+"""Skipped blocks on two real processes with gloo, under Lightning's plain ``ddp`` strategy."""
 
 import os
 import subprocess
@@ -23,7 +23,9 @@ def run(directory, *options, devices=2):
 
 
 @pytest.mark.parametrize(
-    ("options", "steps"), [((), 20), (("--accumulate", "2"), 10), (("--mode", "sample"), 20)], ids=lambda o: str(o)
+    ("options", "steps"),
+    [((), 20), (("--accumulate", "2"), 10), (("--mode", "sample"), 20), (("--blocks", "4"), 20)],
+    ids=lambda o: str(o),
 )
 def test_two_processes_stay_bit_identical(tmp_path, options, steps):
     first, second = run(tmp_path / "run", *options)

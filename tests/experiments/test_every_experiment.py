@@ -10,9 +10,18 @@ import pytest
 import torch
 
 from experiments.cli import FathomCLI
-from lit_models import load_checkpoint
+from experiments.explain import explanation
+from lit_models import CIFARResNet, load_checkpoint
+from lit_models.checkpoints import classifier_checkpoint, write_atomically
 
-EXPERIMENTS = sorted(Path(__file__).parents[2].glob("experiments/[!_]*.yaml"))
+FOLDER = Path(__file__).parents[2] / "experiments"
+EXPERIMENTS = sorted([*FOLDER.glob("[!_]*.yaml"), *FOLDER.glob("vanillanet_imagenet/vanillanet*.yaml")])
+
+
+def configs(path):
+    """An experiment, after the recipe it shares with others where there is one."""
+    recipe = path.with_name("recipe.yaml")
+    return ["--config", str(recipe)] * recipe.exists() + ["--config", str(path)]
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
@@ -28,11 +37,16 @@ def test_experiment_takes_a_step(path, tmp_path, monkeypatch):
 
     monkeypatch.setattr(L.LightningModule, "on_before_optimizer_step", record)
     stand_in = ["--data", "datamodules.Digits", "--data.batch_size", "4", "--data.num_workers", "0"]
-    if "imagenet" in path.stem:
+    if "imagenet" in str(path.relative_to(FOLDER)):
         stand_in += ["--data.image_size", "224"]
+    if path.stem.startswith("vanillanet") and path.parent != FOLDER:
+        # 82 million parameters and their average take gigabytes and a minute.
+        stand_in += ["--model.net.init_args.width", "16"]
+    if "distilled" in path.stem:
+        stand_in += ["--model.teacher", teacher(tmp_path / "teacher.ckpt")]
     cli = FathomCLI(
         [
-            *("fit", "--config", str(path), *stand_in, "--wandb.mode", "disabled"),
+            *("fit", *configs(path), *stand_in, "--wandb.mode", "disabled"),
             *("--trainer.max_steps", "1", "--trainer.limit_val_batches", "1", "--trainer.log_every_n_steps", "1"),
             *("--trainer.accumulate_grad_batches", "1", "--trainer.enable_progress_bar", "false"),
             *("--trainer.default_root_dir", str(tmp_path)),
@@ -41,6 +55,9 @@ def test_experiment_takes_a_step(path, tmp_path, monkeypatch):
     assert cli.trainer.global_step == 1
     assert cli.trainer.callback_metrics["train/loss"].isfinite()
     assert len(seen["gradients"]) > 5
+    explained, _ = explanation(cli.trainer, cli.model, cli.datamodule)
+    assert explained["batch"].startswith("4 images a step")
+    assert explained["steps"].startswith("1 in all")
     assert all(seen["gradients"].values()), [name for name, there in seen["gradients"].items() if not there]
 
     (last,) = tmp_path.glob("*/*/checkpoints/last.ckpt")
@@ -48,6 +65,13 @@ def test_experiment_takes_a_step(path, tmp_path, monkeypatch):
     trained = cli.model.cpu().state_dict()
     assert loaded.state_dict().keys() == trained.keys()
     assert all(torch.equal(value, trained[name]) for name, value in loaded.state_dict().items())
+
+
+def teacher(path: Path) -> str:
+    """A checkpoint to learn from, of a network that has learned nothing."""
+    net_args = {"depth": 8, "num_classes": 10, "in_channels": 1}
+    write_atomically(classifier_checkpoint(CIFARResNet(**net_args), net_args), path)
+    return str(path)
 
 
 def _is_shut(module, name: str) -> bool:

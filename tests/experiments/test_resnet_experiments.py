@@ -1,13 +1,20 @@
-"""The pair of Huang et al. 2016."""
+"""Networks that are compared differ in one callback (Huang et al. 2016, Veit et al. 2016)."""
 
+import pytest
 import yaml
 
 
-def test_the_pair_differs_in_one_callback(repository):
-    constant, stochastic = (
-        yaml.safe_load((repository / "experiments" / f"{name}.yaml").read_text())
-        for name in ("resnet110_cifar10", "resnet110_stochastic_depth_cifar10")
+@pytest.mark.parametrize(
+    ("name", "callback"),
+    [
+        ("stochastic_depth", {"class_path": "callbacks.StochasticDepth", "init_args": {"survival_prob": 0.5}}),
+        ("effective_paths", {"class_path": "callbacks.EffectivePathTraining", "init_args": {"blocks": 23}}),
+    ],
+)
+def test_twins_differ_in_one_callback(repository, name, callback):
+    constant, twin = (
+        yaml.safe_load((repository / "experiments" / f"{stem}.yaml").read_text())
+        for stem in ("resnet110_cifar10", f"resnet110_{name}_cifar10")
     )
-    added = stochastic["trainer"]["callbacks"].pop()
-    assert added == {"class_path": "callbacks.StochasticDepth", "init_args": {"survival_prob": 0.5}}
-    assert constant == stochastic
+    assert twin["trainer"]["callbacks"].pop() == callback
+    assert constant == twin

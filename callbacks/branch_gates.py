@@ -1,0 +1,95 @@
+"""Gates of residual blocks, for a callback that sets them anew in every step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from callbacks.requirements import network_with
+from lit_models.interfaces import Gate, ResidualBlock, ResidualNetwork
+
+
+class BranchGates:
+    """The residual blocks of a network, in forward order, and their gates. There are none until ``attach``."""
+
+    def __init__(self) -> None:
+        self.net: Any = None
+        self.blocks: list[Any] = []
+        self._parameters: list[list[nn.Parameter]] = []
+        self._hooks: list[RemovableHandle] = []
+
+    def attach(self, trainer: L.Trainer, pl_module: L.LightningModule, callback: L.Callback) -> None:
+        """Find the blocks of the network that ``callback`` is to gate.
+
+        On several devices a branch that is shut will hand over zero gradients, so that no device waits for them;
+        ``find_unused_parameters`` is not needed.
+
+        Raises:
+            MisconfigurationException: for a network without residual blocks.
+        """
+        self.net = network_with(ResidualNetwork, pl_module, callback)
+        self.blocks = list(self.net.residual_blocks().values())
+        if not self.blocks:
+            raise MisconfigurationException(
+                f"{type(callback).__name__} needs residual blocks, and this {type(self.net).__name__} is a plain"
+                " network: remove the callback or give the network its shortcuts"
+            )
+        self._parameters = [block.branch_parameters() for block in self.blocks]
+        if trainer.world_size > 1:
+            for block, parameters in zip(self.blocks, self._parameters, strict=True):
+                self._hooks.append(block.register_forward_hook(_hand_over_zero_gradients(parameters)))
+
+    def set(self, gates: Sequence[Gate]) -> None:
+        """One for each block."""
+        for block, gate in zip(self.blocks, gates, strict=True):
+            block.gate = gate
+
+    def open(self) -> None:
+        """As evaluation and everybody else expects them."""
+        self.set([None] * len(self.blocks))
+
+    def drop_gradients(self) -> None:
+        """Of the branches that are shut: zeros would let momentum and weight decay move their weights."""
+        for block, parameters in zip(self.blocks, self._parameters, strict=True):
+            if block.gate is False:
+                for parameter in parameters:
+                    parameter.grad = None
+
+    def detach(self) -> None:
+        """Remove what ``attach`` hung onto the blocks."""
+        while self._hooks:
+            self._hooks.pop().remove()
+
+
+def seed_of_run(seed: int | None) -> int:
+    """``seed``, or that of the run where it is ``None``."""
+    return int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
+
+
+class _ZeroGradients(torch.autograd.Function):
+    """The identity in x, with a gradient of zero for each parameter: those that wait for one get it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.parameters = parameters
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        return grad, *(torch.zeros_like(parameter) for parameter in ctx.parameters)
+
+
+def _hand_over_zero_gradients(parameters: list[nn.Parameter]) -> Any:
+    """A forward hook for a block whose branch has these parameters."""
+
+    def hook(block: ResidualBlock, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
+        return _ZeroGradients.apply(output, *parameters) if block.gate is False else None
+
+    return hook

@@ -1,0 +1,35 @@
+"""Dropout, and whatever else draws from a global generator, as a function of the position in training."""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+
+
+class Reseeding(L.Callback):
+    """Seeds the generators of torch, NumPy and Python before each micro-batch, by (seed, epoch, batch, rank).
+
+    Nothing then has to be saved for a resumed run to draw what an unbroken one does, and what a validation draws makes
+    no difference to the training after it.
+
+    Args:
+        seed: that of the run where not given.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
+        position = (seed, trainer.current_epoch, batch_idx, trainer.global_rank)
+        state = int(np.random.SeedSequence(position).generate_state(1)[0])
+        torch.manual_seed(state)
+        np.random.seed(state)
+        random.seed(state)

@@ -1,0 +1,120 @@
+"""``fathom resume``: go on with a run that was killed, interrupted or preempted, or train a finished one for longer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from experiments.cli import FathomCLI
+from experiments.run_lock import run_lock
+from lit_models.checkpoints import CheckpointError, read_checkpoint
+
+HELP = """usage: fathom resume RUN_DIR [options of fathom fit]
+
+Go on with a run from its last checkpoint, in its directory and with its configuration.
+
+Options win over that configuration, and the differences are printed. A run that was killed before its first
+checkpoint starts over, and one that is finished says so; --trainer.max_epochs trains it for longer."""
+
+
+def resume(args: list[str]) -> None:
+    """Run ``fathom resume`` with ``args``.
+
+    Raises:
+        MisconfigurationException: for a directory that is no run, or where a live process trains in it.
+        CheckpointError: where none of its checkpoints is whole.
+    """
+    if not args or args[0].startswith("-"):
+        if set(args) & {"-h", "--help"}:
+            print(HELP)
+            return
+        raise MisconfigurationException("fathom resume takes the directory of a run first")
+    run_directory, overrides = Path(args[0]).resolve(), args[1:]
+    if not (run_directory / "config.yaml").is_file():
+        raise MisconfigurationException(f"{run_directory} is not the directory of a run: it has no config.yaml")
+    if any(flag.partition("=")[0] == "--ckpt_path" for flag in overrides):
+        raise MisconfigurationException("fathom resume finds the checkpoint itself: leave --ckpt_path out")
+    with run_lock(run_directory):
+        _remove_unfinished(run_directory)
+        checkpoint = newest_checkpoint(run_directory)
+        if checkpoint is not None and _is_at_the_end(checkpoint) and not overrides:
+            if _is_finished(run_directory):
+                print(f"{run_directory} is finished; to train it for longer, add --trainer.max_epochs.")
+                return
+            # It was killed in what follows the training, such as the merge: do the end of the training again.
+            checkpoint = whole_checkpoint(run_directory / "checkpoints" / "previous.ckpt")
+        if checkpoint is None:
+            print(f"{run_directory} has no checkpoint yet, and starts over.")
+            rank_zero_only((run_directory / "metrics.csv").unlink)(missing_ok=True)
+        ResumeCLI(run_directory, checkpoint, overrides)
+
+
+class ResumeCLI(FathomCLI):
+    """``fathom fit`` with the configuration and the checkpoint of a run, in its directory."""
+
+    def __init__(self, run_directory: Path, checkpoint: Path | None, overrides: list[str]) -> None:
+        self._checkpoint = checkpoint
+        from_checkpoint = ["--ckpt_path", str(checkpoint)] if checkpoint else []
+        config = ["--config", str(run_directory / "config.yaml")]
+        super().__init__(["fit", *config, *overrides, *from_checkpoint], run_directory)
+
+    def before_fit(self) -> None:
+        if self._checkpoint is None or not _is_at_the_end(self._checkpoint):
+            return
+        done, trainer = read_checkpoint(self._checkpoint), self.trainer
+        epochs = done["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        if 0 <= (trainer.max_epochs or -1) <= epochs or 0 <= trainer.max_steps <= done["global_step"]:
+            raise MisconfigurationException(
+                f"this run has trained {epochs} epochs and {done['global_step']} steps, and these options leave nothing"
+                " to train: raise --trainer.max_epochs or --trainer.max_steps"
+            )
+
+
+def newest_checkpoint(run_directory: Path) -> Path | None:
+    """The last checkpoint, or the one before where that is damaged; ``None`` where there is none yet.
+
+    Raises:
+        CheckpointError: where there are some, and none is whole.
+    """
+    paths = [run_directory / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous")]
+    for path in paths:
+        if whole_checkpoint(path):
+            return path
+    if any(path.exists() for path in paths):
+        raise CheckpointError(f"no checkpoint in {run_directory / 'checkpoints'} that training can go on from is whole")
+    return None
+
+
+def whole_checkpoint(path: Path) -> Path | None:
+    """``path``, where it is a whole checkpoint; otherwise a sentence says what is wrong with it."""
+    try:
+        read_checkpoint(path)
+    except FileNotFoundError:
+        return None
+    except (CheckpointError, OSError) as error:
+        print(f"{error}; the checkpoint before it is looked for.")
+        return None
+    return path
+
+
+def _is_at_the_end(checkpoint: Path) -> bool:
+    return read_checkpoint(checkpoint).get("run", {}).get("moment") == "end"
+
+
+def _is_finished(run_directory: Path) -> bool:
+    try:
+        summary: dict[str, Any] = json.loads((run_directory / "summary.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return summary.get("status") == "finished"
+
+
+@rank_zero_only
+def _remove_unfinished(run_directory: Path) -> None:
+    """What a process was writing when it was killed."""
+    for path in [*run_directory.glob(".*.*.[0-9]*"), *(run_directory / "checkpoints").glob(".*.ckpt*")]:
+        path.unlink(missing_ok=True)

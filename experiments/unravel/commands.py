@@ -1,0 +1,171 @@
+"""``fathom lesion`` and ``fathom reorder``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from datamodules.image_data import ImageData
+from experiments.unravel.figures import Tables, lesion_figure, reorder_figure
+from experiments.unravel.lesions import (
+    Lesion,
+    contiguous_lesions,
+    lesioned,
+    random_lesion,
+    removable,
+    single_lesions,
+)
+from experiments.unravel.measure import Row, measure
+from experiments.unravel.publish import publish
+from experiments.unravel.records import Record, read_others
+from experiments.unravel.reordering import kendall_tau, random_order, reordered
+from experiments.unravel.source import Subject, open_subject
+from experiments.wandb_logger import WandbOptions
+from lit_models.interfaces import Link
+
+WANDB = WandbOptions()
+
+
+def lesion(
+    network: str,
+    data: ImageData | None = None,
+    images: PositiveInt = 1000,
+    sizes: tuple[PositiveInt, ...] = (),
+    draws: NonNegativeInt = 10,
+    runs: tuple[PositiveInt, ...] = (2, 4),
+    beside: tuple[Path, ...] = (),
+    weights: Path | None = None,
+    out: Path | None = None,
+    seed: NonNegativeInt = 0,
+    wandb: WandbOptions = WANDB,
+) -> None:
+    """Delete links of a trained network, as residual blocks, and count its errors: lesion.csv and lesion.png.
+
+    Every link alone, several at random, and runs of consecutive ones. A command that was ended goes on where it was;
+    one with more images, draws or sizes adds to what is there.
+
+    Args:
+        network: a run directory, a checkpoint, timm:NAME or torchvision:NAME.
+        data: what it is to see; that of the run where not given.
+        images: so many test images, of all classes.
+        sizes: numbers of links deleted at random, such as [1,5,10]; ten up to half of all where not given.
+        draws: of each number.
+        runs: lengths of runs of consecutive links, such as [2].
+        beside: results of other networks (lesion.csv, or its directory) to be drawn into the same figure, as [a,b].
+        weights: of timm:NAME or torchvision:NAME; random ones where not given.
+        out: directory of the results; the run's ``unravel`` where not given.
+        seed: of the draws, and of random weights.
+        wandb: what goes to Weights & Biases.
+    """
+    others = read_others(beside, "lesion.csv", "error")
+    subject = open_subject(network, data, weights, seed)
+    chain = subject.links
+    count = len(removable(chain))
+    if not count:
+        raise MisconfigurationException(f"{network} has no link that could be deleted")
+    rows = [_lesion_row(chain, "none", frozenset())]
+    rows += [_lesion_row(chain, "single", lesion) for lesion in single_lesions(chain)]
+    for size in sizes or np.unique(np.linspace(1, max(1, count // 2), 10).round().astype(int)).tolist():
+        drawn = [random_lesion(chain, size, seed, draw) for draw in range(draws)]
+        rows += [_lesion_row(chain, "random", lesion, str(seed), str(draw)) for draw, lesion in enumerate(drawn)]
+    for size in runs:
+        rows += [_lesion_row(chain, "run", lesion) for lesion in contiguous_lesions(chain, size)]
+    _run(subject, "lesion", rows, images, out, others, lesion_figure, wandb)
+
+    whole, *single = rows[: 1 + count]
+    errors = [row.error for row in single]
+    worst = single[int(np.argmax(errors))]
+    print(
+        f"top-1 error of {subject.name} on {whole.images} images: {whole.error:.1%}; with one of {count} links deleted "
+        f"{np.median(errors):.1%} in the median, {worst.error:.1%} without {worst.about['deleted']}"
+    )
+
+
+def reorder(
+    network: str,
+    data: ImageData | None = None,
+    images: PositiveInt = 1000,
+    swaps: tuple[PositiveInt, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32),
+    draws: NonNegativeInt = 10,
+    beside: tuple[Path, ...] = (),
+    weights: Path | None = None,
+    out: Path | None = None,
+    seed: NonNegativeInt = 0,
+    wandb: WandbOptions = WANDB,
+) -> None:
+    """Exchange building blocks of a trained network, and count its errors: reorder.csv and reorder.png.
+
+    Blocks change places within their stage; those that change the shape stay. A command that was ended goes on where
+    it was; one with more images, draws or swaps adds to what is there.
+
+    Args:
+        network: a run directory, a checkpoint, timm:NAME or torchvision:NAME.
+        data: what it is to see; that of the run where not given.
+        images: so many test images, of all classes.
+        swaps: numbers of exchanges of two random blocks, one after the other, such as [1,5,10].
+        draws: of each number.
+        beside: results of other networks (reorder.csv, or its directory) to be drawn into the same figure, as [a,b].
+        weights: of timm:NAME or torchvision:NAME; random ones where not given.
+        out: directory of the results; the run's ``unravel`` where not given.
+        seed: of the draws, and of random weights.
+        wandb: what goes to Weights & Biases.
+    """
+    others = read_others(beside, "reorder.csv", "error")
+    subject = open_subject(network, data, weights, seed)
+    chain = subject.links
+    rows = []
+    for count, draw in [(0, 0), *((count, draw) for count in swaps for draw in range(draws))]:
+        order = random_order(chain, count, seed, draw)
+        about = {
+            "swaps": str(count),
+            "seed": str(seed),
+            "draw": str(draw),
+            "tau": f"{kendall_tau(chain, order):.4f}",
+            "order": " ".join(map(str, order)),
+        }
+        rows.append(Row(reordered(order), about))
+    _run(subject, "reorder", rows, images, out, others, reorder_figure, wandb)
+
+    trained, *drawn = rows
+    furthest = min(drawn, key=lambda row: float(row.about["tau"]), default=trained)
+    print(
+        f"top-1 error of {subject.name} on {trained.images} images: {trained.error:.1%}; "
+        f"{furthest.error:.1%} in the order furthest from the trained one, at τ = {furthest.about['tau']}"
+    )
+
+
+def _lesion_row(chain: Sequence[Link], kind: str, lesion: Lesion, seed: str = "", draw: str = "") -> Row:
+    links = [chain[index] for index in sorted(lesion)]
+    about = {
+        "kind": kind,
+        "size": str(len(lesion)),
+        "seed": seed,
+        "draw": draw,
+        "transition": str(int(any(link.transition for link in links))),
+        "deleted": " ".join(link.name for link in links),
+    }
+    return Row(lesioned(chain, lesion), about)
+
+
+def _run(
+    subject: Subject,
+    command: str,
+    rows: Sequence[Row],
+    images: int,
+    out: Path | None,
+    others: dict[str, list[Record]],
+    draw: Callable[[Tables, Path], Any],
+    wandb: WandbOptions,
+) -> None:
+    """Count, draw, and tell Weights & Biases."""
+    directory = out or subject.directory
+    table, figure = directory / f"{command}.csv", directory / f"{command}.png"
+    records = measure(subject, rows, images, table)
+    draw({subject.name: records, **others}, figure)
+    publish(f"{command}-{subject.name}", records, figure, wandb)
+    print(f"{table} and {figure} have the results")

@@ -1,0 +1,79 @@
+"""Figure 6 of Veit et al. 2016 with the exact decomposition beside it, and figures of what else is unravelled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.unravel.path_summary import PathSummary
+from experiments.unravel.records import Record
+
+
+def paths_figure(summary: PathSummary, stages: Mapping[str, PathSummary], title: str, path: Path) -> None:
+    """Numbers of paths, gradients, contributions and the cumulative share, all over the path length."""
+    figure = Figure(figsize=(9.6, 6.4), layout="constrained")
+    (counts, norms), (contributions, shares) = figure.subplots(2, 2)
+    lengths = np.arange(len(summary.paths))
+
+    counts.bar(lengths, summary.paths, color="C7")
+    counts.set(title="paths", ylabel=f"share of all $2^{{{len(lengths) - 1}}}$")
+
+    norms.semilogy(lengths, summary.norm, ".-", color="C3", label="sum of all paths, exact")
+    norms.semilogy(lengths, summary.single_norm, ".-", color="C0", label="a single path, mean of samples")
+    spread = (summary.single_norm_p10, summary.single_norm_p90)
+    norms.fill_between(lengths, *spread, color="C0", alpha=0.2, linewidth=0, label="10% to 90% of samples")
+    norms.set(title="norm of the gradient")
+
+    sums = summary.norm / np.nansum(summary.norm)
+    contributions.plot(lengths, sums, ".-", color="C3", label="norm of the sum, exact")
+    contributions.plot(lengths, summary.contribution, ".-", color="C0", label="C(n, k) · mean norm of a path")
+    contributions.set(title="contribution", ylabel="share of all lengths", xlabel="path length in blocks")
+
+    shares.plot(lengths, summary.cumulative_share, ".-", color="C3", label="network")
+    for stage, within in stages.items():
+        shares.plot(within.cumulative_share, linewidth=1, label=f"within stage {stage}")
+    shares.axhline(1, color="black", linewidth=0.5)
+    shares.set(title="of the gradient, by lengths up to", ylabel="share", xlabel="path length in blocks")
+
+    for axes in (norms, contributions, shares):
+        axes.legend(fontsize="small")
+    for axes in figure.axes:
+        axes.grid(alpha=0.3)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=80)
+
+
+def ensemble_figure(rule: float, averaged: Sequence[float], alone: Sequence[float], title: str, path: Path) -> None:
+    """Top-1 error of the p_l rule, of averages over 1, 2, … subnetworks, and of each of them alone."""
+    figure = Figure(figsize=(5.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    members = range(1, len(averaged) + 1)
+    axes.plot(members, averaged, color="C3", label="mean of so many subnetworks")
+    axes.plot(members, alone, ".", color="C7", markersize=3, label="each alone")
+    axes.axhline(rule, color="C0", label="$p_l$ rule")
+    axes.set(title=title, xlabel="subnetworks", ylabel="top-1 error")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
+
+
+def responses_figure(tables: Mapping[str, Sequence[Record]], path: Path) -> None:
+    """Standard deviations of layer responses in their order and by size, of several networks (He et al., figure 7)."""
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    ordered, by_size = figure.subplots(1, 2, sharey=True)
+    for network, records in tables.items():
+        deviations = np.array([float(record["std"]) for record in records])
+        layers = range(1, len(deviations) + 1)
+        ordered.plot(layers, deviations, linewidth=1, label=network)
+        by_size.plot(layers, np.sort(deviations)[::-1], linewidth=1)
+    ordered.set(xlabel="layer", ylabel="standard deviation of the response")
+    by_size.set(xlabel="layer, by size")
+    ordered.legend(fontsize="small")
+    for axes in figure.axes:
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=90)

@@ -1,0 +1,73 @@
+"""Results as rows of a CSV file that is whole at every moment, so that a command that was ended can go on with it."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+Record = dict[str, str]
+
+
+def read_records(path: Path) -> list[Record]:
+    """The rows of a file that ``write_records`` wrote."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_records(path: Path, records: Sequence[Record]) -> None:
+    """All of them, or the file stays as it was. Their columns are those of the first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(unfinished, "w", newline="") as file:
+            writer = csv.DictWriter(file, records[0])
+            writer.writeheader()
+            writer.writerows(records)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def known_records(path: Path, identity: Record) -> list[Record]:
+    """What ``path`` holds already; nothing where there is no file.
+
+    Args:
+        path: of the file.
+        identity: columns in which all rows must agree with what is being measured; ``network`` and ``fingerprint`` are
+            among them.
+
+    Raises:
+        MisconfigurationException: where one does not.
+    """
+    records = read_records(path) if path.exists() else []
+    for record in records:
+        different = [column for column, value in identity.items() if record.get(column) != value]
+        if "fingerprint" in different:
+            raise MisconfigurationException(
+                f"{path} is of {record.get('network')} with other weights or images: give another --out, or remove it"
+            )
+        for column in different:
+            raise MisconfigurationException(
+                f"{path} is of another {column} ({record.get(column)}, not {identity[column]}): give another --out, or"
+                " remove it"
+            )
+    return records
+
+
+def read_others(paths: Sequence[Path], name: str, column: str) -> dict[str, list[Record]]:
+    """Records of other networks, by network, from files or the directories in which they are called ``name``.
+
+    Raises:
+        MisconfigurationException: for a file without rows or without ``column``.
+    """
+    tables = {}
+    for path in paths:
+        records = read_records(path / name if path.is_dir() else path)
+        if not records or column not in records[0]:
+            raise MisconfigurationException(f"{path} is no {name}")
+        tables[records[0]["network"]] = records
+    return tables

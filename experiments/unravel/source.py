@@ -1,0 +1,193 @@
+"""The network that is taken apart, and the images it is looked at with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from pickle import UnpicklingError
+from textwrap import shorten
+from typing import Any
+
+import timm
+import torch
+import torchvision
+import yaml
+from jsonargparse import ArgumentParser
+from lightning.pytorch.utilities import move_data_to_device
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from timm.models import load_state_dict
+from torch import Tensor, nn
+
+from datamodules.image_data import ImageData
+from experiments.errors import OUTSIDE, one_sentence
+from experiments.run_directory import experiment_name, run_config
+from experiments.trusted_names import first_untrusted
+from lit_models import CheckpointError, load_checkpoint
+from lit_models.interfaces import Link
+from lit_models.links import links
+
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network in evaluation mode, and the data it is to see."""
+
+    name: str
+    net: nn.Module
+    data: ImageData
+    directory: Path
+    """Where results go unless the user says otherwise."""
+    repeats_grey: bool = False
+    """The network takes three channels, of images that have one."""
+
+    @property
+    def links(self) -> list[Link]:
+        """Of the network, see :func:`lit_models.links`."""
+        return links(self.net)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.net.parameters()).device
+
+    def batches(self, images: int, skip: int = 0) -> Iterator[Batch]:
+        """The next ``images`` test images after the first ``skip``, in a fixed order that mixes the classes.
+
+        Normalised images (N, C, H, W) and classes (N,), on the network's device.
+        """
+        for raw in self.data.sample_loader(images, skip):
+            pixels, targets = self.data.on_after_batch_transfer(move_data_to_device(raw, self.device), 0)
+            yield pixels.expand(-1, 3, -1, -1) if self.repeats_grey else pixels, targets
+
+    def fingerprint(self) -> str:
+        """Of the weights and the data, so that results of others are never taken for this one's."""
+        digest = hashlib.sha256(f"{type(self.data).__name__} {self.data.image_size} {self.data.class_names}".encode())
+        for name, tensor in self.net.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()[:12]
+
+
+def open_subject(source: str, data: ImageData | None = None, weights: Path | None = None, seed: int = 0) -> Subject:
+    """The network that ``source`` names.
+
+    Args:
+        source: a run directory (its best checkpoint is taken), a checkpoint, ``timm:NAME`` or ``torchvision:NAME``.
+        data: may be left out for a run, which then sees its own.
+        weights: file with the weights of a network of timm or torchvision; random ones where not given.
+        seed: of random weights.
+
+    Raises:
+        MisconfigurationException, CheckpointError, FileNotFoundError: where there is no such network, it can't be taken
+            apart, or does not go with the data.
+    """
+    library, _, name = source.partition(":")
+    if library in ("timm", "torchvision") and name:
+        if data is None:
+            raise MisconfigurationException(f"say which images {source} is to see: --data datamodules.SmallImages …")
+        net = _library_network(library, name, data, weights, seed)
+        directory = Path("runs") / "unravel" / source.replace(":", "-")
+        subject = Subject(source, net, data, directory, repeats_grey=data.in_channels == 1)
+    else:
+        if weights is not None:
+            raise MisconfigurationException(f"--weights is for timm:NAME and torchvision:NAME; {source} has its own")
+        subject = _own_subject(Path(source), data)
+    subject.net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    subject.net.to("cuda" if torch.cuda.is_available() else "cpu")
+    subject.data.setup("test")
+    _check(subject)
+    return subject
+
+
+def _own_subject(path: Path, data: ImageData | None) -> Subject:
+    checkpoint = path
+    if path.is_dir():
+        best, last = (path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+        checkpoint = best if best.is_file() else last
+        if not checkpoint.is_file():
+            raise FileNotFoundError(
+                f"{path} is no run directory: it has no checkpoints/best.ckpt or checkpoints/last.ckpt"
+            )
+    elif not path.exists():
+        raise FileNotFoundError(
+            f"there is no {path}: give a run directory, a checkpoint, timm:NAME or torchvision:NAME"
+        )
+    net = load_checkpoint(checkpoint).net
+    config = run_config(checkpoint)
+    if data is None:
+        if config is None:
+            raise MisconfigurationException(
+                f"{checkpoint} does not lie in the directory of its run, which would say what data it is of: "
+                "give --data, such as --data datamodules.CIFAR10"
+            )
+        data = _data_of_run(config)
+    if config is None:
+        return Subject(checkpoint.stem, net, data, Path("runs") / "unravel" / checkpoint.stem)
+    return Subject(experiment_name([config]), net, data, config.parent / "unravel")
+
+
+def _data_of_run(config: Path) -> ImageData:
+    spec = yaml.safe_load(config.read_text())["data"]
+    if foreign := first_untrusted(spec, set()):
+        raise MisconfigurationException(f"{config} names {foreign}, which {OUTSIDE}: give --data")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(ImageData, "data")
+    return parser.instantiate(parser.parse_object({"data": spec})).data
+
+
+def _library_network(library: str, name: str, data: ImageData, weights: Path | None, seed: int) -> nn.Module:
+    known = timm.list_models() if library == "timm" else torchvision.models.list_models(torchvision.models)
+    if name.partition(".")[0] not in known:
+        nearest = ", ".join(get_close_matches(name, known)) or "fathom can't guess which"
+        raise MisconfigurationException(f"{library} has no network {name!r}; near it: {nearest}")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if library == "timm":
+            net: Any = timm.create_model(name, num_classes=data.num_classes)
+        else:
+            net = torchvision.models.get_model(name, weights=None, num_classes=data.num_classes)
+    if weights is not None:
+        _load(net, weights, f"{library}:{name} of {data.num_classes} classes")
+    if hasattr(net, "set_input_size"):
+        net.set_input_size((data.image_size, data.image_size))
+    return net
+
+
+def _load(net: nn.Module, weights: Path, name: str) -> None:
+    if not weights.is_file():
+        raise FileNotFoundError(f"there are no weights {weights}")
+    try:
+        net.load_state_dict(load_state_dict(str(weights), weights_only=True))
+    except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
+        *_, reason = str(error).strip().splitlines() or [repr(error)]
+        raise CheckpointError(f"{weights} does not fit {name}: {shorten(reason, 150)}") from error
+
+
+def _check(subject: Subject) -> None:
+    """That the links are the network, bit for bit, on a few images, and that it has a logit for each class."""
+    images, _ = next(subject.batches(2))
+    with torch.inference_mode():
+        try:
+            logits = subject.net(images)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise MisconfigurationException(
+                f"{subject.name} can't take images of {images.shape[1]}×{images.shape[2]}×{images.shape[3]}: "
+                f"{one_sentence(str(error))}"
+            ) from error
+        x = images
+        for link in subject.links:
+            x = link.forward(x)
+    if logits.shape[1:] != (subject.data.num_classes,):
+        raise MisconfigurationException(
+            f"{subject.name} has {logits.shape[1]} classes, the data {subject.data.num_classes}: "
+            "give the --data it was trained on"
+        )
+    if not torch.equal(x, logits):
+        raise MisconfigurationException(
+            f"{subject.name} can't be taken apart: its links give other logits than the network "
+            f"(largest difference {(x - logits).abs().max():.1e})"
+        )

@@ -1,0 +1,86 @@
+"""The optimizer of a network: its parameter groups, and the learning rate of a batch size."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from timm.optim import create_optimizer_v2, list_optimizers
+from torch import nn
+from torch.optim import Optimizer
+
+
+def check_optimizer(name: str) -> None:
+    """Raises ``MisconfigurationException``, which names its neighbours, for an optimizer timm does not have."""
+    names = [str(known) for known in list_optimizers()]
+    if name.lower() not in names:
+        nearest = ", ".join(get_close_matches(name, names)) or "sgd, momentum, adamw, lamb"
+        raise MisconfigurationException(f"timm.optim has no optimizer {name!r}; near it are {nearest}")
+
+
+def check_layer_decay(net: nn.Module, layer_decay: float | None) -> None:
+    """Raises ``MisconfigurationException`` where the layers of ``net`` can't have learning rates of their own."""
+    if layer_decay is None:
+        return
+    if not 0 < layer_decay <= 1:
+        raise MisconfigurationException(f"layer_decay is {layer_decay}; give a factor above 0 and up to 1")
+    if not hasattr(net, "group_matcher"):
+        raise MisconfigurationException(
+            f"layer_decay needs a network that numbers its layers in a method group_matcher, as timm's and VanillaNet"
+            f" do, and {type(net).__name__} has none: set layer_decay to null"
+        )
+
+
+def make_optimizer(
+    net: nn.Module,
+    name: str,
+    lr: float,
+    weight_decay: float,
+    momentum: float,
+    no_bias_decay: bool = True,
+    layer_decay: float | None = None,
+    **arguments: Any,
+) -> Optimizer:
+    """One of timm's optimizers, with a parameter group for each weight decay and each layer's learning rate.
+
+    Args:
+        net: whose parameters are optimized.
+        name: one of ``timm.optim.list_optimizers()``.
+        lr: of the last layer; of all layers without ``layer_decay``.
+        weight_decay: factor of the decay.
+        momentum: for the optimizers that have one.
+        no_bias_decay: exempt parameters by their shape, those with one dimension.
+        layer_decay: r. Layer i of 0 … L, numbered by the network's ``group_matcher``, learns with r^(L − i)·lr.
+        **arguments: any other one of the optimizer.
+    """
+    optimizer = create_optimizer_v2(
+        net,
+        opt=name,
+        lr=lr,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        filter_bias_and_bn=no_bias_decay,
+        layer_decay=layer_decay,
+        **arguments,
+    )
+    # timm leaves the scale to its own schedulers, and torch's know nothing of it.
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+    return optimizer
+
+
+def global_batch_size(trainer: L.Trainer) -> int:
+    """Images of an optimizer step: those of the data module's batch × devices × accumulated batches.
+
+    Raises:
+        MisconfigurationException: without a data module that says its ``batch_size``.
+    """
+    batch_size = getattr(trainer.datamodule, "batch_size", None)  # type: ignore[attr-defined]
+    if batch_size is None:
+        raise MisconfigurationException(
+            "lr_batch_size scales the learning rate to the batch size, which it asks of a data module's batch_size:"
+            " fit with such a data module, or set lr_batch_size to null and lr to what the optimizer is to have"
+        )
+    return batch_size * trainer.world_size * trainer.accumulate_grad_batches

@@ -1,0 +1,287 @@
+"""Thirty-odd checkpoints that are none, or another's: one sentence each, nothing run, nothing written."""
+
+import argparse
+import os
+import pickle
+import shutil
+import zipfile
+
+import pytest
+import torch
+from torch import nn
+
+from lit_models import CheckpointError, VanillaNet, load_checkpoint
+from lit_models.checkpoints import read_checkpoint
+
+
+class Malicious:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def cut(share):
+    def spoil(path):
+        content = path.read_bytes()
+        path.write_bytes(content[: int(share * len(content))])
+
+    return spoil
+
+
+def flipped(part):
+    """A bit flipped in the middle of a record of the file."""
+
+    def spoil(path):
+        with zipfile.ZipFile(path) as archive:
+            record = max((r for r in archive.infolist() if part in r.filename), key=lambda r: r.file_size)
+            with archive.open(record) as file:
+                content = file.read()
+        raw = bytearray(path.read_bytes())
+        start = raw.find(content)
+        assert start > 0
+        raw[start + len(content) // 2] ^= 16
+        path.write_bytes(raw)
+
+    return spoil
+
+
+def flipped_at_the_end(path):
+    """In the zip's directory."""
+    raw = bytearray(path.read_bytes())
+    raw[raw.rfind(b"PK\x01\x02") + 20] ^= 255
+    path.write_bytes(raw)
+
+
+def changed(change):
+    def spoil(path):
+        content = torch.load(path, weights_only=True)
+        result = change(content)
+        torch.save(result if isinstance(result, dict) else content, path)
+
+    return spoil
+
+
+def net(checkpoint):
+    return checkpoint["hyper_parameters"]["net"]
+
+
+def weights(checkpoint):
+    return checkpoint["state_dict"]
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def text(path):
+    path.write_text("not a checkpoint\n" * 50)
+
+
+def other_zip(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "no weights")
+
+
+def pickled(path):
+    path.write_bytes(pickle.dumps({"state_dict": Malicious(path.parent / "ran")}))
+
+
+def safetensors(path):
+    header = b'{"weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+
+
+def folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def legacy_torch(path):
+    torch.save(torch.load(path, weights_only=True), path, _use_new_zipfile_serialization=False)
+
+
+def whole_module(path):
+    torch.save(nn.Linear(2, 2), path)
+
+
+def official_vanillanet(path):
+    torch.save({"model": VanillaNet(10, width=4).state_dict(), "args": argparse.Namespace(act_num=3)}, path)
+
+
+def lightning_1(path):
+    """Lightning 1 keyed the states of callbacks by their classes."""
+    content = torch.load(path, weights_only=True)
+    content["callbacks"] = {argparse.Namespace: {"best_model_score": torch.tensor(0.9)}}
+    content["pytorch-lightning_version"] = "1.4.9"
+    torch.save(content, path)
+
+
+def removed(path):
+    path.unlink()
+
+
+# what is done to a whole one, and what the sentence has to say
+BAD = {
+    **{f"cut at {share:.0%}": (cut(share), "cut short") for share in (0.01, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.99)},
+    "cut by a byte": (lambda path: path.write_bytes(path.read_bytes()[:-1]), "cut short"),
+    "bit flipped in a weight": (flipped("/data/"), "damaged"),
+    "bit flipped in the pickle": (flipped("data.pkl"), "damaged"),
+    "bit flipped in the version": (flipped("/version"), "damaged"),
+    "bit flipped in the directory": (flipped_at_the_end, "damaged"),
+    "empty": (emptied, "cut short, or is another kind of file"),
+    "text": (text, "another kind of file"),
+    "zip": (other_zip, "is damaged, or of another project"),
+    "safetensors": (safetensors, "another kind of file"),
+    "old torch format": (legacy_torch, "another kind of file"),
+    "a plain pickle": (pickled, "another kind of file"),
+    "folder": (folder, "is a folder"),
+    "not there": (removed, "there is no checkpoint"),
+    "malicious": (lambda path: torch.save({"state_dict": Malicious(path.parent / "ran")}, path), "posix.mkdir"),
+    "malicious beside the weights": (changed(lambda c: c.update(x=Malicious("ran"))), "posix.mkdir"),
+    "a whole module": (whole_module, "torch.nn.modules.linear.Linear"),
+    "a tensor": (lambda path: torch.save(torch.zeros(3), path), "holds no state_dict"),
+    "weights alone": (changed(lambda c: {**weights(c)}), "holds no state_dict"),
+    "no word of a network": (changed(lambda c: {"state_dict": weights(c)}), "without saying of which network"),
+    "a state_dict of text": (changed(lambda c: weights(c).update(a="b")), "other things than tensors"),
+    "official VanillaNet": (official_vanillanet, "fathom convert vanillanet"),
+    "Lightning 1": (lightning_1, "argparse.Namespace"),
+    "settings of tensors": (changed(lambda c: c["hyper_parameters"].update(lr=torch.ones(2))), "plain settings"),
+    "no settings": (changed(lambda c: c.update(hyper_parameters=[1])), "no settings by name"),
+    "NaN": (
+        changed(lambda c: weights(c)["net.fc.bias"].fill_(float("nan"))),
+        "net.fc.bias that is not finite",
+    ),
+    "a class of someone else": (changed(lambda c: net(c).update(class_path="mynets.Net")), "asks for mynets.Net"),
+    "a class that runs commands": (changed(lambda c: net(c).update(class_path="subprocess.Popen")), "subprocess.Popen"),
+    "commands by another name": (changed(lambda c: net(c).update(class_path="torch.os.system")), "posix.system"),
+    "a network as text": (changed(lambda c: c["hyper_parameters"].update(net="antigravity.Net")), "antigravity.Net"),
+    "another width": (changed(lambda c: net(c)["init_args"].update(width=8)), "of another network"),
+    "another depth": (changed(lambda c: net(c)["init_args"].update(depth=14)), "of another network"),
+    "another network": (changed(lambda c: net(c).update(class_path="lit_models.ResNet")), "has no option width"),
+    "a network no more": (
+        changed(lambda c: net(c).update(class_path="lit_models.OldNet")),
+        "no class",
+    ),
+    "an option no more": (changed(lambda c: net(c)["init_args"].update(size=3)), "has no option size"),
+    "a weight missing": (changed(lambda c: weights(c).pop("net.fc.bias")), "of another network"),
+    "another class count": (
+        changed(lambda c: weights(c).update({"net.fc.weight": torch.ones(4, 16), "net.fc.bias": torch.ones(4)})),
+        "of another network",
+    ),
+}
+
+
+@pytest.fixture
+def copy(tiny_run, tmp_path):
+    """A run directory of its own to spoil."""
+    return shutil.copytree(tiny_run, tmp_path / "runs" / "tiny" / "copy")
+
+
+def listing(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_checkpoint_gets_one_sentence_and_changes_nothing(name, copy, fathom, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spoil, expected = BAD[name]
+    path = copy / "checkpoints" / "last.ckpt"
+    spoil(path)
+    before = listing(tmp_path)
+    code, sentence = fathom("test", "--ckpt_path", path, "--trainer.default_root_dir", tmp_path / "runs")
+    assert code in (1, 2)
+    assert expected in sentence
+    assert str(path) in sentence or sentence.startswith("model.net: ")
+    assert len(sentence) < 400
+    assert listing(tmp_path).items() >= before.items()
+    assert not (path.parent / "ran").exists()
+
+
+@pytest.mark.parametrize("name", [name for name, (_, word) in BAD.items() if word in ("cut short", "damaged")])
+def test_a_notebook_refuses_it_too(name, copy):
+    path = copy / "checkpoints" / "last.ckpt"
+    BAD[name][0](path)
+    with pytest.raises(CheckpointError, match=r"last\.ckpt"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"net": "antigravity.Net"},
+        {"net": {"class_path": "subprocess.Popen", "init_args": {"args": "ls"}}},
+        {"optimizer_args": {"a": {"class_path": "subprocess.Popen", "init_args": {"args": "ls"}}}},
+        {"optimizer": "os.system"},
+    ],
+)
+def test_a_notebook_imports_and_runs_nothing_for_a_checkpoint(settings, copy):
+    path = copy / "checkpoints" / "last.ckpt"
+    changed(lambda checkpoint: checkpoint["hyper_parameters"].update(settings))(path)
+    with pytest.raises(CheckpointError, match=r"antigravity\.Net|subprocess\.Popen|os\.system"):
+        load_checkpoint(path)
+
+
+def test_any_flipped_bit_is_found_or_changes_nothing(copy):
+    """Of 40 places all over the file; what is not refused, such as a flip in the padding, has the same content."""
+    path = copy / "checkpoints" / "last.ckpt"
+    whole, expected = path.read_bytes(), read_checkpoint(path)
+    expected = {name: value.clone() for name, value in expected["state_dict"].items()}
+    refused = 0
+    for i in range(40):
+        raw = bytearray(whole)
+        raw[(2 * i + 1) * len(raw) // 80] ^= 1 << i % 8
+        spoiled = path.with_name(f"{i}.ckpt")
+        spoiled.write_bytes(raw)
+        try:
+            found = read_checkpoint(spoiled)["state_dict"]
+        except CheckpointError:
+            refused += 1
+        else:
+            assert found.keys() == expected.keys()
+            assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    assert refused > 20
+
+
+def test_a_checkpoint_that_may_not_be_read_is_named(copy, fathom, tmp_path):
+    path = copy / "checkpoints" / "last.ckpt"
+    path.chmod(0)
+    with as_somebody_else(tmp_path):
+        code, sentence = fathom("test", "--ckpt_path", path)
+    assert (code, sentence) == (1, f"{path}: Permission denied")
+
+
+class as_somebody_else:  # noqa: N801
+    """Root may read everything."""
+
+    def __init__(self, folder):
+        for parent in (folder, *folder.parents[:2]):
+            parent.chmod(0o755)
+        self.root = os.geteuid() == 0
+
+    def __enter__(self):
+        if self.root:
+            os.seteuid(65534)
+
+    def __exit__(self, *_):
+        if self.root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize("word", ["last", "best"])
+def test_a_new_run_has_no_checkpoint_of_its_own(word, tiny_config, fathom, tmp_path):
+    code, sentence = fathom("fit", "--config", tiny_config, "--ckpt_path", word, "--trainer.default_root_dir", tmp_path)
+    assert code == 1
+    assert f"--ckpt_path {word}" in sentence
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_does_not_go_on_from_weights_alone(copy, fathom, tmp_path):
+    path = copy / "checkpoints" / "last.ckpt"
+    changed(lambda checkpoint: checkpoint.pop("optimizer_states"))(path)
+    assert fathom("test", "--ckpt_path", path, "--trainer.default_root_dir", tmp_path / "test")[0] == 0
+    code, sentence = fathom("fit", "--ckpt_path", path, "--trainer.default_root_dir", tmp_path / "fit")
+    assert code == 1
+    assert f"{path} holds weights alone" in sentence
+    assert not (tmp_path / "fit").exists()

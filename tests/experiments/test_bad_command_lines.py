@@ -1,0 +1,208 @@
+"""What people mistype: one sentence that names the flag or the file, and nothing written. And what has to work."""
+
+import json
+import shutil
+
+import pytest
+
+from experiments.__main__ import main
+
+CALLBACK = "trainer: {{callbacks: [{{class_path: callbacks.{}, init_args: {{{}}}}}]}}"
+VANILLANET = """
+model: {init_args: {net: {class_path: lit_models.VanillaNet, init_args: {depth: 5, width: 4, stem_stride: 1}}}}
+"""
+
+# flags after `fit --config tiny.yaml`, and what the sentence has to say
+FLAGS = {
+    "--data.batch_size two": "data.batch_size takes a whole number, not two",
+    "--data.batch_size -4": "batch_size is -4; give at least 1",
+    "--data.eval_batch_size 0": "eval_batch_size is 0; give at least 1",
+    "--data.batchsize 4": "data: datamodules.Digits has no option batchsize; did you mean batch_size?",
+    "--data.num_workers -1": "num_workers is -1; give 0 or more",
+    "--data.image_size 0": "image_size is 0",
+    "--data.val_fraction 2": "val_fraction is 2.0",
+    "--data.train_fraction 0": "train_fraction is 0.0",
+    "--data.train_size 99999": "99999 training images are asked for",
+    "--data.mixup_alpha -0.1": "mixup_alpha is -0.1",
+    "--data.mix_prob 2": "mix_prob is 2.0",
+    "--data.cutout -3": "cutout is -3",
+    "--data.erasing 3": "erasing is 3.0",
+    "--data.flip maybe": "data.flip takes true or false, not maybe",
+    "--data datamodules.Digitz": "no class datamodules.Digitz; did you mean Digits?",
+    "--data datamodules.Photos": "root",
+    "--data datamodules.Photos --data.root nowhere": "nowhere is no folder",
+    "--data datamodules.SmallImages --data.root EMPTY": "has no class folder in it",
+    "--model.lr fast": "model.lr takes a number, not fast",
+    "--model.lr -1": "lr is -1.0; give a positive number",
+    "--model.lr 0": "lr is 0.0; give a positive number",
+    "--model.lrr 1": "lit_models.ImageClassifier has no option lrr; did you mean lr?",
+    "--model.optimizer adamm": "no optimizer 'adamm'",
+    "--model.weight_decay -1": "weight_decay is -1.0",
+    "--model.momentum 2": "momentum is 2.0; give a number from 0 to 1",
+    "--model.label_smoothing 2": "label_smoothing is 2.0",
+    "--model.schedule cosin": "model.schedule takes one of cosine, step, constant, not cosin",
+    "--model.milestones [a,b]": "model.milestones takes a number, not a",
+    "--model.net nomodule.Net": "model.net: there is no module nomodule",
+    "--model.net lit_models.VanilaNet": "no class lit_models.VanilaNet; did you mean VanillaNet?",
+    "--model.net datamodules.Digits": "does not correspond to a subclass of Module",
+    "--model.net.init_args.depth deep": "model.net.depth takes a whole number, not deep",
+    "--model.net.init_args.depth 9": "The depth of a CIFAR ResNet is 6n + 2, not 9",
+    "--model.net.init_args.width 0": "width is 0",
+    "--model.net.init_args.widht 8": "lit_models.CIFARResNet has no option widht; did you mean width?",
+    "--trainer.max_epoch 3": "there is no flag --trainer.max_epoch; did you mean max_epochs?",
+    "--trainer.max_epochs many": "trainer.max_epochs takes a whole number, not many",
+    "--trainer.max_epochs -5": "-5",
+    "--trainer.precision 17-mixed": "bf16-mixed, 32-true, 64-true, 64, 32, 16, bf16, not 17-mixed",
+    "--trainer.accelerator gpuu": "gpuu",
+    "--trainer.devices 0": "devices",
+    "--trainer.strategy dpp": "dpp",
+    "--trainer.accumulate_grad_batches 0": "trainer.accumulate_grad_batches is 0",
+    "--trainer.callbacks lit_models.VanillaNet": "does not correspond to a subclass of Callback",
+    "--trainer.callbacks callbacks.Nothing": "there is no class callbacks.Nothing",
+    "--seed_everything abc": "seed_everything takes true or false or a whole number, not abc",
+    "--seed_everything -3": "seed_everything is -3; give 0 or more",
+    "--wandb.mode onlin": "wandb.mode takes one of offline, online, disabled, not onlin",
+    "--best_checkpoint.mode maximum": "maximum",
+    "--modl.lr 1": "there is no flag --modl.lr; did you mean model?",
+    "extra": "unrecognized arguments: extra",
+    "--data.batch_size": "expected one argument",
+    "--config": "expected one argument",
+}
+
+# a second configuration file
+CONFIGS = {
+    "unknown at the top": ("modle: {init_args: {lr: 1}}", "fathom fit has no option modle.init_args.lr"),
+    "unknown in the model": ("model: {init_args: {lrr: 1}}", "lit_models.ImageClassifier has no option lrr"),
+    "unknown in the net": ("model: {init_args: {net: {init_args: {widht: 1}}}}", "has no option widht"),
+    "unknown in the data": ("data: {init_args: {batchsize: 1}}", "datamodules.Digits has no option batchsize"),
+    "unknown in the trainer": ("trainer: {epochs: 1}", "no option trainer.epochs; did you mean"),
+    "unknown in a callback": (
+        CALLBACK.format("ActivationAnnealing", "epoch: 1"),
+        "no option epoch; did you mean epochs?",
+    ),
+    "another type in a callback": (CALLBACK.format("StochasticDepth", "mode: x"), "takes one of batch, sample, not x"),
+    "a callback with both of two": (
+        CALLBACK.format("LearningRateWarmup", "epochs: 1, steps: 2"),
+        "epochs or steps",
+    ),
+    "a callback for other networks": (CALLBACK.format("ActivationAnnealing", ""), "CIFARResNet has it not"),
+    "λ that would not reach 1": (
+        VANILLANET + CALLBACK.format("ActivationAnnealing", "epochs: 50"),
+        "or raise --trainer.max_epochs",
+    ),
+    "a bracket left open": ("trainer: {max_epochs: 1\nmodel: [", "second.yaml, line 2, column 6: not YAML"),
+    "a tab": ("trainer:\n\tmax_epochs: 3\n", "second.yaml, line 2, column 1: not YAML"),
+    "a list": ("- 1\n- 2\n", "second.yaml holds a list"),
+    "empty": ("", "second.yaml is empty"),
+    "bytes": (b"\xff\xfe\x00", "second.yaml is not a text in UTF-8"),
+    "a null character": ("a: \0", "second.yaml: not YAML"),
+}
+
+
+@pytest.fixture
+def refused(tiny_config, fathom, tmp_path, monkeypatch):
+    """Runs ``fit`` and sees that it ends in a sentence that says ``expected``, and leaves nothing but its record."""
+    (tmp_path / "work" / "EMPTY").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+
+    def run(expected, *flags):
+        runs = ("--trainer.default_root_dir", tmp_path / "runs")
+        code, sentence = fathom("fit", "--config", tiny_config, *runs, *flags)
+        assert code in (1, 2)
+        assert expected in sentence
+        assert len(sentence) < 400
+        for summary in tmp_path.rglob("summary.json"):  # of a run that failed when it was set up
+            assert expected in json.loads(summary.read_text())["error"]
+        assert list(tmp_path.rglob("*.ckpt")) == []
+        assert [path.name for path in (tmp_path / "work").rglob("*")] == ["EMPTY"]
+
+    return run
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+def test_a_bad_flag_is_named(flags, refused):
+    refused(FLAGS[flags], *flags.split())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_bad_configuration_is_named(name, refused, tmp_path):
+    content, expected = CONFIGS[name]
+    path = tmp_path / "second.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    refused(expected, "--config", path)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("EMPTY", "EMPTY is a folder"), ("nothing.yaml", "there is no configuration nothing.yaml")]
+)
+def test_a_configuration_that_is_no_file_is_named(name, expected, refused):
+    refused(expected, "--config", name)
+
+
+def test_a_run_root_that_is_a_file_is_named(tiny_config, fathom, tmp_path):
+    (tmp_path / "runs").write_text("mine")
+    code, sentence = fathom("fit", "--config", tiny_config, "--trainer.default_root_dir", tmp_path / "runs")
+    assert code == 1
+    assert str(tmp_path / "runs") in sentence
+    assert (tmp_path / "runs").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["fitt"], "did you mean fit"),
+        (["fit"], "needs --config"),
+        (["test", "--config"], "expected one argument"),
+        (["--config", "a.yaml"], "no command '--config'"),
+        (["bench", "nothing"], "nothing"),
+    ],
+)
+def test_a_command_line_without_a_command_or_a_configuration(args, expected, fathom):
+    code, sentence = fathom(*args)
+    assert code in (1, 2)
+    assert expected in sentence
+
+
+def test_spaces_and_korean_letters_work_everywhere(tiny_config, tiny_run, fathom, tmp_path, digits_folder):
+    root = tmp_path / "내 실험 1"
+    root.mkdir()
+    config = shutil.copy(tiny_config, root / "설정 파일.yaml")
+    data = shutil.copytree(digits_folder, root / "숫자 data")
+    checkpoint = shutil.copy(tiny_run / "checkpoints" / "last.ckpt", root / "마지막 one.ckpt")
+    flags = ("--data", "datamodules.SmallImages", "--data.root", data, "--data.train_size", "16")
+    runs = ("--trainer.default_root_dir", root / "결과 runs")
+    assert fathom("fit", "--config", config, *flags, *runs)[0] == 0
+    (run_directory,) = (root / "결과 runs").glob("설정 파일/*")
+    assert json.loads((run_directory / "summary.json").read_text())["status"] == "finished"
+    # the run's own configuration, and one by name
+    assert fathom("test", "--ckpt_path", run_directory / "checkpoints" / "last.ckpt", *runs)[0] == 0
+    assert fathom("test", "--config", config, "--ckpt_path", checkpoint, *runs)[0] == 0
+
+
+@pytest.fixture
+def digits_folder(tmp_path):
+    """Twenty images in each of two classes, in class folders with such names."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for part, wanted in (("train", range(20)), ("test", range(20, 24))):
+        for label, name in ((0, "영 zero"), (1, "하나 one")):
+            folder = tmp_path / "digits" / part / name
+            folder.mkdir(parents=True)
+            images = digits.images[digits.target == label]
+            for i in wanted:
+                Image.fromarray((images[i] * 15).astype("uint8")).save(folder / f"{i}.png")
+    return tmp_path / "digits"
+
+
+def test_a_wrong_flag_of_a_tool_is_named(fathom):
+    code, sentence = fathom("shard", "a", "b", "--num_workers", "many")
+    assert (code, sentence) == (2, "num_workers takes a whole number, not many")
+
+
+def test_help_is_no_mistake(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--help"])
+    assert end.value.code == 0
+    assert "--config" in capsys.readouterr().out
