@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from argparse import ArgumentError
@@ -46,6 +47,7 @@ def main(args: list[str] | None = None) -> int:
     if command in ("-h", "--help"):
         print(overview())
         return 0
+    os.umask(os.umask(0o077) | 0o002)  # whatever the shell allows, nobody else writes into a run
     for harmless in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", message=harmless)
     try:
