@@ -7,6 +7,7 @@ so one lookup does both.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Literal
 
 import torch
@@ -101,8 +102,8 @@ def random_erasing(
         Top, bottom, left, right (bottom and right excluded; all 0 where nothing is erased), int64 (N, 4).
     """
     area = height * width * (scale[0] + (scale[1] - scale[0]) * uniform[:, 3 : 3 + ERASING_TRIES])
-    log_ratio = torch.tensor(ratio).log().tolist()
-    aspect = (log_ratio[0] + (log_ratio[1] - log_ratio[0]) * uniform[:, 3 + ERASING_TRIES :]).exp()
+    least, most = math.log(ratio[0]), math.log(ratio[1])
+    aspect = (least + (most - least) * uniform[:, 3 + ERASING_TRIES :]).exp()
     h, w = (area * aspect).sqrt().round().long(), (area / aspect).sqrt().round().long()
     fits = (h < height) & (w < width)
     first = fits.int().argmax(1, keepdim=True)

@@ -10,8 +10,11 @@ from lit_models.image_classifier import ImageClassifier
 from lit_models.resnet import CIFARResNet, ResNet
 from lit_models.timm_backbone import TimmBackbone
 from lit_models.vanillanet import VanillaNet
+from lit_models.vgg import CIFARVGG, VGG
 
 __all__ = [
+    "CIFARVGG",
+    "VGG",
     "CIFARGoogLeNet",
     "CIFARResNet",
     "CheckpointError",

@@ -37,17 +37,44 @@ def real_data():
     return folder
 
 
+def on_fake_cuda(tensor):
+    """One of the same shape and strides on a CUDA device that need not exist, within ``FakeTensorMode``."""
+    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="cuda")
+
+
 @pytest.fixture
-def fake_cuda_forward():
-    """Runs a network with everything on a CUDA device that need not exist.
+def fake_cuda():
+    """``FakeTensorMode``, and what moves a module or a batch to its CUDA device.
 
     A tensor left on another device raises, and so does any value read back on the host.
     """
 
+    def move(thing):
+        if isinstance(thing, torch.Tensor):
+            return on_fake_cuda(thing)
+        if not isinstance(thing, torch.nn.Module):
+            return type(thing)(*(move(part) if isinstance(part, torch.Tensor) else part for part in thing))
+        for module in thing.modules():
+            for table in (module._parameters, module._buffers):
+                for name, tensor in table.items():
+                    if tensor is not None:
+                        fake = on_fake_cuda(tensor)
+                        table[name] = torch.nn.Parameter(fake) if name in module._parameters else fake
+            for name in getattr(module, "_defaults", ()):  # the state of a metric
+                setattr(module, name, on_fake_cuda(getattr(module, name)))
+        return thing
+
+    return FakeTensorMode(), move
+
+
+@pytest.fixture
+def fake_cuda_forward():
+    """The logits of a network with everything on such a device, for images of a shape."""
+
     def forward(net, *shape):
         with FakeTensorMode():
             state = {
-                name: torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
+                name: on_fake_cuda(tensor)
                 for tensors in (net.named_parameters(), net.named_buffers())
                 for name, tensor in tensors
             }

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -25,6 +22,7 @@ from torchvision.ops import StochasticDepth as TorchvisionStochasticDepth
 
 from callbacks.run_summary import hardware
 from callbacks.stochastic_depth import Mode, StochasticDepth, survival_probs
+from experiments.bench.timing import StepTimer, in_turn, silence
 from lit_models import CIFARResNet, ImageClassifier, ResNet
 from lit_models.cost import count_branch_macs
 
@@ -69,7 +67,7 @@ def stochastic_depth(
         rounds: turns of each.
         steps: that are timed in a turn.
     """
-    _silence()
+    silence()
     batch_size, image_size = (32, 128) if network == "resnet50" else (128, 32)
     images = torch.randn(batch_size, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     batch = (images.to(memory_format=torch.channels_last), torch.arange(batch_size) % 10)
@@ -82,8 +80,7 @@ def stochastic_depth(
         variant.peak_bytes = memory.peak_bytes
     first_rank = int(os.environ.get("LOCAL_RANK", 0)) == 0
     for number in track(range(rounds), "rounds", console=Console(stderr=True), disable=not first_rank):
-        first = number % len(variants)  # nobody is always first
-        for variant in variants[first:] + variants[:first]:
+        for variant in in_turn(variants, number):
             timer = _Timer()
             _fit(variant, [batch] * (steps + 2), survival_prob, number, timer, options)
             variant.seconds.append(mean(timer.seconds[1:]))
@@ -144,21 +141,12 @@ def _fit(
     trainer.fit(variant.module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
 
 
-class _Timer(L.Callback):
-    """Seconds from the start of a step to the start of the next, all that the Trainer does between included."""
+class _Timer(StepTimer):
+    """Notes the executed work too."""
 
     def __init__(self) -> None:
-        self.seconds: list[float] = []
+        super().__init__()
         self.executed: list[float] = []
-        self._last: float | None = None
-
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize()
-        now = time.perf_counter()
-        if self._last is not None:
-            self.seconds.append(now - self._last)
-        self._last = now
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         self.executed.append(float(trainer.logged_metrics.get("stochastic_depth/executed_work", 1.0)))
@@ -205,9 +193,3 @@ def _table(title: str, variants: list[Variant]) -> Table:
             f"{variant.peak_bytes / 2**20:.0f}",
         )
     return table
-
-
-def _silence() -> None:
-    """Lightning introduces itself in each of many short fits."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")

@@ -107,19 +107,22 @@ class Validations(L.Callback):
         self.metrics.append({name: value.item() for name, value in trainer.callback_metrics.items()})
 
 
-def test_validation_sees_the_average_and_counts_the_current_weights_too(fit, data, model, tmp_path):
-    weights, validations = Weights(), Validations()
-    fit(tmp_path, WeightAveraging(DECAY), weights, validations, max_epochs=2)
-    assert_equals_recursion(validations.weights[-1], recursion(weights), weights.after_step[8])
-    current = model()
+def test_validation_sees_the_average_and_counts_the_current_weights_too(fit, data, tmp_path):
+    weights, validations, module = Weights(), Validations(), resnet_classifier()
+    fit(tmp_path, WeightAveraging(DECAY), weights, validations, module=module, max_epochs=3)
     images, labels = data().dataset.tensors
-    current.load_state_dict({name: value.float() for name, value in weights.after_step[8].items()}, strict=False)
-    with torch.no_grad():
-        expected = (current.eval()(images).argmax(1) == labels).double().mean().item()
-        current.load_state_dict({name: value.float() for name, value in validations.weights[-1].items()}, strict=False)
-        of_average = (current.eval()(images).argmax(1) == labels).double().mean().item()
-    assert validations.metrics[-1]["val/current_top1"] == pytest.approx(expected)
-    assert validations.metrics[-1]["val/top1"] == pytest.approx(of_average)
+
+    def top1(state):
+        module.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)
+        with torch.no_grad():
+            return (module.eval()(images).argmax(1) == labels).double().mean().item()
+
+    assert_equals_recursion(validations.weights[-1], recursion(weights), weights.after_step[12])
+    for epoch, metrics in enumerate(validations.metrics[-3:]):
+        assert metrics["val/current_top1"] == pytest.approx(top1(weights.after_step[4 * epoch + 4])), epoch
+        assert metrics["val/top1"] == pytest.approx(top1(validations.weights[epoch])), epoch
+    assert len({metrics["val/current_top1"] for metrics in validations.metrics[-3:]}) > 1
+    assert any(metrics["val/current_top1"] != metrics["val/top1"] for metrics in validations.metrics[-3:])
 
 
 def test_before_the_first_update_nothing_takes_the_place_of_the_weights(fit, tmp_path):

@@ -11,7 +11,8 @@ import torch
 
 from experiments.cli import FathomCLI
 from experiments.explain import explanation
-from lit_models import load_checkpoint
+from lit_models import CIFARResNet, load_checkpoint
+from lit_models.checkpoints import classifier_checkpoint, write_atomically
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 EXPERIMENTS = sorted([*FOLDER.glob("[!_]*.yaml"), *FOLDER.glob("vanillanet_imagenet/vanillanet*.yaml")])
@@ -41,6 +42,8 @@ def test_experiment_takes_a_step(path, tmp_path, monkeypatch):
     if path.stem.startswith("vanillanet") and path.parent != FOLDER:
         # 82 million parameters and their average take gigabytes and a minute.
         stand_in += ["--model.net.init_args.width", "16"]
+    if "distilled" in path.stem:
+        stand_in += ["--model.teacher", teacher(tmp_path / "teacher.ckpt")]
     cli = FathomCLI(
         [
             *("fit", *configs(path), *stand_in, "--wandb.mode", "disabled"),
@@ -62,6 +65,13 @@ def test_experiment_takes_a_step(path, tmp_path, monkeypatch):
     trained = cli.model.cpu().state_dict()
     assert loaded.state_dict().keys() == trained.keys()
     assert all(torch.equal(value, trained[name]) for name, value in loaded.state_dict().items())
+
+
+def teacher(path: Path) -> str:
+    """A checkpoint to learn from, of a network that has learned nothing."""
+    net_args = {"depth": 8, "num_classes": 10, "in_channels": 1}
+    write_atomically(classifier_checkpoint(CIFARResNet(**net_args), net_args), path)
+    return str(path)
 
 
 def _is_shut(module, name: str) -> bool:

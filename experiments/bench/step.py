@@ -1,0 +1,225 @@
+"""What the Trainer, averaged weights and distillation add to a step of training, in one run."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, median
+from typing import Any, Literal
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import RichProgressBar
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from timm.optim import create_optimizer_v2
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+
+from callbacks import BestCheckpoint, LastCheckpoint, Reseeding, RunSummary, StopOnNonFinite, WeightAveraging
+from callbacks.run_summary import hardware
+from experiments.bench.timing import StepTimer, in_turn, now, ratio_and_spread, silence
+from experiments.metrics_csv import MetricsCSV
+from lit_models import CIFARResNet, Distillation, ImageClassifier
+from lit_models.checkpoints import classifier_checkpoint, write_atomically
+from lit_models.teacher import load_teacher
+
+Batch = tuple[Tensor, Tensor]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+
+@dataclass
+class Contender:
+    """What is timed, and against what."""
+
+    name: str
+    turn: Callable[[int], float]
+    """Runs a number of steps and returns the mean seconds of one."""
+    reference: tuple[str, ...] = ()
+    """Names of the contenders whose times add up to the one this is compared with."""
+    seconds: list[float] = field(default_factory=list)
+
+
+def step(
+    depth: int = 20,
+    teacher_depth: int = 56,
+    batch_size: int = 128,
+    precision: Precision = "32-true",
+    rounds: int = 10,
+    steps: int = 8,
+) -> None:
+    """Time steps of a bare loop in PyTorch and of the Trainer, alone, with averaged weights and with a teacher.
+
+    All train the same network on the same random images of 32 pixels, in turns. A round times some steps of each, and
+    a ratio is taken within the round. The Trainer has the callbacks of every run and the CSV logger, not Weights &
+    Biases.
+
+    Args:
+        depth: of the CIFAR ResNet that is trained.
+        teacher_depth: of its teacher.
+        batch_size: images in a step.
+        precision: of all.
+        rounds: turns of each.
+        steps: that are timed in a turn.
+    """
+    silence()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    images = torch.randn(batch_size, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    batch = images.to(memory_format=torch.channels_last), torch.arange(batch_size) % 10
+    with tempfile.TemporaryDirectory() as folder:
+        contenders = _contenders(depth, teacher_depth, batch, precision, device, Path(folder))
+        for contender in contenders:
+            contender.turn(1)
+        for number in track(range(rounds), "rounds", console=Console(stderr=True)):
+            for contender in in_turn(contenders, number):
+                contender.seconds.append(contender.turn(steps))
+    title = (
+        f"ResNet-{depth} taught by ResNet-{teacher_depth}, batch {batch_size}, {precision}, {hardware(device)},"
+        f" {rounds} rounds of {steps} steps"
+    )
+    Console(width=140).print(_table(title, contenders))
+
+
+def _contenders(
+    depth: int, teacher_depth: int, batch: Batch, precision: Precision, device: torch.device, folder: Path
+) -> list[Contender]:
+    net_args: dict[str, Any] = {"depth": teacher_depth, "num_classes": 10}
+    teacher_path = str(folder / "teacher.ckpt")
+    write_atomically(classifier_checkpoint(CIFARResNet(**net_args), net_args), teacher_path)
+
+    def classifier(module_class: type[ImageClassifier] = ImageClassifier, **arguments: Any) -> ImageClassifier:
+        torch.manual_seed(0)
+        return module_class(CIFARResNet(depth), 10, schedule="constant", **arguments)
+
+    def trainer_step(module: ImageClassifier, *callbacks: L.Callback) -> Callable[[int], float]:
+        return lambda steps: _trainer_turn(module, batch, steps, precision, folder, list(callbacks))
+
+    return [
+        Contender("bare loop", _BareLoop(classifier(), batch, precision, device)),
+        Contender("Trainer", trainer_step(classifier()), ("bare loop",)),
+        Contender("Trainer, weights averaged", trainer_step(classifier(), WeightAveraging(0.5)), ("Trainer",)),
+        Contender("teacher's forward pass", _TeacherForward(teacher_path, batch, precision, device)),
+        Contender(
+            "Trainer, distillation",
+            trainer_step(classifier(Distillation, teacher=teacher_path)),
+            ("Trainer", "teacher's forward pass"),
+        ),
+    ]
+
+
+def _trainer_turn(
+    module: ImageClassifier,
+    batch: Batch,
+    steps: int,
+    precision: Precision,
+    folder: Path,
+    callbacks: list[L.Callback],
+) -> float:
+    timer = StepTimer()
+    every_run = [
+        LastCheckpoint(every_minutes=10),
+        Reseeding(),
+        timer,
+        RunSummary(),
+        StopOnNonFinite(),
+        RichProgressBar(refresh_rate=10),
+        BestCheckpoint(monitor="val/top1", mode="max"),
+    ]
+    trainer = L.Trainer(
+        max_steps=steps + 2,
+        default_root_dir=folder,
+        precision=precision,
+        logger=MetricsCSV(folder),
+        enable_model_summary=False,
+        log_every_n_steps=10,
+        use_distributed_sampler=False,
+        callbacks=[*every_run, *callbacks],
+    )
+    with redirect_stdout(io.StringIO()):  # the progress bar has the screen to itself in a run
+        trainer.fit(module, DataLoader([batch] * (steps + 2), batch_size=None))  # type: ignore[arg-type]
+    return mean(timer.seconds[1:])
+
+
+class _BareLoop:
+    """The same training written down: optimizer, schedule, running loss and accuracy."""
+
+    def __init__(self, module: ImageClassifier, batch: Batch, precision: Precision, device: torch.device) -> None:
+        self.net = module.net.to(device)
+        self.batch = batch
+        self.device = device
+        self.optimizer = create_optimizer_v2(self.net, opt="sgd", lr=0.1, weight_decay=1e-4, momentum=0.9)
+        self.scheduler = LambdaLR(self.optimizer, lambda step: 1.0)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "16-mixed" and device.type == "cuda")
+        self.autocast = _autocast(precision, device)
+
+    def __call__(self, steps: int) -> float:
+        total, hits = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        self.net.train()
+        for number in range(steps + 1):
+            if number == 1:
+                start = now(self.device)
+            images, labels = (part.to(self.device, non_blocking=True) for part in self.batch)
+            with self.autocast():
+                logits = self.net(images)
+                loss = F.cross_entropy(logits.float(), labels)
+            self.optimizer.zero_grad()
+            self.scaler.scale(loss).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.scheduler.step()
+            total += loss.detach()
+            hits += (logits.argmax(1) == labels).sum()
+        return (now(self.device) - start) / steps
+
+
+class _TeacherForward:
+    """A teacher's answers to a batch."""
+
+    def __init__(self, path: str, batch: Batch, precision: Precision, device: torch.device) -> None:
+        self.teacher = load_teacher(path, None, 10).expect(None, None, device)
+        self.images = batch[0].to(device)
+        self.device = device
+        self.autocast = _autocast(precision, device)
+
+    def __call__(self, steps: int) -> float:
+        for number in range(steps + 1):
+            if number == 1:
+                start = now(self.device)
+            with self.autocast():
+                self.teacher(self.images)
+        return (now(self.device) - start) / steps
+
+
+def _autocast(precision: Precision, device: torch.device) -> Callable[[], torch.autocast]:
+    # Lightning's 16-mixed is bfloat16 on a CPU.
+    half = torch.float16 if precision == "16-mixed" and device.type == "cuda" else torch.bfloat16
+    return lambda: torch.autocast(device.type, half, enabled=precision != "32-true", cache_enabled=False)
+
+
+def _table(title: str, contenders: list[Contender]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in ("", "ms a step", "against", "time", "fastest–slowest round"):
+        table.add_column(column, justify="left" if column in ("", "against") else "right")
+    by_name = {contender.name: contender for contender in contenders}
+    for contender in contenders:
+        milliseconds = f"{1000 * median(contender.seconds):.1f}"
+        if contender.reference:
+            reference = [
+                sum(times) for times in zip(*(by_name[name].seconds for name in contender.reference), strict=True)
+            ]
+            table.add_row(
+                contender.name,
+                milliseconds,
+                " + ".join(contender.reference),
+                *ratio_and_spread(contender.seconds, reference),
+            )
+        else:
+            table.add_row(contender.name, milliseconds)
+    return table
