@@ -79,6 +79,7 @@ class DispensableWandbLogger(WandbLogger):
             super().log_metrics(metrics, step)
         except Exception as error:
             self._gone = True
+            _forget_process()
             rank_zero_warn(
                 f"Weights & Biases is gone from step {step} on ({error}): training goes on, and metrics.csv has it all."
             )
@@ -94,3 +95,11 @@ def _see_server() -> None:
 
     with suppress(HTTPError):  # an answer
         urlopen(wandb.setup().settings.base_url, timeout=20).close()
+
+
+def _forget_process() -> None:
+    """Else W&B speaks to it once more when Python exits, and prints a traceback."""
+    import wandb
+
+    with suppress(Exception):
+        wandb.teardown()
