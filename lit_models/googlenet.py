@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lit_models.inception import ConvReLU, InceptionModule, Widths
-from lit_models.interfaces import LogitsWithAux
+from lit_models.interfaces import Link, LogitsWithAux, identity
 
 GoogLeNetVariant = Literal["original", "torchvision"]
 """original: the network of table 1. torchvision: a 3×3 in place of each 5×5, 2×2 in place of 3×3 windows in the last
@@ -128,6 +128,18 @@ class _Inceptions(nn.Module):
             if self.training and name in self.heads:
                 aux_logits.append(getattr(self, self.heads[name])(x))
         return x, aux_logits
+
+    def links(self) -> list[Link]:
+        """The layers one by one; a module that keeps the shape can be deleted."""
+        chain: list[Link] = []
+        stage = 0
+        for name in self.layers:
+            layer = getattr(self, name)
+            keeps_shape = isinstance(layer, InceptionModule) and layer.in_channels == layer.out_channels
+            stage += isinstance(layer, nn.MaxPool2d)
+            shortcut = identity if keeps_shape else None
+            chain.append(Link(name, stage, layer, shortcut, transition=bool(chain) and not keeps_shape))
+        return [*chain, Link("fc", stage + 1, self.forward_head)]
 
     def reparameterize(self) -> None:
         """Fold every batch normalisation into its convolution, and drop the auxiliary heads."""

@@ -8,6 +8,9 @@ from __future__ import annotations
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from lit_models.interfaces import Link
+from lit_models.links import plain_links
+
 CONVS_PER_STAGE = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """Table 1, configurations A, B, D and E."""
 
@@ -51,6 +54,12 @@ class VGG(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(self.avgpool(_features(self.features, images)).flatten(1))
 
+    def links(self) -> list[Link]:
+        """The layers one by one."""
+        chain = _links(self.features, "features", stage=0)
+        pool = Link("avgpool", chain[-1].stage + 1, nn.Sequential(self.avgpool, nn.Flatten(1)), transition=True)
+        return [*chain, pool, *_links(self.classifier, "classifier", stage=pool.stage + 1)]
+
 
 class CIFARVGG(nn.Module):
     """The same convolutions for images of about 32 pixels, with a linear classifier: (N, C, H, W) to (N, K).
@@ -83,7 +92,15 @@ class CIFARVGG(nn.Module):
         self.apply(_initialise)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.fc(self.dropout(_features(self.features, images).mean((2, 3))))
+        return self._head(_features(self.features, images))
+
+    def links(self) -> list[Link]:
+        """The layers one by one."""
+        chain = _links(self.features, "features", stage=0)
+        return [*chain, Link("fc", chain[-1].stage + 1, self._head)]
+
+    def _head(self, x: Tensor) -> Tensor:
+        return self.fc(self.dropout(x.mean((2, 3))))
 
 
 def _convolutions(depth: int, in_channels: int, width: int, batch_norm: bool) -> nn.Sequential:
@@ -109,6 +126,10 @@ def _features(convolutions: nn.Module, images: Tensor) -> Tensor:
             " give at least 32, or another network."
         )
     return convolutions(images)
+
+
+def _links(layers: nn.Module, name: str, stage: int) -> list[Link]:
+    return plain_links(((f"{name}.{number}", layer) for number, layer in layers.named_children()), stage)
 
 
 def _initialise(module: nn.Module) -> None:
