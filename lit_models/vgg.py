@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lit_models.interfaces import Link
-from lit_models.links import plain_links
+from lit_models.links import plain_links, two_part_links
 
 CONVS_PER_STAGE = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """Table 1, configurations A, B, D and E."""
@@ -51,14 +51,12 @@ class VGG(nn.Module):
         )
         self.apply(_initialise)
 
+    def links(self) -> list[Link]:
+        """Layers one by one; see :func:`lit_models.links.links`."""
+        return two_part_links(self.features, self.avgpool, self.classifier)
+
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(self.avgpool(_features(self.features, images)).flatten(1))
-
-    def links(self) -> list[Link]:
-        """The layers one by one."""
-        chain = _links(self.features, "features", stage=0)
-        pool = Link("avgpool", chain[-1].stage + 1, nn.Sequential(self.avgpool, nn.Flatten(1)), transition=True)
-        return [*chain, pool, *_links(self.classifier, "classifier", stage=pool.stage + 1)]
 
 
 class CIFARVGG(nn.Module):
@@ -91,15 +89,15 @@ class CIFARVGG(nn.Module):
         self.fc = nn.Linear(8 * width, num_classes)
         self.apply(_initialise)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self._head(_features(self.features, images))
-
     def links(self) -> list[Link]:
-        """The layers one by one."""
-        chain = _links(self.features, "features", stage=0)
-        return [*chain, Link("fc", chain[-1].stage + 1, self._head)]
+        """Convolutions one by one, and the classifier."""
+        layers = plain_links(((f"features.{name}", layer) for name, layer in self.features.named_children()), stage=0)
+        return [*layers, Link("fc", layers[-1].stage + 1, self._classify)]
 
-    def _head(self, x: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
+        return self._classify(_features(self.features, images))
+
+    def _classify(self, x: Tensor) -> Tensor:
         return self.fc(self.dropout(x.mean((2, 3))))
 
 
@@ -126,10 +124,6 @@ def _features(convolutions: nn.Module, images: Tensor) -> Tensor:
             " give at least 32, or another network."
         )
     return convolutions(images)
-
-
-def _links(layers: nn.Module, name: str, stage: int) -> list[Link]:
-    return plain_links(((f"{name}.{number}", layer) for number, layer in layers.named_children()), stage)
 
 
 def _initialise(module: nn.Module) -> None:
