@@ -199,7 +199,8 @@ def finished_run(folder: Path) -> Path | None:
 def differences(ours: Path, theirs: Path) -> Iterator[str]:
     """In what the checkpoints and the metrics of two run directories differ, times left out."""
     for name in ("last.ckpt", "best.ckpt"):
-        yield from _unequal(*(read_checkpoint(path / "checkpoints" / name) for path in (ours, theirs)), name)
+        first, second = (read_checkpoint(path / "checkpoints" / name) for path in (ours, theirs))
+        yield from _unequal(first, second, name)
     yield from _unequal(rows(ours), rows(theirs), "metrics.csv")
 
 

@@ -2,7 +2,8 @@
 
 from experiments.bench.data import data
 from experiments.bench.lesion import lesion
+from experiments.bench.resumption import resumption
 from experiments.bench.step import step
 from experiments.bench.stochastic_depth import stochastic_depth
 
-bench = {"data": data, "lesion": lesion, "step": step, "stochastic-depth": stochastic_depth}
+bench = {"data": data, "lesion": lesion, "resumption": resumption, "step": step, "stochastic-depth": stochastic_depth}

@@ -67,9 +67,9 @@ def event(monkeypatch):
 def fit(event, capsys):
     """Runs what starts or resumes the run in a folder; ``act`` happens in step ``at``. Exit code, and what it says."""
 
-    def run(folder, *more, at=None, act=kill):
+    def run(folder, *more, at=None, act=kill, flags=SMALL):
         event.count, event.at, event.act = 0, at, act
-        args = command(folder, SMALL)
+        args = command(folder, flags)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -122,9 +122,9 @@ def test_a_run_killed_in_any_step_ends_as_if_it_had_not_been(whole, fit, event, 
     assert ("starts over" in said) == (event.count == STEPS)
 
 
-@pytest.mark.parametrize(("name", "at"), [("SIGTERM", 5), ("SIGUSR1", 9), ("SIGINT", 15)])
+@pytest.mark.parametrize(("name", "at"), [("SIGTERM", 7), ("SIGUSR1", 9), ("SIGINT", 15)])
 def test_a_signal_saves_and_leaves_and_the_run_goes_on(whole, fit, event, tmp_path, name, at):
-    """In training at once; in a validation, with what was saved before it."""
+    """Once no gradient is under way; in a validation, with what was saved before it."""
     before = signal.getsignal(getattr(signal, name))
     code, said = fit(tmp_path, at=at, act=lambda: os.kill(os.getpid(), getattr(signal, name)))
     assert code == 75
@@ -199,6 +199,26 @@ def test_a_run_killed_after_its_training_does_the_end_again(whole, fit, monkeypa
     assert torch.load(directory / "checkpoints" / "last.ckpt", weights_only=True)["run"]["moment"] == "end"
     assert fit(tmp_path)[0] == 0
     same(whole, tmp_path)
+
+
+def test_a_run_killed_in_its_merge_is_merged_when_it_is_resumed(fit, repository, monkeypatch, tmp_path):
+    flags = ["--config", str(repository / "experiments" / "vanillanet_digits.yaml"), *QUIET, "--data.train_size", "64"]
+    flags += ["--trainer.max_epochs", "2"]
+    assert fit(tmp_path / "whole", flags=flags)[0] == 0
+
+    def fails(*_):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("callbacks.merge_at_fit_end.write_atomically", fails)
+        assert fit(tmp_path / "broken", flags=flags)[0] == -9
+    assert fit(tmp_path / "broken", flags=flags)[0] == 0
+    ours, theirs = (
+        torch.load(run_directory(tmp_path / run) / "merged.ckpt", weights_only=True)["state_dict"]
+        for run in ("whole", "broken")
+    )
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
 def test_a_finished_run_says_so_and_can_be_trained_for_longer(whole, fit, tmp_path, event):
