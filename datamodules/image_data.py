@@ -255,9 +255,12 @@ class ImageData(LightningDataModule, ABC):
         images = self.finish(batch)
         if batch.epoch is None or not self._mixes(batch.epoch):
             return images, batch.targets
-        rng = generator(Stream.MIX, self.seed, batch.epoch, batch.number, self._shard[0])
-        alphas = self.mixup_alpha, self.cutmix_alpha
-        return mix(images, batch.targets, self.num_classes, rng, *alphas, self.mix_prob)
+        draws = Stream.MIX, self.seed, batch.epoch, batch.number
+        # All ranks mix, or none does: what they log would not match otherwise, and they would wait for each other.
+        if generator(*draws, 0).random() >= self.mix_prob:
+            return images, batch.targets
+        rng = generator(*draws, self._shard[0])
+        return mix(images, batch.targets, self.num_classes, rng, self.mixup_alpha, self.cutmix_alpha)
 
     def _mixes(self, epoch: int) -> bool:
         if self.mixup_alpha == self.cutmix_alpha == 0:

@@ -59,10 +59,8 @@ def mix(
     rng: np.random.Generator,
     mixup_alpha: float,
     cutmix_alpha: float,
-    prob: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Mix a batch with probability ``prob``, by mixup or CutMix with equal chances where both have an α
-    above 0.
+    """Mix a batch, by mixup or CutMix with equal chances where both have an α above 0.
 
     λ ~ Beta(α, α), one for the batch. The draws are made on the CPU, so nothing waits for the device.
 
@@ -72,14 +70,11 @@ def mix(
         rng: draws λ, the box and the partners.
 
     Returns:
-        The images, and float (N, K) targets; the int64 (N,) targets as they came where the batch is not
-        mixed.
+        The images, and float (N, K) targets.
     """
     # Every draw is made whatever becomes of it, so that a change of one setting leaves the other draws alone.
-    lottery, which, y, x = rng.random(4)
+    which, y, x = rng.random(4)[1:]  # the first has decided whether to mix
     partner = torch.from_numpy(rng.permutation(len(images))).to(images.device, non_blocking=True)
-    if lottery >= prob:
-        return images, targets
     soft = one_hot(targets, num_classes).to(images.dtype)
     if mixup_alpha > 0 and (which < 0.5 or cutmix_alpha == 0):
         return mixup(images, soft, partner, rng.beta(mixup_alpha, mixup_alpha))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import warnings
 from argparse import ArgumentError
 from difflib import get_close_matches
 from importlib import import_module
+from itertools import takewhile
+from typing import Any, get_origin, get_type_hints
 
 from experiments.errors import is_for_people, one_sentence, os_sentence
 
@@ -21,8 +25,10 @@ TOOLS = {
     "paths": ("experiments.unravel.paths", "weigh the paths of a residual network by their length"),
     "ensemble": ("experiments.unravel.ensemble", "compare stochastic depth's rule at test time with real averages"),
     "responses": ("experiments.unravel.responses", "measure how strongly each layer of a network responds"),
+    "inception": ("experiments.inception", "count what an Inception module costs, naive and with bottlenecks"),
+    "compare": ("experiments.compare", "plot what several runs logged, side by side, from their metrics.csv"),
     "drill": ("experiments.drill", "kill a run at random, resume it, and compare it with one that never stopped"),
-    "bench": ("experiments.bench", "measure input pipelines, training steps and stochastic depth, side by side"),
+    "bench": ("experiments.bench", "measure what is claimed of speed, side by side with what others offer"),
 }
 
 # The same, but the function gets the words as they are: their flags are those of fit.
@@ -46,12 +52,13 @@ def main(args: list[str] | None = None) -> int:
     if command in ("-h", "--help"):
         print(overview())
         return 0
+    os.umask(os.umask(0o077) | 0o002)  # whatever the shell allows, nobody else writes into a run
     for harmless in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", message=harmless)
     try:
         return run(command, args)
     except ArgumentError as error:
-        return _fail(one_sentence(error.message), 2)
+        return _fail(one_sentence(str(error)), 2)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except OSError as error:
@@ -68,7 +75,8 @@ def run(command: str, args: list[str]) -> int:
         from jsonargparse import auto_cli
 
         module, _ = TOOLS[command]
-        auto_cli(getattr(import_module(module), command), args=args[1:], prog=f"fathom {command}", exit_on_error=False)
+        tool = getattr(import_module(module), command)
+        auto_cli(tool, args=gathered(tool, args[1:]), prog=f"fathom {command}", exit_on_error=False)
         return 0
     if command in LIKE_FIT:
         module, _ = LIKE_FIT[command]
@@ -89,6 +97,18 @@ def run(command: str, args: list[str]) -> int:
     nearest = get_close_matches(command, known, 1)
     hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(known)}"
     return _fail(f"there is no command {command!r}: {hint}", 2)
+
+
+def gathered(tool: Any, args: list[str]) -> list[str]:
+    """``args`` with the words before the first flag as one, where the first argument of ``tool`` is a list.
+
+    jsonargparse takes a list as a single word in brackets; people write its items one after the other.
+    """
+    first = next(iter(get_type_hints(tool).values()), None) if callable(tool) else None
+    words = list(takewhile(lambda word: not word.startswith("-"), args))
+    if get_origin(first) is not list or not words:
+        return args
+    return [json.dumps(words), *args[len(words) :]]
 
 
 def overview() -> str:

@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any
 
 OUTSIDE = "is neither a part of Fathom nor of torch, torchvision, torchmetrics, lightning or timm"
 
@@ -53,6 +52,8 @@ def is_for_people(error: Exception) -> bool:
 def os_sentence(error: OSError) -> str:
     """What the system refused, with the file and the mend where they are known."""
     reason = error.strerror or str(error)
+    if "Original Traceback" in reason:  # of a worker process; the last line is the error
+        reason = reason.strip().splitlines()[-1].partition(": ")[2]
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         reason = f"{reason}: make room, and go on from the last checkpoint"
     return f"{error.filename}: {reason}" if error.strerror and error.filename else reason
@@ -104,10 +105,10 @@ def _near(option: str) -> str:
     """A hint for an option such as ``trainer.max_epoch``."""
     import lightning as L
 
-    from experiments.wandb_logger import wandb_logger
+    from experiments.wandb_logger import WandbOptions
 
     group, _, name = option.partition(".")
-    groups = {"trainer": L.Trainer, "wandb": wandb_logger}
+    groups = {"trainer": L.Trainer, "wandb": WandbOptions}
     if group in groups:
         return did_you_mean(name, (f for f in inspect.signature(groups[group]).parameters if f != "self"))
     return did_you_mean(group, ("config", "ckpt_path", "seed_everything", "model", "data", "trainer", "wandb"))
@@ -118,10 +119,9 @@ def arguments(class_path: str) -> list[str]:
     module, _, name = class_path.rpartition(".")
     kind = getattr(sys.modules.get(module), name, None)
     names: list[str] = []
-    base: Any
     for base in getattr(kind, "__mro__", ()):
-        if "__init__" in vars(base):
-            parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
+        if constructor := vars(base).get("__init__"):
+            parameters = list(inspect.signature(constructor).parameters.values())[1:]
             names += [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
             if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,10 @@ def explain(args: list[str]) -> None:
     for name, text in lines.items():
         print(f"{name:{width}}  " + text.replace("\n", "\n" + " " * (width + 2)))
     if options.curve:
-        steps = int(cli.trainer.estimated_stepping_batches)
-        draw_curve(factor, cli.model.peak_lr, steps).savefig(options.curve, dpi=110)
+        steps = cli.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise MisconfigurationException("a fit without end has no curve: set --trainer.max_epochs")
+        draw_curve(factor, cli.model.peak_lr, int(steps)).savefig(options.curve, dpi=110)
         print(f"{options.curve} is written")
 
 
@@ -59,6 +62,9 @@ class ExplainCLI(FathomCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         self.save_config_callback = None
         return super().instantiate_trainer(**kwargs)
+
+    def before_fit(self) -> None:
+        """A fit would make its run directory here."""
 
     def _loggers(self, *_: Any) -> list[Logger]:
         return []
@@ -122,11 +128,11 @@ def learning_rate_lines(trainer: L.Trainer, model: ImageClassifier, factor: Fact
     lines = [f"{peak:g} at its peak"]
     if model.lr_batch_size is not None:
         lines[0] += f", which is {model.lr:g} for {model.lr_batch_size} images"
-    schedule = model.schedule
+    schedule: str = model.schedule
     if schedule == "step":
         schedule += f", a tenth after each of {', '.join(f'{epoch:g}' for epoch in model.milestones)} epochs"
     lines.append(f"{warmup:,} steps of warm-up, then {schedule}" if warmup else schedule)
-    if steps != float("inf"):
+    if not math.isinf(steps):
         last = int(steps) - 1
         shown = dict.fromkeys((0, min(warmup, last), last // 2, last))
         lines.append(", ".join(f"{peak * factor(step):.3g} in step {step + 1:,}" for step in shown))
@@ -217,9 +223,10 @@ def cost_lines(trainer: L.Trainer, model: ImageClassifier, data: Any, images: in
         taught = count_macs(model.teacher.net, shape)
         line += f", and {macs(taught)} of the teacher"
     steps = trainer.estimated_stepping_batches
-    if steps == float("inf"):
+    if math.isinf(steps):
         return line
-    seen = steps * trainer.accumulate_grad_batches * images / len(data.train_dataloader())
+    an_epoch = images * trainer.num_training_batches / len(data.train_dataloader())
+    seen = an_epoch * steps / steps_per_epoch(trainer)
     return f"{line}\n{macs((3 * forward + taught) * seen)} for the fit of {seen:,.0f} images"
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 
 @dataclass
@@ -34,7 +39,7 @@ def wandb_logger(run_directory: Path, options: WandbOptions) -> WandbLogger | No
     if options.mode == "disabled":
         return None
     rank_zero_only(run_directory.mkdir)(parents=True, exist_ok=True)  # W&B writes elsewhere where it is missing
-    return WandbLogger(
+    return DispensableWandbLogger(
         name=f"{run_directory.parent.name}/{run_directory.name}",
         version=run_directory.name,
         save_dir=run_directory,
@@ -44,3 +49,57 @@ def wandb_logger(run_directory: Path, options: WandbOptions) -> WandbLogger | No
         group=options.group,
         tags=list(options.tags),
     )
+
+
+class DispensableWandbLogger(WandbLogger):
+    """Training goes on without it, with a warning, when its process is gone; ``metrics.csv`` has every row.
+
+    Raises:
+        MisconfigurationException: where the run can't be begun, such as online without a network or a key.
+    """
+
+    _gone = False
+
+    @property
+    def experiment(self) -> Any:
+        try:
+            if self._experiment is None and not self._offline:
+                _see_server()
+            return super().experiment
+        except Exception as error:  # each of its layers has a family of its own
+            raise MisconfigurationException(
+                f"Weights & Biases can't begin the run ({error}): see to the network and `wandb login`, or take"
+                " --wandb.mode offline and `wandb sync` later"
+            ) from error
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if self._gone:
+            return
+        try:
+            super().log_metrics(metrics, step)
+        except Exception as error:
+            self._gone = True
+            _forget_process()
+            rank_zero_warn(
+                f"Weights & Biases is gone from step {step} on ({error}): training goes on, and metrics.csv has it all."
+            )
+
+    def finalize(self, status: str) -> None:
+        if not self._gone:
+            super().finalize(status)
+
+
+def _see_server() -> None:
+    """Raises ``OSError`` where W&B's server gives no answer; W&B itself would try for minutes, and again at exit."""
+    import wandb
+
+    with suppress(HTTPError):  # an answer
+        urlopen(wandb.setup().settings.base_url, timeout=20).close()
+
+
+def _forget_process() -> None:
+    """Else W&B speaks to it once more when Python exits, and prints a traceback."""
+    import wandb
+
+    with suppress(Exception):
+        wandb.teardown()

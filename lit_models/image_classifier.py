@@ -93,7 +93,6 @@ class ImageClassifier(L.LightningModule):
         for name, value, most in (
             ("weight_decay", weight_decay, math.inf),
             ("momentum", momentum, 1.0),
-            ("label_smoothing", label_smoothing, 1.0),
             ("min_lr", min_lr, lr),
         ):
             if not 0 <= value <= most:

@@ -8,7 +8,7 @@ from typing import Any
 
 import timm
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from timm.models import is_model
+from timm.models import get_pretrained_cfg, is_model, load_state_dict
 from torch import Tensor, nn
 from typing_extensions import Self
 
@@ -24,8 +24,8 @@ class TimmBackbone(nn.Module):
         num_classes: K.
         in_channels: C.
         pretrained: start from timm's weights, which it downloads, or from those in a local file: ``.safetensors``, or
-            ``.pth`` with nothing but tensors and primitives. Their classifier stays out unless ``num_classes`` is that
-            of timm's. A checkpoint of training has weights of its own and doesn't ask for these again.
+            ``.pth`` with nothing but tensors and primitives. Their classifier is kept where it has ``num_classes``
+            classes. A checkpoint of training has weights of its own and doesn't ask for these again.
         frozen: train the classifier alone; the rest stays as it is, in evaluation mode.
         model_args: any other argument of ``timm.create_model``, by name, as ``img_size`` or ``drop_path_rate``.
 
@@ -52,15 +52,12 @@ class TimmBackbone(nn.Module):
             raise FileNotFoundError(f"there is no file of weights {pretrained}")
         self.name = name
         self.frozen = frozen
+        arguments = {"in_chans": in_channels, **(model_args or {})}
         try:
-            self.model = timm.create_model(
-                name,
-                pretrained=bool(pretrained),
-                pretrained_cfg_overlay={"file": pretrained} if isinstance(pretrained, str) else None,
-                num_classes=num_classes,
-                in_chans=in_channels,
-                **(model_args or {}),
-            )
+            if isinstance(pretrained, str):
+                self.model = _from_file(name, pretrained, num_classes, arguments)
+            else:
+                self.model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **arguments)
         except Exception as error:
             if not pretrained:
                 raise
@@ -90,6 +87,20 @@ class TimmBackbone(nn.Module):
         """Distilled transformers have two."""
         classifier = self.model.get_classifier()  # type: ignore[operator]
         return classifier if isinstance(classifier, tuple) else (classifier,)
+
+
+def _from_file(name: str, path: str, num_classes: int, arguments: dict[str, Any]) -> nn.Module:
+    """The network with the weights of the file, all of them but maybe the classifier's."""
+    weights = load_state_dict(path)
+    # With another number of classes than that of the weights, timm would put up with any that are missing.
+    names: Any = getattr(get_pretrained_cfg(name), "classifier", None)
+    weight = weights.get(f"{names[0] if isinstance(names, tuple) else names}.weight")
+    classes = 0 if weight is None else len(weight)
+    overlay = {"state_dict": weights, "num_classes": classes}
+    model = timm.create_model(name, True, pretrained_cfg_overlay=overlay, num_classes=classes, **arguments)
+    if classes != num_classes:
+        model.reset_classifier(num_classes)  # type: ignore[operator]
+    return model
 
 
 def _no_weights(name: str, pretrained: bool | str, error: Exception) -> str:

@@ -74,6 +74,7 @@ def gradients_by_length(
             terms = [fork.through_shortcut(term) for term in terms]
             continue
         shift = torch.zeros((), dtype=gradient.dtype, device=gradient.device)
+        # One term at a time: a batch of images fills the device, and several terms at once took longer on a CPU.
         for length, term in enumerate(terms):
             by_shortcut, by_branch = fork.through_both(term)
             terms[length], shift = by_shortcut + shift, by_branch

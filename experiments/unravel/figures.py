@@ -80,8 +80,10 @@ def _runs(axes: Axes, tables: Tables) -> None:
         sizes = np.array([int(run["size"]) for run in runs])
         for size, color in zip(np.unique(sizes), _COLORS, strict=False):
             errors = _errors(runs)[sizes == size]
-            axes.plot(range(1, len(errors) + 1), errors, style, color=color, linewidth=1, label=f"{size}, {network}")
-    axes.set(title="a run deleted", xlabel="first of it")
+            axes.plot(
+                range(1, len(errors) + 1), errors, style, color=color, linewidth=1, label=f"{size} links, {network}"
+            )
+    axes.set(title="consecutive links deleted", xlabel="first of them")
     axes.legend(fontsize="small")
 
 

@@ -22,10 +22,10 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from datamodules.image_data import ImageData
-from experiments.errors import one_sentence
+from experiments.errors import OUTSIDE, one_sentence
 from experiments.run_directory import experiment_name, run_config
+from experiments.trusted_names import first_untrusted
 from lit_models import CheckpointError, load_checkpoint
-from lit_models.checkpoints import check_classes
 from lit_models.interfaces import Link
 from lit_models.links import links
 
@@ -132,7 +132,8 @@ def _own_subject(path: Path, data: ImageData | None) -> Subject:
 
 def _data_of_run(config: Path) -> ImageData:
     spec = yaml.safe_load(config.read_text())["data"]
-    check_classes(config, spec)
+    if foreign := first_untrusted(spec, set()):
+        raise MisconfigurationException(f"{config} names {foreign}, which {OUTSIDE}: give --data")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ImageData, "data")
     return parser.instantiate(parser.parse_object({"data": spec})).data

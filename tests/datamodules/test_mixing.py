@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
+from datamodules import Digits
+from datamodules.image_data import RawBatch
 from datamodules.mixing import cutmix, cutmix_box, mix, mixup
 from datamodules.randomness import Stream, generator
 
@@ -41,9 +43,9 @@ def test_cutmix_box_has_the_wanted_area_away_from_the_border():
         assert abs((bottom - top) * (right - left) / (200 * 300) - (1 - weight)) < 0.02
 
 
-def _mixed(number: int, mixup_alpha: float = 0.0, cutmix_alpha: float = 0.0, prob: float = 1.0):
+def _mixed(number: int, mixup_alpha: float = 0.0, cutmix_alpha: float = 0.0):
     rng = generator(Stream.MIX, 0, 0, number, 0)
-    return mix(IMAGES.clone(), TARGETS, 5, rng, mixup_alpha, cutmix_alpha, prob)
+    return mix(IMAGES.clone(), TARGETS, 5, rng, mixup_alpha, cutmix_alpha)
 
 
 def test_soft_targets_add_up_and_are_reproducible():
@@ -55,15 +57,23 @@ def test_soft_targets_add_up_and_are_reproducible():
     assert not torch.equal(images, other)
 
 
-def test_probability_of_mixing_and_of_each_kind():
+def test_probability_of_mixing_and_of_each_kind(monkeypatch):
+    data = Digits(shift=0, flip=False, mixup_alpha=1.0, cutmix_alpha=1.0, mix_prob=0.75)
+    monkeypatch.setattr(Digits, "finish", lambda self, batch: IMAGES.clone())
     kinds = []
     for number in range(400):
-        images, targets = _mixed(number, mixup_alpha=1.0, cutmix_alpha=1.0, prob=0.75)
+        mixed = []
+        for rank in (0, 1):
+            monkeypatch.setattr(Digits, "_shard", (rank, 2))
+            mixed.append(data.on_after_batch_transfer(RawBatch(IMAGES, TARGETS, None, 0, number), 0))
+        (images, targets), (_, other_targets) = mixed
+        assert targets.ndim == other_targets.ndim  # all ranks mix, or none
         if targets.ndim == 1:
             assert torch.equal(images, IMAGES)
             assert torch.equal(targets, TARGETS)
             kinds.append("none")
         else:
+            assert not torch.equal(targets, other_targets)
             # CutMix leaves each pixel as it was in one of the two images.
             given = torch.isin(images, IMAGES)
             kinds.append("cutmix" if given.all() else "mixup")

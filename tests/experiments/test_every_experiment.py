@@ -39,11 +39,11 @@ def test_experiment_takes_a_step(path, tmp_path, monkeypatch):
     stand_in = ["--data", "datamodules.Digits", "--data.batch_size", "4", "--data.num_workers", "0"]
     if "imagenet" in str(path.relative_to(FOLDER)):
         stand_in += ["--data.image_size", "224"]
-    if "distilled" in path.stem:
-        stand_in += ["--model.teacher", teacher(tmp_path / "teacher.ckpt")]
     if path.stem.startswith("vanillanet") and path.parent != FOLDER:
         # 82 million parameters and their average take gigabytes and a minute.
         stand_in += ["--model.net.init_args.width", "16"]
+    if "distilled" in path.stem:
+        stand_in += ["--model.teacher", teacher(tmp_path / "teacher.ckpt")]
     cli = FathomCLI(
         [
             *("fit", *configs(path), *stand_in, "--wandb.mode", "disabled"),

@@ -6,9 +6,12 @@ import os
 import runpy
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -230,27 +233,70 @@ def test_what_is_no_run_gets_a_sentence(args, named, capsys):
 
 
 class Forked:
-    """``fathom`` in a process that needs not import anything."""
+    """``fathom`` in a process that needs not import anything; ``script`` in its place gets the same arguments."""
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["experiments.drill", "experiments.resume", "datamodules"])
 
-    def __init__(self, args, monkeypatch):
-        monkeypatch.setattr(sys, "argv", ["fathom", *args])
-        run = {"target": runpy.run_module, "args": ("experiments",), "kwargs": {"run_name": "__main__"}}
-        self._process = self.context.Process(**run)
-        self._process.start()
+    def __init__(self, args, script=None):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["fathom", *args])
+            run = {"target": runpy.run_module, "args": ("experiments",)}
+            if script:
+                run = {"target": runpy.run_path, "args": (str(script),)}
+            self._process = self.context.Process(**run, kwargs={"run_name": "__main__"})
+            self._process.start()
         self.pid, self.kill = self._process.pid, self._process.kill
 
     def poll(self):
         return self._process.exitcode
 
 
-def test_a_run_killed_at_random_ends_as_if_it_had_not_been(whole, tmp_path, monkeypatch):
+def test_a_run_killed_at_random_ends_as_if_it_had_not_been(whole, tmp_path):
     kill = Kills(tmp_path / "kills.json", seed=0)
     while finished_run(tmp_path) is None:
-        process = Forked(command(tmp_path, SMALL), monkeypatch)
+        process = Forked(command(tmp_path, SMALL))
         if not (kill.count < 3 and kill(process, tmp_path, 0.3)):
             wait(process)
     assert kill.count == 3
     same(whole, tmp_path)
+
+
+TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
+
+
+def two_processes(folder):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    script = Path(__file__).parent / "one_of_two.py"
+    args = command(folder, [*SMALL, *TWO, "--trainer.max_epochs", "1"])
+    return [Forked([str(rank), str(port), *args], script) for rank in range(2)]
+
+
+def exit_codes(processes):
+    while None in (codes := [process.poll() for process in processes]):
+        time.sleep(0.01)
+    return codes
+
+
+def test_two_processes_leave_together_and_end_as_if_they_had_not(tmp_path):
+    assert exit_codes(two_processes(tmp_path / "whole")) == [0, 0]
+    whole = finished_run(tmp_path / "whole")
+
+    broken = tmp_path / "broken"
+    processes = two_processes(broken)
+    while not list(broken.glob("*/*/checkpoints/last.ckpt")):
+        time.sleep(0.001)
+    os.kill(processes[1].pid, signal.SIGTERM)  # the first is not told
+    assert exit_codes(processes) == [75, 75]
+
+    processes = two_processes(broken)
+    kill = Kills(tmp_path / "kills.json", seed=0)
+    assert kill(processes[0], broken, 0.1)
+    processes[1].kill()
+    exit_codes(processes)
+
+    assert exit_codes(two_processes(broken)) == [0, 0]
+    same(whole, broken)
+    assert len(torch.load(whole / "checkpoints" / "previous.ckpt", weights_only=True)["run"]["epoch_means"]) == 2

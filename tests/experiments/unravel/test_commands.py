@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules import Digits
 from experiments.__main__ import main
+from experiments.bench import bench
 from experiments.unravel import commands
 from experiments.unravel import measure as measuring
 from experiments.unravel.commands import lesion, reorder
@@ -231,3 +232,10 @@ def test_links_that_are_not_the_network_are_noticed(checkpoint, monkeypatch):
     monkeypatch.setattr(CIFARResNet, "forward", lambda self, x: self.forward_head(self.forward_features(x)) + 1)
     with pytest.raises(MisconfigurationException, match="its links give other logits"):
         open_subject(str(checkpoint), digits())
+
+
+def test_the_benchmark_sees_the_same_logits(capsys):
+    bench["lesion"](depth=8, images=6, batch_size=4, gradient_images=2)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "all deletions of 8 images give the same logits" in printed
+    assert "gradients by length" in printed

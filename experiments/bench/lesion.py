@@ -1,0 +1,135 @@
+"""What taking networks apart costs: single deletions beside one network after the other, and gradients by path length
+beside ordinary backward passes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jsonargparse.typing import PositiveInt
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from callbacks.run_summary import hardware
+from experiments.unravel.decomposition import gradients_by_length
+from experiments.unravel.lesions import lesioned, single_lesions
+from experiments.unravel.path_gradients import residual_stack, stack_gradients
+from experiments.unravel.variants import outputs
+from lit_models import CIFARResNet
+from lit_models.links import links
+
+
+def lesion(
+    depth: PositiveInt = 110,
+    images: PositiveInt = 2000,
+    batch_size: PositiveInt = 100,
+    gradient_images: PositiveInt = 32,
+) -> None:
+    """Time all single deletions of a CIFAR ResNet, and its gradients by path length.
+
+    Batch by batch in turns, ours and one pass of the gated network after the other, which must give the same logits.
+    Then an ordinary backward pass, with gradients of the weights, and all that gives the gradients by length: one
+    forward and backward pass, and the decomposition.
+
+    Args:
+        depth: 6n + 2.
+        images: random ones of 32 pixels.
+        batch_size: images at a time.
+        gradient_images: at a time, for the gradients.
+    """
+    torch.manual_seed(0)
+    net = CIFARResNet(depth).to(memory_format=torch.channels_last).eval()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net.to(device)
+    batch = torch.randn(batch_size, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
+    variants = [lesioned(links(net), lesion) for lesion in single_lesions(links(net))]
+    rounds = -(-images // batch_size)
+    with torch.inference_mode():
+        net(batch)
+        deletions = _in_turns(
+            {
+                "one after the other": lambda: partial(_one_after_the_other, net, batch),
+                "shared beginnings": lambda: partial(_shared, net, variants, batch),
+            },
+            rounds,
+        )
+        same = torch.equal(_one_after_the_other(net, batch), _shared(net, variants, batch))
+
+    few = torch.randn(gradient_images, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
+    targets = torch.arange(gradient_images, device=device) % 10
+    gradients = _in_turns(
+        {
+            "ordinary backward pass": lambda: _loss(net, few, targets).backward,
+            "gradients by length": lambda: partial(_by_length, net, few, targets),
+        },
+        3,
+    )
+    title = (
+        f"ResNet-{depth}, {len(variants)} blocks, float32, {hardware(device)}, {torch.get_num_threads()} threads; "
+        f"all deletions of {rounds * batch_size} images give {'the same' if same else 'OTHER'} logits"
+    )
+    table = Table("", "seconds a batch", "ratio", "fastest–slowest", title=title, title_justify="left")
+    for seconds in (deletions, gradients):
+        reference = next(iter(seconds.values()))
+        for name, measured in seconds.items():
+            ratios = [ours / theirs for ours, theirs in zip(measured, reference, strict=True)]
+            table.add_row(
+                name, f"{median(measured):.2f}", f"{median(ratios):.3f}", f"{min(ratios):.3f}–{max(ratios):.3f}"
+            )
+    Console(width=120).print(table)
+
+
+def _in_turns(contestants: dict[str, Callable[[], Callable[[], Any]]], rounds: int) -> dict[str, list[float]]:
+    """Seconds in each round of what each has made ready; nobody is always first."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    names = list(contestants)
+    for number in track(range(rounds), "rounds", console=Console(stderr=True)):
+        for name in names if number % 2 == 0 else reversed(names):
+            contestant = contestants[name]()
+            _wait_for_the_device()
+            start = time.perf_counter()
+            contestant()
+            _wait_for_the_device()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def _one_after_the_other(net: CIFARResNet, images: Tensor) -> Tensor:
+    """Logits with each block's gate shut, as one would do it: (L, N, K)."""
+    logits = []
+    for block in net.residual_blocks().values():
+        block.gate = False
+        logits.append(net(images))
+        block.gate = None
+    return torch.stack(logits)
+
+
+def _shared(net: CIFARResNet, variants: list[Any], images: Tensor) -> Tensor:
+    """The same by links."""
+    logits = dict(outputs(links(net), variants, images))
+    return torch.stack([logits[index] for index in range(len(variants))])
+
+
+def _loss(net: CIFARResNet, images: Tensor, targets: Tensor) -> Tensor:
+    net.zero_grad()
+    return F.cross_entropy(net(images), targets, reduction="sum")
+
+
+def _by_length(net: CIFARResNet, images: Tensor, targets: Tensor) -> None:
+    chain = links(net)
+    start, end = residual_stack(chain)
+    inputs, gradients = stack_gradients(chain, images, targets)
+    gradients_by_length(chain[start:end], inputs, gradients[-1])
+
+
+def _wait_for_the_device() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
