@@ -85,6 +85,7 @@ def assert_steps_wait_for_no_device(module, fake_cuda):
             assert loss.requires_grad
         module.eval()
         module.validation_step((images, labels), 0)
+    module.on_train_epoch_end()
     assert {"train/loss", "train/top1", "train/mixed_top1", "val/loss", "val/top1"} <= logged.keys()
     assert logged["lr"].device.type == "cpu"
 
