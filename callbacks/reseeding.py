@@ -30,6 +30,9 @@ class Reseeding(L.Callback):
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
         position = (seed, trainer.current_epoch, batch_idx, trainer.global_rank)
         state = int(np.random.SeedSequence(position).generate_state(1)[0])
-        torch.manual_seed(state)
+        # torch.manual_seed would note its caller for each kind of accelerator that is not there, in half a millisecond.
+        torch.default_generator.manual_seed(state)
+        if pl_module.device.type != "cpu":
+            torch.get_device_module(pl_module.device.type).manual_seed(state)
         np.random.seed(state)
         random.seed(state)

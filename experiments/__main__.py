@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from argparse import ArgumentError
@@ -51,6 +52,7 @@ def main(args: list[str] | None = None) -> int:
     if command in ("-h", "--help"):
         print(overview())
         return 0
+    os.umask(os.umask(0o077) | 0o002)  # whatever the shell allows, nobody else writes into a run
     for harmless in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", message=harmless)
     try:

@@ -113,7 +113,9 @@ def plot(runs: list[Run], metrics: list[str], path: Path) -> None:
 
 def overview(runs: list[Run], metrics: list[str]) -> Table:
     """What each run cost, and the last value of each metric with its epoch."""
-    table = Table("", *(run.name for run in runs))
+    table = Table("")
+    for run in runs:
+        table.add_column(run.name, overflow="fold")
     for fact in ("parameters", "macs"):
         name = "multiply-adds" if fact == "macs" else fact
         table.add_row(name, *(f"{run.summary[fact]:,}" if fact in run.summary else "–" for run in runs))

@@ -52,6 +52,8 @@ def is_for_people(error: Exception) -> bool:
 def os_sentence(error: OSError) -> str:
     """What the system refused, with the file and the mend where they are known."""
     reason = error.strerror or str(error)
+    if "Original Traceback" in reason:  # of a worker process; the last line is the error
+        reason = reason.strip().splitlines()[-1].partition(": ")[2]
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         reason = f"{reason}: make room, and go on from the last checkpoint"
     return f"{error.filename}: {reason}" if error.strerror and error.filename else reason

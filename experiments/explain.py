@@ -63,6 +63,9 @@ class ExplainCLI(FathomCLI):
         self.save_config_callback = None
         return super().instantiate_trainer(**kwargs)
 
+    def before_fit(self) -> None:
+        """A fit would make its run directory here."""
+
     def _loggers(self, *_: Any) -> list[Logger]:
         return []
 

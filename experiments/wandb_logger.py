@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
-import wandb
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
-
-_SECONDS_TO_CONNECT = 30
 
 
 @dataclass
@@ -48,7 +48,6 @@ def wandb_logger(run_directory: Path, options: WandbOptions) -> WandbLogger | No
         entity=options.entity,
         group=options.group,
         tags=list(options.tags),
-        settings=wandb.Settings(init_timeout=_SECONDS_TO_CONNECT),
     )
 
 
@@ -64,8 +63,10 @@ class DispensableWandbLogger(WandbLogger):
     @property
     def experiment(self) -> Any:
         try:
+            if self._experiment is None and not self._offline:
+                _see_server()
             return super().experiment
-        except (wandb.Error, OSError) as error:
+        except Exception as error:  # each of its layers has a family of its own
             raise MisconfigurationException(
                 f"Weights & Biases can't begin the run ({error}): see to the network and `wandb login`, or take"
                 " --wandb.mode offline and `wandb sync` later"
@@ -76,8 +77,9 @@ class DispensableWandbLogger(WandbLogger):
             return
         try:
             super().log_metrics(metrics, step)
-        except (wandb.Error, OSError) as error:
+        except Exception as error:
             self._gone = True
+            _forget_process()
             rank_zero_warn(
                 f"Weights & Biases is gone from step {step} on ({error}): training goes on, and metrics.csv has it all."
             )
@@ -85,3 +87,19 @@ class DispensableWandbLogger(WandbLogger):
     def finalize(self, status: str) -> None:
         if not self._gone:
             super().finalize(status)
+
+
+def _see_server() -> None:
+    """Raises ``OSError`` where W&B's server gives no answer; W&B itself would try for minutes, and again at exit."""
+    import wandb
+
+    with suppress(HTTPError):  # an answer
+        urlopen(wandb.setup().settings.base_url, timeout=20).close()
+
+
+def _forget_process() -> None:
+    """Else W&B speaks to it once more when Python exits, and prints a traceback."""
+    import wandb
+
+    with suppress(Exception):
+        wandb.teardown()

@@ -9,6 +9,7 @@ from lit_models.googlenet import CIFARGoogLeNet, GoogLeNet
 from lit_models.image_classifier import ImageClassifier
 from lit_models.resnet import CIFARResNet, ResNet
 from lit_models.timm_backbone import TimmBackbone
+from lit_models.timm_registry import register_with_timm
 from lit_models.vanillanet import VanillaNet
 from lit_models.vgg import CIFARVGG, VGG
 
@@ -26,3 +27,5 @@ __all__ = [
     "VanillaNet",
     "load_checkpoint",
 ]
+
+register_with_timm()

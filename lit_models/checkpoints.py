@@ -8,6 +8,8 @@ import re
 import sys
 import zipfile
 import zlib
+from contextlib import suppress
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
@@ -82,7 +84,7 @@ def load_checkpoint(path: str | Path, net: nn.Module | None = None) -> ImageClas
     """The classifier of a checkpoint, on the CPU and in evaluation mode.
 
     Nothing but the path is needed for a checkpoint written from the command line, merged or not: it names its
-    network. Classes outside this project must be imported before; none is imported because a file says so.
+    network. Classes outside this package must be imported before; none is imported because a file says so.
 
     Args:
         path: to a ``.ckpt`` file.
@@ -190,10 +192,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def check_classes(path: str | Path, hparams: dict[str, Any]) -> None:
-    """Raises ``CheckpointError`` where a ``class_path`` is not that of an imported module, or any other text that of
-    something that can be imported."""
+    """Raises ``CheckpointError`` where a ``class_path`` is not that of an imported module or one of this package, or
+    any other text that of something that can be imported."""
     for class_path in class_paths(hparams):
         module, _, name = class_path.rpartition(".")
+        if module.startswith(f"{__package__}."):
+            with suppress(ModuleNotFoundError):
+                import_module(module)  # of this package: nothing foreign runs
         kind = getattr(sys.modules.get(module), name, None)
         if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
             raise CheckpointError(

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lit_models.inception import ConvReLU, InceptionModule, Widths
-from lit_models.interfaces import LogitsWithAux
+from lit_models.interfaces import Link, LogitsWithAux, identity
 
 GoogLeNetVariant = Literal["original", "torchvision"]
 """original: the network of table 1. torchvision: a 3×3 in place of each 5×5, 2×2 in place of 3×3 windows in the last
@@ -87,7 +87,7 @@ class _Inceptions(nn.Module):
         for name, head in zip(self.heads.values(), heads.values(), strict=True):
             self.add_module(name, head)
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(num_features, num_classes)
+        self.fc: nn.Module = nn.Linear(num_features, num_classes)
 
         for module in self.modules():
             # The paper names no initialisation. This one keeps the variance of what goes forward.
@@ -108,9 +108,18 @@ class _Inceptions(nn.Module):
         """(N, in_channels, H, W) -> (N, num_features, H', W')."""
         return self._forward_layers(images)[0]
 
-    def forward_head(self, x: Tensor) -> Tensor:
-        """(N, num_features, H', W') -> logits (N, num_classes)."""
-        return self.fc(self.dropout(x.mean((2, 3))))
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(N, num_features, H', W') -> logits (N, num_classes), or with ``pre_logits`` what the classifier gets."""
+        x = self.dropout(x.mean((2, 3)))
+        return x if pre_logits else self.fc(x)
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer."""
+        return self.fc
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put a fresh classifier of so many classes in its place, or with 0 none."""
+        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def _forward_layers(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         aux_logits = []
@@ -119,6 +128,18 @@ class _Inceptions(nn.Module):
             if self.training and name in self.heads:
                 aux_logits.append(getattr(self, self.heads[name])(x))
         return x, aux_logits
+
+    def links(self) -> list[Link]:
+        """The layers one by one; a module that keeps the shape can be deleted."""
+        chain: list[Link] = []
+        stage = 0
+        for name in self.layers:
+            layer = getattr(self, name)
+            keeps_shape = isinstance(layer, InceptionModule) and layer.in_channels == layer.out_channels
+            stage += isinstance(layer, nn.MaxPool2d)
+            shortcut = identity if keeps_shape else None
+            chain.append(Link(name, stage, layer, shortcut, transition=bool(chain) and not keeps_shape))
+        return [*chain, Link("fc", stage + 1, self.forward_head)]
 
     def reparameterize(self) -> None:
         """Fold every batch normalisation into its convolution, and drop the auxiliary heads."""

@@ -93,7 +93,6 @@ class ImageClassifier(L.LightningModule):
         for name, value, most in (
             ("weight_decay", weight_decay, math.inf),
             ("momentum", momentum, 1.0),
-            ("label_smoothing", label_smoothing, 1.0),
             ("min_lr", min_lr, lr),
         ):
             if not 0 <= value <= most:
@@ -151,7 +150,7 @@ class ImageClassifier(L.LightningModule):
         self.log("train/loss", loss, prog_bar=True)
         for aux in aux_logits:
             loss = loss + self.aux_weight * self.loss(aux, targets)
-        self._log_training_accuracy(logits.detach(), targets)
+        self._count_hits(logits.detach(), targets)
         # As a tensor on the host: Lightning would copy a number to the device, and wait for it.
         groups = self.optimizers().param_groups  # type: ignore[union-attr]
         self.log("lr", torch.tensor(max(group["lr"] for group in groups)))
@@ -162,15 +161,18 @@ class ImageClassifier(L.LightningModule):
         output = self.net(images)
         return output if isinstance(output, LogitsWithAux) else (output, ())
 
-    def _log_training_accuracy(self, logits: Tensor, targets: Tensor) -> None:
+    def _count_hits(self, logits: Tensor, targets: Tensor) -> None:
         """Top-1; for mixed images, under another name, the probability that the target gives to the predicted class."""
         if targets.is_floating_point():
-            hits = targets.gather(1, logits.argmax(1, keepdim=True))
-            self.train_mixed_top1.update(hits)
-            self.log("train/mixed_top1", self.train_mixed_top1, on_step=False, on_epoch=True)
+            self.train_mixed_top1.update(targets.gather(1, logits.argmax(1, keepdim=True)))
         else:
             self.train_top1.update(logits, targets)
-            self.log("train/top1", self.train_top1, on_step=False, on_epoch=True)
+
+    def on_train_epoch_end(self) -> None:
+        # Once, and not in each step: every call of log copies what Lightning knows of the metric.
+        for name, metric in (("train/top1", self.train_top1), ("train/mixed_top1", self.train_mixed_top1)):
+            if metric.update_called:
+                self.log(name, metric)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluation_step(batch, self.val_loss, self.val_accuracy, "val/loss")

@@ -83,6 +83,7 @@ class InceptionModule(nn.Module):
         self.branch3 = convs(in_channels, *reduce5, (widths.conv5, large_kernel))
         self.branch4 = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), *convs(in_channels, *project).children())
         pooled = widths.pool if bottleneck else in_channels
+        self.in_channels = in_channels
         self.out_channels = widths.conv1 + widths.conv3 + widths.conv5 + pooled
 
     def forward(self, x: Tensor) -> Tensor:

@@ -54,6 +54,14 @@ def plain_links(layers: Iterable[tuple[str, nn.Module]], stage: int) -> list[Lin
     return chain
 
 
+def two_part_links(features: nn.Module, pool: nn.Module, classifier: nn.Module) -> list[Link]:
+    """Links of a plain network of convolutions ``features``, ``avgpool`` and linear layers ``classifier``."""
+    convolutions = plain_links(((f"features.{name}", layer) for name, layer in features.named_children()), stage=0)
+    middle = Link("avgpool", convolutions[-1].stage + 1, nn.Sequential(pool, nn.Flatten(1)), transition=True)
+    layers = ((f"classifier.{name}", layer) for name, layer in classifier.named_children())
+    return [*convolutions, middle, *plain_links(layers, stage=middle.stage + 1)]
+
+
 def _keeps_shape(layer: nn.Conv2d | nn.Linear) -> bool:
     if isinstance(layer, nn.Linear):
         return layer.in_features == layer.out_features
@@ -101,10 +109,7 @@ def _torchvision_block(name: str, stage: int, block: Any) -> Link:
 @_links_of.register(torchvision.VGG)
 @_links_of.register(torchvision.AlexNet)
 def _(net: Any) -> list[Link]:
-    features = plain_links(((f"features.{name}", layer) for name, layer in net.features.named_children()), stage=0)
-    pool = Link("avgpool", features[-1].stage + 1, nn.Sequential(net.avgpool, nn.Flatten(1)), transition=True)
-    layers = ((f"classifier.{name}", layer) for name, layer in net.classifier.named_children())
-    return [*features, pool, *plain_links(layers, stage=pool.stage + 1)]
+    return two_part_links(net.features, net.avgpool, net.classifier)
 
 
 # timm

@@ -232,7 +232,7 @@ class _Stages(nn.Module):
                     stage.append(block(channels, width, stride, side, preactivation, **block_arguments))
                 channels = out_channels
             self.add_module(name, stage)
-        self.fc = nn.Linear(channels, num_classes)
+        self.fc: nn.Module = nn.Linear(channels, num_classes)
 
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -274,9 +274,18 @@ class _Stages(nn.Module):
             x = self.get_submodule(stage)(x)
         return self._last_activation(x)
 
-    def forward_head(self, x: Tensor) -> Tensor:
-        """(N, num_features, H', W') -> logits (N, num_classes)."""
-        return self.fc(x.mean((2, 3)))
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(N, num_features, H', W') -> logits (N, num_classes), or with ``pre_logits`` what the classifier gets."""
+        x = x.mean((2, 3))
+        return x if pre_logits else self.fc(x)
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer."""
+        return self.fc
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put a fresh classifier of so many classes in its place, or with 0 none."""
+        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> logits (N, num_classes)."""

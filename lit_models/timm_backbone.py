@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from timm.models import get_pretrained_cfg, is_model, load_state_dict
 from torch import Tensor, nn
 from typing_extensions import Self
+
+from lit_models.interfaces import Link
+from lit_models.links import links
 
 
 class TimmBackbone(nn.Module):
@@ -76,6 +80,10 @@ class TimmBackbone(nn.Module):
                 f"{self.name} does not take these images: {error} Change --data.image_size, or give the network's"
                 " model_args an img_size."
             ) from error
+
+    def links(self) -> list[Link]:
+        """Those of timm's network, where it can be taken apart: see :func:`lit_models.links.links`."""
+        return [replace(link, name=f"model.{link.name}") for link in links(self.model)]
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

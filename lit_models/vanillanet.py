@@ -42,10 +42,10 @@ def annealed_relu(x: Tensor, activation_lambda: Tensor) -> Tensor:
 class AnnealedConvs(nn.Module):
     """Two convolutions joined by φ_λ: (N, C, H, W) -> (N, C', H', W'). Once merged, a single one."""
 
-    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+    def __init__(self, first: nn.Module, second: nn.Module | None) -> None:
         super().__init__()
         self.first = first
-        self.second: nn.Module | None = second
+        self.second = second
 
     def forward(self, x: Tensor, activation_lambda: Tensor) -> Tensor:
         x = self.first(x)
@@ -163,9 +163,9 @@ class VanillaNet(nn.Module):
             for (c_in, c_out), stride in zip(pairwise(widths), strides, strict=True)
         )
         self.dropout = nn.Dropout(dropout)
-        self.head = AnnealedConvs(
-            _with_bn(nn.Conv2d(widths[-1], num_classes, 1)), nn.Conv2d(num_classes, num_classes, 1)
-        )
+        self.num_features = widths[-1]
+        self.head = _head(self.num_features, num_classes)
+        self.strides = strides
         self.smallest_image = stem_stride * (1 if adaptive_pool else math.prod(strides))
         self.activation_lambda: Tensor
         self.register_buffer("activation_lambda", torch.tensor(0.0))
@@ -175,9 +175,7 @@ class VanillaNet(nn.Module):
             self._merge()
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self.forward_features(images)
-        pooled = self.dropout(features.mean((2, 3), keepdim=True))
-        return self.head(pooled, self.activation_lambda).flatten(1)
+        return self.forward_head(self.forward_features(images))
 
     def forward_features(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images to the (N, C', H', W') map before the global average."""
@@ -190,6 +188,20 @@ class VanillaNet(nn.Module):
         for block in self.blocks:
             x = block(x, self.activation_lambda)
         return x
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """(N, num_features, H', W') -> logits (N, K), or with ``pre_logits`` what the classifier gets."""
+        pooled = self.dropout(features.mean((2, 3), keepdim=True))
+        return (pooled if pre_logits else self.head(pooled, self.activation_lambda)).flatten(1)
+
+    def get_classifier(self) -> nn.Module:
+        """The head: two convolutions, or one once merged."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put a fresh head of so many classes in its place, or with 0 none."""
+        self.head = _head(self.num_features, num_classes)
+        self.head.apply(_initialise)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """timm's way to number layers: the stem 0, block i → i + 1, the head, which nothing matches, last."""
@@ -217,6 +229,12 @@ class VanillaNet(nn.Module):
         for module in list(self.modules()):
             if isinstance(module, AnnealedConvs | SeriesActivation):
                 module.merge()
+
+
+def _head(num_features: int, num_classes: int) -> AnnealedConvs:
+    if num_classes == 0:
+        return AnnealedConvs(nn.Identity(), None)
+    return AnnealedConvs(_with_bn(nn.Conv2d(num_features, num_classes, 1)), nn.Conv2d(num_classes, num_classes, 1))
 
 
 def _with_bn(conv: nn.Conv2d) -> nn.Sequential:

@@ -8,6 +8,9 @@ from __future__ import annotations
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from lit_models.interfaces import Link
+from lit_models.links import plain_links, two_part_links
+
 CONVS_PER_STAGE = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """Table 1, configurations A, B, D and E."""
 
@@ -48,6 +51,10 @@ class VGG(nn.Module):
         )
         self.apply(_initialise)
 
+    def links(self) -> list[Link]:
+        """Layers one by one; see :func:`lit_models.links.links`."""
+        return two_part_links(self.features, self.avgpool, self.classifier)
+
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(self.avgpool(_features(self.features, images)).flatten(1))
 
@@ -82,8 +89,16 @@ class CIFARVGG(nn.Module):
         self.fc = nn.Linear(8 * width, num_classes)
         self.apply(_initialise)
 
+    def links(self) -> list[Link]:
+        """Convolutions one by one, and the classifier."""
+        layers = plain_links(((f"features.{name}", layer) for name, layer in self.features.named_children()), stage=0)
+        return [*layers, Link("fc", layers[-1].stage + 1, self._classify)]
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.fc(self.dropout(_features(self.features, images).mean((2, 3))))
+        return self._classify(_features(self.features, images))
+
+    def _classify(self, x: Tensor) -> Tensor:
+        return self.fc(self.dropout(x.mean((2, 3))))
 
 
 def _convolutions(depth: int, in_channels: int, width: int, batch_norm: bool) -> nn.Sequential:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median
@@ -12,8 +14,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -22,9 +23,10 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from callbacks import RunSummary, WeightAveraging
+from callbacks import BestCheckpoint, LastCheckpoint, Reseeding, RunSummary, StopOnNonFinite, WeightAveraging
 from callbacks.run_summary import hardware
 from experiments.bench.timing import StepTimer, in_turn, now, ratio_and_spread, silence
+from experiments.metrics_csv import MetricsCSV
 from lit_models import CIFARResNet, Distillation, ImageClassifier
 from lit_models.checkpoints import classifier_checkpoint, write_atomically
 from lit_models.teacher import load_teacher
@@ -88,7 +90,7 @@ def step(
 def _contenders(
     depth: int, teacher_depth: int, batch: Batch, precision: Precision, device: torch.device, folder: Path
 ) -> list[Contender]:
-    net_args = {"depth": teacher_depth, "num_classes": 10}
+    net_args: dict[str, Any] = {"depth": teacher_depth, "num_classes": 10}
     teacher_path = str(folder / "teacher.ckpt")
     write_atomically(classifier_checkpoint(CIFARResNet(**net_args), net_args), teacher_path)
 
@@ -102,7 +104,7 @@ def _contenders(
     return [
         Contender("bare loop", _BareLoop(classifier(), batch, precision, device)),
         Contender("Trainer", trainer_step(classifier()), ("bare loop",)),
-        Contender("Trainer, weights averaged", trainer_step(classifier(), WeightAveraging(0.99)), ("Trainer",)),
+        Contender("Trainer, weights averaged", trainer_step(classifier(), WeightAveraging(0.5)), ("Trainer",)),
         Contender("teacher's forward pass", _TeacherForward(teacher_path, batch, precision, device)),
         Contender(
             "Trainer, distillation",
@@ -122,22 +124,26 @@ def _trainer_turn(
 ) -> float:
     timer = StepTimer()
     every_run = [
+        LastCheckpoint(every_minutes=10),
+        Reseeding(),
+        timer,
         RunSummary(),
+        StopOnNonFinite(),
         RichProgressBar(refresh_rate=10),
-        ModelCheckpoint(folder, "best", monitor="val/top1", mode="max"),
-        ModelCheckpoint(folder, "last", every_n_epochs=1000),
+        BestCheckpoint(monitor="val/top1", mode="max"),
     ]
     trainer = L.Trainer(
         max_steps=steps + 2,
         default_root_dir=folder,
         precision=precision,
-        logger=CSVLogger(folder, name="", version=""),
+        logger=MetricsCSV(folder),
         enable_model_summary=False,
         log_every_n_steps=10,
         use_distributed_sampler=False,
-        callbacks=[timer, *every_run, *callbacks],
+        callbacks=[*every_run, *callbacks],
     )
-    trainer.fit(module, DataLoader([batch] * (steps + 2), batch_size=None))  # type: ignore[arg-type]
+    with redirect_stdout(io.StringIO()):  # the progress bar has the screen to itself in a run
+        trainer.fit(module, DataLoader([batch] * (steps + 2), batch_size=None))  # type: ignore[arg-type]
     return mean(timer.seconds[1:])
 
 

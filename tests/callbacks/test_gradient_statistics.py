@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks import GradientStatistics, StochasticDepth
-from lit_models import CIFARResNet, ImageClassifier
+from lit_models import CIFARResNet, ImageClassifier, TimmBackbone
 
 
 class Gradients(L.Callback):
@@ -70,3 +70,29 @@ def test_a_network_without_blocks(tmp_path):
 def test_the_layer_is_of_the_branch_whatever_the_shortcut(tmp_path, shortcut):
     metrics, _ = fit(tmp_path, CIFARResNet(8, width=4, shortcut=shortcut))
     assert [name for name in metrics if name.startswith("gradient_mean_abs")] == ["gradient_mean_abs/layer1.0.conv1"]
+
+
+def test_a_frozen_trunk_and_what_wraps_a_network(tmp_path):
+    """Gradients that don't exist are not logged; the only child of a network is looked into."""
+    metrics, _ = fit(tmp_path, TimmBackbone("test_efficientnet", 10, frozen=True))
+    assert {name for name in metrics if name.startswith("gradient")} == {"gradient_norm/model.classifier"}
+    metrics, steps = fit(tmp_path, torch.nn.Sequential(CIFARResNet(8, width=4)))
+    norms = [
+        torch.cat([g.flatten() for name, g in step.items() if name.startswith("0.layer2")]).norm().item()
+        for step in steps
+    ]
+    assert metrics["gradient_norm/0.layer2"] == pytest.approx(mean(norms), rel=1e-5)
+
+
+def test_frozen_stages_do_not_break_stochastic_depth(tmp_path):
+    net = CIFARResNet(14, width=4)
+    net.requires_grad_(False)
+    net.layer3.requires_grad_(True)
+    net.fc.requires_grad_(True)
+    before = {name: p.clone() for name, p in net.named_parameters()}
+    metrics, _ = fit(tmp_path, net, StochasticDepth(0.5, seed=1))
+    changed = {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}
+    assert changed
+    assert all(name.startswith(("layer3", "fc")) for name in changed)
+    assert "gradient_norm/layer1" not in metrics
+    assert "gradient_norm/layer3" in metrics

@@ -1,5 +1,11 @@
 """A run of a net so small that it takes no time."""
 
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 
 from experiments.__main__ import main
@@ -46,3 +52,23 @@ def fathom(capsys):
         return code, "".join(sentences)
 
     return run
+
+
+@pytest.fixture
+def unprivileged():
+    """A folder that everyone may enter, and a context in which root is somebody who may not read and write all."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+
+    @contextmanager
+    def somebody():
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            if os.getuid() == 0:
+                os.seteuid(0)
+
+    yield folder, somebody
+    shutil.rmtree(folder)

@@ -244,29 +244,13 @@ def test_any_flipped_bit_is_found_or_changes_nothing(copy):
     assert refused > 20
 
 
-def test_a_checkpoint_that_may_not_be_read_is_named(copy, fathom, tmp_path):
-    path = copy / "checkpoints" / "last.ckpt"
-    path.chmod(0)
-    with as_somebody_else(tmp_path):
+def test_a_checkpoint_that_may_not_be_read_is_named(tiny_run, fathom, unprivileged):
+    folder, somebody = unprivileged
+    path = shutil.copy(tiny_run / "checkpoints" / "last.ckpt", folder)
+    os.chmod(path, 0)
+    with somebody():
         code, sentence = fathom("test", "--ckpt_path", path)
     assert (code, sentence) == (1, f"{path}: Permission denied")
-
-
-class as_somebody_else:  # noqa: N801
-    """Root may read everything."""
-
-    def __init__(self, folder):
-        for parent in (folder, *folder.parents[:2]):
-            parent.chmod(0o755)
-        self.root = os.geteuid() == 0
-
-    def __enter__(self):
-        if self.root:
-            os.seteuid(65534)
-
-    def __exit__(self, *_):
-        if self.root:
-            os.seteuid(0)
 
 
 @pytest.mark.parametrize("word", ["last", "best"])

@@ -13,6 +13,7 @@ from lit_models.cost import count_macs, count_parameters
 from lit_models.googlenet import AuxiliaryHead
 from lit_models.inception import InceptionModule, Widths
 from lit_models.interfaces import LogitsWithAux, Reparameterizable
+from lit_models.links import links
 
 
 def randomise_batch_norm(net):
@@ -256,3 +257,17 @@ def test_activations_stay_channels_last():
 def test_settings_that_make_no_network_are_explained(build, words):
     with pytest.raises(MisconfigurationException, match=words):
         build()
+
+
+@pytest.mark.parametrize("name", ["original", "small"])
+def test_its_links_are_the_network(name):
+    torch.manual_seed(0)
+    net = NETS[name]().eval()
+    images = torch.randn(2, net.conv1.conv.in_channels, 64, 64)
+    x = images
+    for link in links(net):
+        x = link.forward(x)
+    assert torch.equal(x, net(images))
+    removable = [link.name for link in links(net) if link.removable]
+    expected = {"original": "4b 4c 5a", "small": "3b 4b 4c 4d 4e 5b"}[name].split()
+    assert removable == [f"inception{letter}" for letter in expected]

@@ -161,7 +161,7 @@ def test_training_accuracy_of_mixed_images_has_its_own_name(tmp_path):
     images = torch.randn(10, 3, 2, 2, generator=generator)
     targets = torch.rand(10, 6, generator=generator).softmax(1)
     fit = trainer(tmp_path, max_epochs=1)
-    model = classifier(lr=0.0, schedule="constant")
+    model = classifier(lr=1e-12, schedule="constant")
     fit.fit(model, DataLoader(TensorDataset(images, targets), batch_size=4))
     with torch.no_grad():
         expected = targets.gather(1, model(images).argmax(1, keepdim=True)).mean().item()

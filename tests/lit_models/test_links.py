@@ -7,7 +7,7 @@ import torchvision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from lit_models import CIFARResNet, ResNet, VanillaNet
+from lit_models import CIFARVGG, VGG, CIFARResNet, ResNet, TimmBackbone, VanillaNet
 from lit_models.interfaces import LinkedNetwork, identity
 from lit_models.links import links
 
@@ -18,6 +18,9 @@ NETWORKS = {
     "ours, option C": (lambda: CIFARResNet(14, width=4, shortcut="C", rescale="train"), 8, 8, 6, 2),
     "ours, plain": (lambda: CIFARResNet(20, width=4, shortcut="none"), 8, 20, 16, 0),
     "ours, 50-D": (lambda: ResNet(50, variant="D"), 32, 18, 16, 4),
+    "ours, VGG": (lambda: CIFARVGG(13, width=4), 32, 16, 6, 0),
+    "ours, large VGG": (lambda: small_vgg(VGG(11)), 32, 17, 5, 0),
+    "ours, timm:resnet10t": (lambda: TimmBackbone("resnet10t", 10), 32, 6, 4, 3),
     "torchvision:resnet18": (torchvision.models.resnet18, 32, 10, 8, 3),
     "torchvision:resnet50": (torchvision.models.resnet50, 32, 18, 16, 4),
     "torchvision:resnext50": (torchvision.models.resnext50_32x4d, 32, 18, 16, 4),

@@ -8,6 +8,7 @@ from torch import nn
 
 from lit_models import CIFARVGG, VGG
 from lit_models.cost import count_macs, count_parameters
+from lit_models.links import links
 
 
 @pytest.mark.parametrize(
@@ -69,3 +70,19 @@ def test_settings_that_make_no_network_are_explained():
         VGG(12)
     with pytest.raises(MisconfigurationException, match="at least 32"):
         CIFARVGG(11, width=4)(torch.randn(1, 3, 28, 28))
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_its_links_are_the_network(batch_norm):
+    torch.manual_seed(0)
+    net = CIFARVGG(13, width=8, batch_norm=batch_norm).eval()
+    x = images = torch.randn(2, 3, 32, 32)
+    for link in links(net):
+        x = link.forward(x)
+    assert torch.equal(x, net(images))
+    convolutions = [(i, layer) for i, layer in enumerate(net.features) if isinstance(layer, nn.Conv2d)]
+    same = [f"features.{i}" for i, conv in convolutions if conv.in_channels == conv.out_channels]
+    assert [link.name for link in links(net) if link.removable] == same
+    with torch.device("meta"):
+        ours, theirs = VGG(11, batch_norm=False), torchvision.models.vgg11()
+    assert [(link.name, link.stage) for link in links(ours)] == [(link.name, link.stage) for link in links(theirs)]

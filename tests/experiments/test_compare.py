@@ -1,0 +1,96 @@
+"""Plots and tables from what runs wrote."""
+
+import csv
+import json
+
+import pytest
+
+from experiments.__main__ import main
+
+COLUMNS = ["epoch", "step", "train/loss", "train/top1", "val/top1"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Writes a run directory as the CSV logger does: rows within the epoch, and one at its end for each stage."""
+
+    def write(experiment, name, top1s, summary=None):
+        directory = tmp_path / "runs" / experiment / name
+        directory.mkdir(parents=True)
+        with open(directory / "metrics.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            for epoch, top1 in enumerate(top1s):
+                for step, loss in ((9, 2.0), (19, 1.0)):
+                    writer.writerow({"epoch": epoch, "step": 20 * epoch + step, "train/loss": loss - epoch / 10})
+                writer.writerow({"epoch": epoch, "step": 20 * epoch + 19, "val/top1": top1})
+        if summary:
+            (directory / "summary.json").write_text(json.dumps(summary))
+        return directory
+
+    return write
+
+
+def compare(capsys, *args):
+    code = main(["compare", *map(str, args)])
+    return code, capsys.readouterr()
+
+
+def test_curves_of_several_runs(run, tmp_path, capsys):
+    plain = run("plain", "1", [0.1, 0.2], {"parameters": 12345, "macs": 678, "seconds": 90.0, "epochs": 2})
+    run("residual", "old", [0.9])
+    run("residual", "young", [0.3, float("nan"), 0.5])
+    out = tmp_path / "plots" / "depth"
+    code, printed = compare(
+        capsys, plain, tmp_path / "runs" / "residual", "--metric", "train/loss,val/top1", "--out", out
+    )
+    assert code == 0, printed.err
+    with open(f"{out}.csv", newline="") as file:
+        rows = [(row["run"], row["metric"], int(row["epoch"]), row["value"]) for row in csv.DictReader(file)]
+    assert rows == [
+        *[("plain", "train/loss", epoch, value) for epoch, value in enumerate(["1.5", "1.4"])],
+        *[("plain", "val/top1", epoch, value) for epoch, value in enumerate(["0.1", "0.2"])],
+        *[("residual", "train/loss", epoch, value) for epoch, value in enumerate(["1.5", "1.4", "1.3"])],
+        *[("residual", "val/top1", epoch, value) for epoch, value in enumerate(["0.3", "nan", "0.5"])],
+    ]
+    png = (tmp_path / "plots" / "depth.png").read_bytes()
+    assert png.startswith(b"\x89PNG")
+    assert len(png) < 100_000
+    for words in ("12,345", "678", "45", "0.2 (epoch 1)", "0.5 (epoch 2)"):
+        assert words in printed.out
+
+
+def test_runs_of_one_experiment_keep_their_names(run, tmp_path, capsys):
+    seeds = [run("plain", name, [0.1]) for name in ("a", "b")]
+    code, _ = compare(capsys, *seeds, "--metric", "val/top1", "--out", tmp_path / "seeds")
+    assert code == 0
+    assert {line.split(",")[0] for line in (tmp_path / "seeds.csv").read_text().splitlines()[1:]} == {
+        "plain/a",
+        "plain/b",
+    }
+
+
+def test_mistakes_are_named_and_leave_nothing(run, tmp_path, capsys):
+    directory = run("plain", "1", [0.1])
+    out = tmp_path / "plot"
+    for args, words in (
+        ([directory, "--metric", "val/top5"], "no run has logged val/top5; there are val/top1"),
+        ([tmp_path / "nowhere"], "nowhere has no metrics.csv"),
+        ([], "runs"),
+    ):
+        code, printed = compare(capsys, *args, "--out", out)
+        assert code != 0
+        assert words in printed.err
+        assert printed.err.count("fathom: ") == 1
+    assert not list(tmp_path.glob("plot*"))
+
+
+def test_the_cost_of_an_inception_module(capsys):
+    """CS231n, lecture 9: 854M, and 271.35M where the slide says 358M."""
+    assert main(["inception"]) == 0
+    printed = capsys.readouterr().out
+    for words in ("25.69 M", "346.82 M", "481.69 M", "854.20 M", "12.85 M", "86.70 M", "120.42 M", "271.35 M"):
+        assert words in printed
+    assert "358.06M" in printed
+    assert "672" in printed
+    assert "480" in printed

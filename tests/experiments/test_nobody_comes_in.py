@@ -1,0 +1,145 @@
+"""No code runs because a file says so, nobody else writes into a run, and no secret gets out of the environment."""
+
+import os
+import shutil
+import stat
+import sys
+
+import pytest
+import torch
+import yaml
+
+from experiments.__main__ import main
+
+SECRET = "CANARY" + "0123456789abcdef" * 2 + "00"
+
+
+@pytest.fixture
+def foreign(tmp_path, monkeypatch):
+    """A module that can be imported, leaves a mark when it is, and has a network, a callback and a function."""
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "foreignnets.py").write_text(
+        "import lightning, lit_models, pathlib\n"
+        f"pathlib.Path({str(tmp_path / 'imported')!r}).touch()\n"
+        "class Net(lit_models.CIFARResNet): pass\n"
+        "class Callback(lightning.Callback): pass\n"
+        "def function(*arguments): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    yield tmp_path / "imported"
+    sys.modules.pop("foreignnets", None)
+
+
+@pytest.fixture
+def copy(tiny_run, tmp_path):
+    return shutil.copytree(tiny_run, tmp_path / "runs" / "tiny" / "copy")
+
+
+def callback(config):
+    config["trainer"]["callbacks"] = [{"class_path": "foreignnets.Callback"}]
+
+
+def callback_as_text(config):
+    config["trainer"]["callbacks"] = ["foreignnets.Callback"]
+
+
+def function(config):
+    spec = {
+        "class_path": "lightning.pytorch.callbacks.LambdaCallback",
+        "init_args": {"on_test_start": "foreignnets.function"},
+    }
+    config["trainer"]["callbacks"] = [spec]
+
+
+def command(config):
+    spec = {"class_path": "lightning.pytorch.callbacks.LambdaCallback", "init_args": {"on_test_start": "os.system"}}
+    config["trainer"]["callbacks"] = [spec]
+
+
+def data(config):
+    config["data"] = {"class_path": "foreignnets.Data"}
+
+
+def within_any(config):
+    config["model"]["init_args"]["optimizer_args"] = {"x": {"class_path": "foreignnets.Net"}}
+
+
+def strategy(config):
+    config["trainer"]["strategy"] = "foreignnets.Callback"
+
+
+@pytest.mark.parametrize(
+    "spoil", [callback, callback_as_text, function, command, data, within_any, strategy], ids=lambda f: f.__name__
+)
+def test_the_configuration_beside_a_checkpoint_imports_nothing(spoil, copy, foreign, fathom):
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    spoil(config)
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    code, sentence = fathom("test", "--ckpt_path", copy / "checkpoints" / "last.ckpt")
+    assert code in (1, 2)
+    assert "foreignnets" in sentence or "system" in sentence
+    assert not foreign.exists()
+
+
+def test_nor_does_another_file_it_points_to(copy, foreign, fathom):
+    (copy / "more.yaml").write_text("class_path: foreignnets.Callback\n")
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    config["trainer"]["callbacks"] = [str(copy / "more.yaml")]
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    assert fathom("test", "--ckpt_path", copy / "checkpoints" / "last.ckpt")[0] in (1, 2)
+    assert not foreign.exists()
+
+
+def test_what_the_user_names_is_imported(tiny_config, foreign, fathom, tmp_path):
+    """In a flag, in a file given as --config, and from then on in checkpoints beside such a file."""
+    runs = ("--trainer.default_root_dir", tmp_path / "own")
+    net = ("--model.net", "foreignnets.Net", "--model.net.init_args.depth", 8, "--model.net.init_args.width", 4)
+    assert fathom("fit", "--config", tiny_config, *net, *runs)[0] == 0
+    assert foreign.exists()
+    (run_directory,) = (tmp_path / "own").glob("tiny/*")
+    checkpoint = run_directory / "checkpoints" / "last.ckpt"
+    code, sentence = fathom("test", "--ckpt_path", checkpoint, *runs)
+    assert code == 1
+    assert sentence.endswith(f"if you trust it, add --config {run_directory / 'config.yaml'}")
+    assert fathom("test", "--config", run_directory / "config.yaml", "--ckpt_path", checkpoint, *runs)[0] == 0
+
+
+def test_a_path_that_looks_like_a_name_is_none(copy, foreign, fathom, monkeypatch):
+    """A checkpoint in a folder called like a module doesn't name the module."""
+    evil = copy.parent / "foreignnets.Net"
+    shutil.copytree(copy, evil)
+    path = evil / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["hyper_parameters"]["net"]["class_path"] = "foreignnets.Net"
+    torch.save(content, evil / "foreignnets.ckpt")
+    monkeypatch.chdir(evil)
+    code, sentence = fathom("test", "--ckpt_path", "foreignnets.ckpt")
+    assert code == 1
+    assert "foreignnets.ckpt asks for foreignnets.Net" in sentence
+    assert not foreign.exists()
+
+
+@pytest.fixture
+def run_with_secrets(tiny_config, tmp_path, monkeypatch, capsys):
+    """A whole run with W&B offline, in a careless shell with secrets in its environment; and what it printed."""
+    for name in ("WANDB_API_KEY", "HF_TOKEN", "GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "MY_PASSWORD"):
+        monkeypatch.setenv(name, SECRET)
+    before = os.umask(0)
+    try:
+        runs = ("--trainer.default_root_dir", str(tmp_path / "runs"))
+        assert main(["fit", "--config", str(tiny_config), "--wandb.mode", "offline", *runs]) == 0
+    finally:
+        os.umask(before)
+    printed = capsys.readouterr()
+    return tmp_path / "runs", printed.out + printed.err
+
+
+def test_no_secret_gets_out_and_nobody_else_writes_into_a_run(run_with_secrets):
+    runs, printed = run_with_secrets
+    files = [path for path in runs.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert {path.suffix for path in files} >= {".ckpt", ".yaml", ".csv", ".json", ".wandb", ".log"}
+    assert SECRET not in printed
+    for path in files:
+        assert SECRET.encode() not in path.read_bytes(), path
+    for path in (runs, *runs.rglob("*")):
+        assert path.is_symlink() or not path.stat().st_mode & stat.S_IWOTH, path
