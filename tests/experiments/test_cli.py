@@ -43,7 +43,11 @@ def test_a_run_leaves_what_it_should(quickstart_run):
     assert run_directory.parent.name == "vanillanet_digits"
     files = {path.name for path in run_directory.iterdir()}
     assert files >= {"config.yaml", "metrics.csv", "checkpoints", "merged.ckpt", "summary.json", "wandb"}
-    assert {path.name for path in (run_directory / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
+    assert {path.name for path in (run_directory / "checkpoints").iterdir()} == {
+        "best.ckpt",
+        "last.ckpt",
+        "previous.ckpt",
+    }
     summary = json.loads((run_directory / "summary.json").read_text())
     assert summary["status"] == "finished"
     assert summary["merge"]["merged"] is True
