@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,17 @@ from lit_models.checkpoints import read_checkpoint, write_atomically
 HERE = Path(__file__).parent
 
 
-@pytest.fixture
-def limit():
-    """A largest size of any file, in bytes: the write that crosses it fails, as on a full disk."""
+@contextmanager
+def limited_files():
+    """Gives a function that sets a largest size of files: the write that crosses it fails, as on a full disk.
+
+    It ends with the block, before pytest writes to a log.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture
@@ -41,27 +47,29 @@ def in_second_epoch(monkeypatch):
     return register
 
 
-def test_a_failed_write_names_the_file_and_leaves_what_was_there(limit, tmp_path):
+def test_a_failed_write_names_the_file_and_leaves_what_was_there(tmp_path):
     path = tmp_path / "last.ckpt"
     write_atomically({"weight": torch.ones(10)}, path)
-    limit(30_000)
-    with pytest.raises(OSError, match=r"File too large: .*last\.ckpt"):
-        write_atomically({"weight": torch.zeros(20_000)}, path)
+    with limited_files() as limit:
+        limit(30_000)
+        with pytest.raises(OSError, match=r"File too large: .*last\.ckpt"):
+            write_atomically({"weight": torch.zeros(20_000)}, path)
     assert torch.load(path, weights_only=True)["weight"].tolist() == [1] * 10
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(limit, in_second_epoch, tiny_config, fathom, tmp_path):
+def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(in_second_epoch, tiny_config, fathom, tmp_path):
     kept = {}
-
-    def fill(run_directory):
-        path = run_directory / "checkpoints" / "last.ckpt"
-        kept["step"] = read_checkpoint(path)["global_step"]
-        limit(path.stat().st_size // 2)
-
-    in_second_epoch(fill)
     flags = ("--trainer.default_root_dir", tmp_path, "--trainer.max_epochs", 4)
-    code, sentence = fathom("fit", "--config", tiny_config, *flags)
+    with limited_files() as limit:
+
+        def fill(run_directory):
+            path = run_directory / "checkpoints" / "last.ckpt"
+            kept["step"] = read_checkpoint(path)["global_step"]
+            limit(path.stat().st_size // 2)
+
+        in_second_epoch(fill)
+        code, sentence = fathom("fit", "--config", tiny_config, *flags)
     assert code == 1
     (run_directory,) = tmp_path.glob("tiny/*")
     assert sentence.startswith(f"{run_directory}/checkpoints/")
@@ -73,11 +81,12 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(limit, in_secon
     assert json.loads((run_directory / "summary.json").read_text())["status"] == "failed"
 
 
-def test_a_disk_too_full_for_anything_is_still_one_sentence(limit, in_second_epoch, tiny_config, fathom, tmp_path):
-    in_second_epoch(lambda _: limit(0))
+def test_a_disk_too_full_for_anything_is_still_one_sentence(in_second_epoch, tiny_config, fathom, tmp_path):
     flags = ("--trainer.default_root_dir", tmp_path, "--trainer.max_epochs", 4)
-    with pytest.warns(UserWarning, match=r"summary\.json was not written"):
-        code, sentence = fathom("fit", "--config", tiny_config, *flags)
+    with limited_files() as limit:
+        in_second_epoch(lambda _: limit(0))
+        with pytest.warns(UserWarning, match=r"summary\.json was not written"):
+            code, sentence = fathom("fit", "--config", tiny_config, *flags)
     assert code == 1
     assert "File too large: make room" in sentence
 
