@@ -12,6 +12,8 @@ import lit_models
 from callbacks import ActivationAnnealing, WeightAveraging
 from datamodules import Digits
 from lit_models import (
+    CIFARVGG,
+    VGG,
     CIFARGoogLeNet,
     CIFARResNet,
     Distillation,
@@ -29,10 +31,12 @@ NETS = {
     "ResNet": lambda: ResNet(18, num_classes=10, in_channels=1),
     "CIFARGoogLeNet": lambda: CIFARGoogLeNet(10, in_channels=1, width=4, modules_per_stage=(1, 3, 1)),
     "GoogLeNet": lambda: GoogLeNet(10, in_channels=1),
+    "CIFARVGG": lambda: CIFARVGG(num_classes=10, in_channels=1, width=4),
+    "VGG": lambda: VGG(11, num_classes=10, in_channels=1),
     "TimmBackbone": lambda: TimmBackbone("test_resnet", 10, in_channels=1),
 }
-# The full GoogLeNet is too slow to compute here; the small one has its modules.
-NARROW = {name: make_net for name, make_net in NETS.items() if name != "GoogLeNet"}
+# Too large to compute here; the small ones are made of the same modules.
+NARROW = {name: make_net for name, make_net in NETS.items() if name not in ("GoogLeNet", "VGG")}
 QUIET = {
     "accelerator": "cpu",
     "logger": False,
@@ -43,7 +47,11 @@ QUIET = {
 }
 
 every_net = pytest.mark.parametrize("make_net", NETS.values(), ids=NETS)
-every_narrow_net = pytest.mark.parametrize("make_net", NARROW.values(), ids=NARROW)
+every_narrow_net = pytest.mark.parametrize(
+    ("make_net", "image_size"),
+    [(make_net, 32 if name == "CIFARVGG" else 8) for name, make_net in NARROW.items()],
+    ids=NARROW,
+)
 
 
 def test_no_network_is_forgotten():
@@ -92,7 +100,9 @@ def assert_steps_wait_for_no_device(module, fake_cuda):
 
 @every_net
 def test_steps_wait_for_no_device(make_net, fake_cuda):
-    assert_steps_wait_for_no_device(classifier(make_net), fake_cuda)
+    with torch.device("meta"):  # nothing is computed
+        module = classifier(make_net)
+    assert_steps_wait_for_no_device(module, fake_cuda)
 
 
 def test_steps_of_a_distillation_wait_for_no_device(fake_cuda):
@@ -122,14 +132,14 @@ class Losses(L.Callback):
 
 
 @every_narrow_net
-def test_twenty_float16_steps_have_finite_losses(make_net, tmp_path):
+def test_twenty_float16_steps_have_finite_losses(make_net, image_size, tmp_path):
     seen, dtypes = Losses(), set()
     module = classifier(make_net)
     module.net.register_forward_hook(lambda net, inputs, output: dtypes.add(getattr(output, "logits", output).dtype))
     trainer = L.Trainer(
         default_root_dir=tmp_path, max_steps=20, limit_val_batches=0, callbacks=[seen], **QUIET, **half_precision()
     )
-    trainer.fit(module, Digits(image_size=8, batch_size=4, mixup_alpha=0.2))
+    trainer.fit(module, Digits(image_size=image_size, batch_size=4, mixup_alpha=0.2))
     assert dtypes == {torch.float16}
     assert len(seen.losses) == 20
     assert all(torch.tensor(seen.losses).isfinite())
@@ -198,10 +208,10 @@ def test_an_overflow_skips_the_step_but_not_its_schedules(tmp_path):
 
 
 @every_narrow_net
-def test_bfloat16_logits_are_close_to_float32(make_net):
+def test_bfloat16_logits_are_close_to_float32(make_net, image_size):
     """Within 2% of the largest logit: bfloat16 has 8 significant bits, an error of 0.4% in each operation."""
     module = classifier(make_net)
-    images = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(64, 1, image_size, image_size, generator=torch.Generator().manual_seed(0))
     module(images)  # batch statistics
     module.eval()
     with torch.no_grad():
