@@ -33,6 +33,7 @@ TOOLS = {
 
 # The same, but the function gets the words as they are: their flags are those of fit.
 LIKE_FIT = {
+    "resume": ("experiments.resume", "go on with a run where it was killed, interrupted or preempted"),
     "explain": ("experiments.explain", "print what a fit would do: batch, learning rate, decay, cost; train nothing"),
     "ladder": ("experiments.ladder", "train the bag of tricks, one trick added at a time, and plot what each brought"),
 }
@@ -88,12 +89,7 @@ def run(command: str, args: list[str]) -> int:
     if command in COMMANDS:
         FathomCLI(args)
         return 0
-    if command == "resume":
-        from experiments.resume import resume
-
-        resume(args[1:])
-        return 0
-    known = [*COMMANDS, "resume", *TOOLS, *LIKE_FIT]
+    known = [*COMMANDS, *LIKE_FIT, *TOOLS]
     nearest = get_close_matches(command, known, 1)
     hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(known)}"
     return _fail(f"there is no command {command!r}: {hint}", 2)
@@ -115,8 +111,7 @@ def overview() -> str:
     """The commands, a line each."""
     from experiments.cli import COMMANDS
 
-    commands = COMMANDS | {"resume": "go on with a run where it was killed, interrupted or preempted"}
-    commands |= {name: description for name, (_, description) in (TOOLS | LIKE_FIT).items()}
+    commands = COMMANDS | {name: description for name, (_, description) in (LIKE_FIT | TOOLS).items()}
     lines = [f"  fathom {name:12} {description}" for name, description in commands.items()]
     return "\n".join(
         [
