@@ -10,7 +10,7 @@ quickstart: .venv/installed
 	$(BIN)/fathom quickstart
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 drill: .venv/installed
 	$(BIN)/fathom drill --kills $(KILLS)
