@@ -104,7 +104,7 @@ def _contenders(
     return [
         Contender("bare loop", _BareLoop(classifier(), batch, precision, device)),
         Contender("Trainer", trainer_step(classifier()), ("bare loop",)),
-        Contender("Trainer, weights averaged", trainer_step(classifier(), WeightAveraging(0.5)), ("Trainer",)),
+        Contender("Trainer, weights averaged", trainer_step(classifier(), WeightAveraging(0.3)), ("Trainer",)),
         Contender("teacher's forward pass", _TeacherForward(teacher_path, batch, precision, device)),
         Contender(
             "Trainer, distillation",

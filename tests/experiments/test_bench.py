@@ -1,0 +1,30 @@
+"""The benchmarks run, and their ratios are what they say."""
+
+import logging
+
+import pytest
+
+from experiments.__main__ import main
+from experiments.bench.timing import in_turn, ratio_and_spread
+
+
+def test_a_ratio_is_taken_within_each_round():
+    """The median of ratios: a machine that is slow for a round slows both."""
+    assert ratio_and_spread([1.0, 20.0, 3.0], [1.0, 10.0, 2.0]) == ("1.500", "1.000–2.000")
+
+
+def test_nobody_is_always_first():
+    assert [in_turn("abc", number) for number in range(4)] == [list("abc"), list("bca"), list("cab"), list("abc")]
+
+
+def test_steps_are_timed_side_by_side(capsys, caplog):
+    caplog.set_level(logging.ERROR, "lightning.pytorch")  # as the benchmark does; it is undone after the test
+    sizes = ["--depth", "8", "--teacher_depth", "8", "--batch_size", "2", "--rounds", "1", "--steps", "1"]
+    assert main(["bench", "step", *sizes]) == 0
+    printed = capsys.readouterr().out
+    rows = [line.split("│")[1:-1] for line in printed.splitlines() if line.startswith("│")]
+    named = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+    assert [row[1] for row in named.values()] == ["", "bare loop", "Trainer", "", "Trainer + teacher's forward pass"]
+    assert all(float(row[0]) > 0 for row in named.values())
+    added = [float(named[name][0]) for name in ("Trainer", "teacher's forward pass", "Trainer, distillation")]
+    assert float(named["Trainer, distillation"][2]) == pytest.approx(added[2] / (added[0] + added[1]), rel=0.02)
