@@ -220,9 +220,8 @@ def test_a_state_without_heads_does_not_need_them():
     assert torch.equal(with_heads(images), without(images))
 
 
-@pytest.mark.parametrize("batch_norm", [False, True])
-def test_an_exported_network_has_no_heads(batch_norm):
-    net = CIFARGoogLeNet(width=4, batch_norm=batch_norm).eval()
+def test_an_exported_network_has_no_heads():
+    net = CIFARGoogLeNet(width=4, batch_norm=False).eval()
     exported = torch.export.export(net, (torch.randn(2, 3, 32, 32),))
     used = set(exported.graph_signature.inputs_to_parameters.values())
     graph = {str(node.name) for node in exported.graph.nodes if node.op == "placeholder" and node.users}

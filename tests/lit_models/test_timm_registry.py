@@ -69,12 +69,13 @@ def test_logits_classes_and_features(name):
     assert features.shape[:2] == pooled.shape == (2, net.num_features)
     assert net.num_classes == 7
     assert net(x).shape == (2, 7)
-    torch.testing.assert_close(net.forward_head(features), net(x))
+    assert net(x).std() > 0  # fresh logits of a VanillaNet are tiny: equal, not close
+    assert torch.equal(net.forward_head(features), net(x))
     assert any(p is q for p in net.get_classifier().parameters() for q in net.parameters())
     net.reset_classifier(3)
     assert net(x).shape == (2, 3)
     net.reset_classifier(0)
-    torch.testing.assert_close(net(x), pooled)
+    assert torch.equal(net(x), pooled)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -88,8 +89,9 @@ def test_features_only_are_those_the_network_computes(name):
     else:
         assert [side(name) // m.shape[-1] for m in maps] == net.feature_info.reduction()
     whole = small(name).eval()
-    whole.load_state_dict(net.body.state_dict() if hasattr(net, "body") else net["body"].state_dict(), strict=False)
-    torch.testing.assert_close(maps[-1], whole.forward_features(x))
+    whole.load_state_dict(net["body"].state_dict(), strict=False)
+    assert maps[-1].std() > 0
+    assert torch.equal(maps[-1], whole.forward_features(x))
     assert len(small(name, features_only=True, out_indices=(1, 2))(x)) == 2
 
 
