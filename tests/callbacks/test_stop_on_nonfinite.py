@@ -98,19 +98,6 @@ def test_a_batch_within_an_accumulation_is_the_right_one_and_its_losses_whole(tm
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
-def test_nothing_that_follows_is_saved(tmp_path):
-    """A checkpoint in each step, also on the exception: the last is from before the step."""
-    every_step = ModelCheckpoint(
-        tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1, save_on_exception=True
-    )
-    with pytest.raises(NonFiniteError):
-        fit(tmp_path, Images(bad=15), callbacks=[every_step])
-    steps = sorted(int(path.stem.removeprefix("step=")) for path in tmp_path.glob("*.ckpt"))
-    assert steps == list(range(1, 8))
-    last = torch.load(tmp_path / "step=7.ckpt", weights_only=True)["state_dict"]
-    assert all(value.isfinite().all() for value in last.values())
-
-
 class Late(StopOnNonFinite):
     """As on a GPU: what a step says arrives three steps later."""
 
@@ -133,6 +120,20 @@ class Arrival:
 
     def synchronize(self):
         self.look = 0
+
+
+@pytest.mark.parametrize("guard", [StopOnNonFinite, Late])
+def test_nothing_that_follows_is_saved(tmp_path, guard):
+    """A checkpoint in each step, also on the exception: the last is from before the step."""
+    every_step = ModelCheckpoint(
+        tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1, save_on_exception=True
+    )
+    with pytest.raises(NonFiniteError):
+        fit(tmp_path, Images(bad=15), guard=guard(), callbacks=[every_step])
+    steps = sorted(int(path.stem.removeprefix("step=")) for path in tmp_path.glob("*.ckpt"))
+    assert steps == list(range(1, 8))
+    last = torch.load(tmp_path / "step=7.ckpt", weights_only=True)["state_dict"]
+    assert all(value.isfinite().all() for value in last.values())
 
 
 def test_a_device_that_lags_behind_changes_nothing_but_the_moment(tmp_path):
