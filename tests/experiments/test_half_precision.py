@@ -233,6 +233,7 @@ def test_loss_and_probabilities_are_float32(dtype):
     assert logits.dtype == dtype
     assert loss.dtype == probabilities.dtype == torch.float32
     assert torch.equal(loss, module.loss(logits.float(), labels))
+    assert torch.equal(loss, module.loss(logits, labels))
     assert torch.equal(probabilities, logits.float().softmax(1))
 
 
