@@ -59,8 +59,7 @@ def in_order_of_precedence(args: list[str]) -> list[str]:
         )
     if checkpoint and checkpoint != "null":
         if not configs and (config := run_config(Path(checkpoint))):
-            if foreign := first_untrusted(read_config(str(config)), packages):
-                raise MisconfigurationException(f"{config} names {foreign}, which {OUTSIDE}: {_TRUST} {config}")
+            _check_names(config, packages)
             configs.append(str(config))
         configs.append(model_config(checkpoint, args[0], packages))
     trust(packages)
@@ -68,6 +67,23 @@ def in_order_of_precedence(args: list[str]) -> list[str]:
         raise MisconfigurationException(f"fathom {args[0]} needs --config, such as experiments/vanillanet_digits.yaml")
     ckpt_path = ["--ckpt_path", checkpoint] if checkpoint else []
     return [*args[:1], *(word for config in configs for word in ("--config", config)), *flags, *ckpt_path]
+
+
+def trust_run(config: Path, overrides: list[str]) -> None:
+    """Let the command line import by name only what Fathom is made of, and from packages that ``overrides`` name.
+
+    Raises:
+        MisconfigurationException: where ``config``, that of a run to go on with, names anything else.
+    """
+    configs, _, flags = _parts(["fit", *overrides])
+    packages = packages_named([*map(read_config, configs), *flag_values(flags)])
+    _check_names(config, packages)
+    trust(packages)
+
+
+def _check_names(config: Path, packages: set[str]) -> None:
+    if foreign := first_untrusted(read_config(str(config)), packages):
+        raise MisconfigurationException(f"{config} names {foreign}, which {OUTSIDE}: {_TRUST} {config}")
 
 
 def _parts(args: list[str]) -> tuple[list[str], str | None, list[str]]:

@@ -143,7 +143,10 @@ class FathomCLI(LightningCLI):
         loggers: list[Logger | None] = [MetricsCSV(run_directory)]
         chosen = self._get(self.config_init, "trainer").logger
         if chosen is not False and not config.trainer.fast_dev_run:
-            loggers.append(wandb_logger(run_directory, WandbOptions(**config.wandb.as_dict())))
+            wandb = wandb_logger(run_directory, WandbOptions(**config.wandb.as_dict()))
+            if wandb is not None:
+                self._until_done.push(wandb.end)
+            loggers.append(wandb)
         if chosen not in (None, True, False):
             loggers.extend(chosen if isinstance(chosen, list) else [chosen])
         return [logger for logger in loggers if logger is not None]

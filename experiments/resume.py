@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from experiments.arguments import trust_run
 from experiments.cli import FathomCLI
 from experiments.run_lock import run_lock
 from lit_models.checkpoints import CheckpointError, read_checkpoint
@@ -25,7 +26,8 @@ def resume(args: list[str]) -> None:
     """Run ``fathom resume`` with ``args``.
 
     Raises:
-        MisconfigurationException: for a directory that is no run, or where a live process trains in it.
+        MisconfigurationException: for a directory that is no run or whose configuration names what is not Fathom's,
+            and where a live process trains in it.
         CheckpointError: where none of its checkpoints is whole.
     """
     if not args or args[0].startswith("-"):
@@ -38,6 +40,7 @@ def resume(args: list[str]) -> None:
         raise MisconfigurationException(f"{run_directory} is not the directory of a run: it has no config.yaml")
     if any(flag.partition("=")[0] == "--ckpt_path" for flag in overrides):
         raise MisconfigurationException("fathom resume finds the checkpoint itself: leave --ckpt_path out")
+    trust_run(run_directory / "config.yaml", overrides)
     with run_lock(run_directory):
         _remove_unfinished(run_directory)
         checkpoint = newest_checkpoint(run_directory)
@@ -46,7 +49,7 @@ def resume(args: list[str]) -> None:
                 print(f"{run_directory} is finished; to train it for longer, add --trainer.max_epochs.")
                 return
             # It was killed in what follows the training, such as the merge: do the end of the training again.
-            checkpoint = whole_checkpoint(run_directory / "checkpoints" / "previous.ckpt")
+            checkpoint = whole_checkpoint(run_directory / "checkpoints" / "previous.ckpt") or checkpoint
         if checkpoint is None:
             print(f"{run_directory} has no checkpoint yet, and starts over.")
             rank_zero_only((run_directory / "metrics.csv").unlink)(missing_ok=True)

@@ -34,7 +34,7 @@ class WandbOptions:
     tags: tuple[str, ...] = ()
 
 
-def wandb_logger(run_directory: Path, options: WandbOptions) -> WandbLogger | None:
+def wandb_logger(run_directory: Path, options: WandbOptions) -> DispensableWandbLogger | None:
     """The logger of a run, ``None`` where it is disabled. The directory's name becomes the run's id."""
     if options.mode == "disabled":
         return None
@@ -87,6 +87,11 @@ class DispensableWandbLogger(WandbLogger):
     def finalize(self, status: str) -> None:
         if not self._gone:
             super().finalize(status)
+
+    def end(self, error: type[BaseException] | None, *_: Any) -> None:
+        """End the run, or the next one of this process would go on writing into it. ``error``: what ended it."""
+        if self._experiment is not None and not self._gone:
+            self._experiment.finish(exit_code=int(error is not None))
 
 
 def _see_server() -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import wandb
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -70,7 +69,6 @@ def train(configs: list[Path], seed: int, runs: Path, flags: list[str]) -> Path:
             return summary.parent
     named = [word for path in configs for word in ("--config", str(path))]
     cli = FathomCLI(["fit", *named, *flags, "--seed_everything", str(seed), "--trainer.default_root_dir", str(place)])
-    wandb.finish()  # else the next run would go on writing into this one
     return Path(cli.trainer.default_root_dir)
 
 

@@ -38,7 +38,8 @@ def _stream(shards, **options) -> PhotoStream:
 def test_shards_hold_the_whole_data_set(shards, caltech):
     data = _stream(shards)
     assert data.num_classes == 25
-    assert data.report() == {"train_images": 1481, "val_images": 164, "test_images": 500}
+    images = {"train_images": 1481, "val_images": 164, "test_images": 500}
+    assert data.report().items() >= images.items()
     assert data.mean == pytest.approx((0.5252, 0.5147, 0.4845), abs=1e-4)
     targets = torch.cat([data.on_after_batch_transfer(batch, 0)[1] for batch in data.test_dataloader()])
     assert targets.bincount().tolist() == [20] * 25

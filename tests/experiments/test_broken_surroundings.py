@@ -125,7 +125,8 @@ def started(script, *flags, **environment):
     """A fit in a process of its own, since W&B's settings and its process are those of the whole process."""
     return subprocess.Popen(
         [sys.executable, *script, *map(str, flags)],
-        env=os.environ | environment,
+        # Not those of W&B: a process of this one's would serve the fit as well.
+        env={name: value for name, value in os.environ.items() if "WANDB" not in name} | environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -253,6 +253,19 @@ def test_what_is_no_run_gets_a_sentence(args, named, capsys):
     assert named in capsys.readouterr().err
 
 
+def test_a_run_that_names_what_is_not_fathoms_is_refused_until_the_user_does(tmp_path, monkeypatch, capsys):
+    (tmp_path / "stranger.py").write_text("import pathlib\npathlib.Path(__file__).with_name('came_in').touch()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = tmp_path / "config.yaml"
+    config.write_text("model: {class_path: lit_models.ImageClassifier, init_args: {net: {class_path: stranger.Net}}}\n")
+    assert main(["resume", str(tmp_path)]) == 1
+    assert f"--config {config}" in capsys.readouterr().err
+    assert not (tmp_path / "came_in").exists()
+    assert not (tmp_path / ".lock").exists()
+    main(["resume", str(tmp_path), "--config", str(config)])
+    assert (tmp_path / "came_in").exists()
+
+
 class Forked:
     """``fathom`` in a process that needs not import anything; ``script`` in its place gets the same arguments."""
 
