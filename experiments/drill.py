@@ -84,15 +84,16 @@ def drill(kills: int = 20, devices: int = 1, runs: str = "runs/drill", seed: int
 
     print(f"Training without a break in {folder}")
     while (whole := finished_run(folder / "whole")) is None:
-        wait(ProcessGroup(command(folder / "whole", flags)))
+        with ProcessGroup(command(folder / "whole", flags)) as process:
+            wait(process)
     seconds = json.loads((whole / "summary.json").read_text())["seconds"]
 
     while (broken := finished_run(folder / "broken")) is None:
-        process = ProcessGroup(command(folder / "broken", flags))
-        if kill.count < kills and kill(process, folder / "broken", seconds / kills):
-            print(f"Kill {kill.count} of {kills}, {kill.moments[-1]}")
-        else:
-            wait(process)
+        with ProcessGroup(command(folder / "broken", flags)) as process:
+            if kill.count < kills and kill(process, folder / "broken", seconds / kills):
+                print(f"Kill {kill.count} of {kills}, {kill.moments[-1]}", flush=True)
+            else:
+                wait(process)
 
     found = list(differences(whole, broken))
     for difference in found[:20]:
@@ -119,6 +120,11 @@ class ProcessGroup(subprocess.Popen[bytes]):
     def kill(self) -> None:
         """SIGKILL to all of them at once."""
         os.killpg(self.pid, signal.SIGKILL)
+
+    def __exit__(self, *error: Any) -> None:
+        if self.poll() is None:
+            self.kill()
+        super().__exit__(*error)
 
 
 def wait(process: Process) -> None:
@@ -168,7 +174,7 @@ class Kills:
         while not until():
             if process.poll() is not None:
                 return False
-            time.sleep(0.0005)
+            time.sleep(0.001)
         time.sleep(draw.uniform(0, {"anywhere": seconds, "writing a checkpoint": 0.002}.get(moment, 0.1)))
         if process.poll() is not None:
             return False

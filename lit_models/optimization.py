@@ -54,17 +54,23 @@ def make_optimizer(
         no_bias_decay: exempt parameters by their shape, those with one dimension.
         layer_decay: r. Layer i of 0 … L, numbered by the network's ``group_matcher``, learns with r^(L − i)·lr.
         **arguments: any other one of the optimizer.
+
+    Raises:
+        MisconfigurationException: for an argument that it does not have.
     """
-    optimizer = create_optimizer_v2(
-        net,
-        opt=name,
-        lr=lr,
-        weight_decay=weight_decay,
-        momentum=momentum,
-        filter_bias_and_bn=no_bias_decay,
-        layer_decay=layer_decay,
-        **arguments,
-    )
+    try:
+        optimizer = create_optimizer_v2(
+            net,
+            opt=name,
+            lr=lr,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            filter_bias_and_bn=no_bias_decay,
+            layer_decay=layer_decay,
+            **arguments,
+        )
+    except (TypeError, ValueError) as error:
+        raise MisconfigurationException(f"the optimizer {name} does not take these optimizer_args: {error}") from error
     # timm leaves the scale to its own schedulers, and torch's know nothing of it.
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)

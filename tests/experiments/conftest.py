@@ -6,6 +6,7 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+import lightning  # noqa: F401  # now, as its log handler keeps the stderr of this moment, not that of one test
 import pytest
 
 from experiments.__main__ import main

@@ -73,6 +73,10 @@ FLAGS = {
 CONFIGS = {
     "unknown at the top": ("modle: {init_args: {lr: 1}}", "fathom fit has no option modle.init_args.lr"),
     "unknown in the model": ("model: {init_args: {lrr: 1}}", "lit_models.ImageClassifier has no option lrr"),
+    "unknown in the optimizer": (
+        "model: {init_args: {optimizer_args: {foo: 1}}}",
+        "the optimizer sgd does not take these optimizer_args",
+    ),
     "unknown in the net": ("model: {init_args: {net: {init_args: {widht: 1}}}}", "has no option widht"),
     "unknown in the data": ("data: {init_args: {batchsize: 1}}", "datamodules.Digits has no option batchsize"),
     "unknown in the trainer": ("trainer: {epochs: 1}", "no option trainer.epochs; did you mean"),
