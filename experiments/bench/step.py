@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 
 from callbacks import BestCheckpoint, LastCheckpoint, Reseeding, RunSummary, StopOnNonFinite, WeightAveraging
 from callbacks.run_summary import hardware
+from datamodules.memory import keep_freed_memory
 from experiments.bench.timing import StepTimer, in_turn, now, ratio_and_spread, silence
 from experiments.metrics_csv import MetricsCSV
 from lit_models import CIFARResNet, Distillation, ImageClassifier
@@ -70,6 +71,7 @@ def step(
         steps: that are timed in a turn.
     """
     silence()
+    keep_freed_memory()  # as the data modules do in a run
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images = torch.randn(batch_size, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     batch = images.to(memory_format=torch.channels_last), torch.arange(batch_size) % 10
