@@ -106,7 +106,7 @@ def drill(kills: int = 20, devices: int = 1, runs: str = "runs/drill", seed: int
 def command(folder: Path, flags: list[str]) -> list[str]:
     """Arguments that start the run in ``folder``, or go on with the one that is there."""
     directory = run_directory(folder)
-    if directory is None or not (directory / "config.yaml").is_file():
+    if directory is None:
         return ["fit", *flags, "--trainer.default_root_dir", str(folder)]
     return ["resume", str(directory)]
 
@@ -188,8 +188,8 @@ class Kills:
 
 
 def run_directory(folder: Path) -> Path | None:
-    """The one run in ``folder``."""
-    return next(folder.glob("*/*/"), None)
+    """The one run in ``folder``, once it has a configuration to go on with."""
+    return next((path.parent for path in folder.glob("*/*/config.yaml")), None)
 
 
 def finished_run(folder: Path) -> Path | None:
