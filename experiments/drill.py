@@ -90,11 +90,13 @@ def drill(kills: int = 20, devices: int = 1, runs: str = "runs/drill", seed: int
 
     while (broken := finished_run(folder / "broken")) is None:
         with ProcessGroup(command(folder / "broken", flags)) as process:
-            if kill.count < kills and kill(process, folder / "broken", seconds / kills):
+            if kill.count < kills and kill(process, folder / "broken", 0.5 * seconds / kills):
                 print(f"Kill {kill.count} of {kills}, {kill.moments[-1]}", flush=True)
             else:
                 wait(process)
 
+    if kill.count < kills:
+        raise MisconfigurationException(f"the run in {broken} ended after {kill.count} kills: ask for fewer of them")
     found = list(differences(whole, broken))
     for difference in found[:20]:
         print(difference)
