@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -44,7 +44,7 @@ def resume(args: list[str]) -> None:
     with run_lock(run_directory):
         _remove_unfinished(run_directory)
         checkpoint = newest_checkpoint(run_directory)
-        if checkpoint is not None and _is_at_the_end(checkpoint) and not overrides:
+        if checkpoint is not None and checkpoint.ended_after and not overrides:
             if _is_finished(run_directory):
                 print(f"{run_directory} is finished; to train it for longer, add --trainer.max_epochs.")
                 return
@@ -56,28 +56,35 @@ def resume(args: list[str]) -> None:
         ResumeCLI(run_directory, checkpoint, overrides)
 
 
+class Checkpoint(NamedTuple):
+    """A whole one, and what is asked of it: reading a file with its checksums takes long, so it is done once."""
+
+    path: Path
+    ended_after: tuple[int, int] | None
+    """Epochs and steps of training, where it is of the end of a fit."""
+
+
 class ResumeCLI(FathomCLI):
     """``fathom fit`` with the configuration and the checkpoint of a run, in its directory."""
 
-    def __init__(self, run_directory: Path, checkpoint: Path | None, overrides: list[str]) -> None:
+    def __init__(self, run_directory: Path, checkpoint: Checkpoint | None, overrides: list[str]) -> None:
         self._checkpoint = checkpoint
-        from_checkpoint = ["--ckpt_path", str(checkpoint)] if checkpoint else []
+        from_checkpoint = ["--ckpt_path", str(checkpoint.path)] if checkpoint else []
         config = ["--config", str(run_directory / "config.yaml")]
         super().__init__(["fit", *config, *overrides, *from_checkpoint], run_directory)
 
     def before_fit(self) -> None:
-        if self._checkpoint is None or not _is_at_the_end(self._checkpoint):
+        if self._checkpoint is None or self._checkpoint.ended_after is None:
             return
-        done, trainer = read_checkpoint(self._checkpoint), self.trainer
-        epochs = done["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-        if 0 <= (trainer.max_epochs or -1) <= epochs or 0 <= trainer.max_steps <= done["global_step"]:
+        epochs, steps = self._checkpoint.ended_after
+        if 0 <= (self.trainer.max_epochs or -1) <= epochs or 0 <= self.trainer.max_steps <= steps:
             raise MisconfigurationException(
-                f"this run has trained {epochs} epochs and {done['global_step']} steps, and these options leave nothing"
-                " to train: raise --trainer.max_epochs or --trainer.max_steps"
+                f"this run has trained {epochs} epochs and {steps} steps, and these options leave nothing to train:"
+                " raise --trainer.max_epochs or --trainer.max_steps"
             )
 
 
-def newest_checkpoint(run_directory: Path) -> Path | None:
+def newest_checkpoint(run_directory: Path) -> Checkpoint | None:
     """The last checkpoint, or the one before where that is damaged; ``None`` where there is none yet.
 
     Raises:
@@ -85,27 +92,26 @@ def newest_checkpoint(run_directory: Path) -> Path | None:
     """
     paths = [run_directory / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous")]
     for path in paths:
-        if whole_checkpoint(path):
-            return path
+        if checkpoint := whole_checkpoint(path):
+            return checkpoint
     if any(path.exists() for path in paths):
         raise CheckpointError(f"no checkpoint in {run_directory / 'checkpoints'} that training can go on from is whole")
     return None
 
 
-def whole_checkpoint(path: Path) -> Path | None:
-    """``path``, where it is a whole checkpoint; otherwise a sentence says what is wrong with it."""
+def whole_checkpoint(path: Path) -> Checkpoint | None:
+    """The checkpoint in ``path`` where it is whole; otherwise a sentence says what is wrong with it."""
     try:
-        read_checkpoint(path)
+        content = read_checkpoint(path)
     except FileNotFoundError:
         return None
     except (CheckpointError, OSError) as error:
         print(f"{error}; the checkpoint before it is looked for.")
         return None
-    return path
-
-
-def _is_at_the_end(checkpoint: Path) -> bool:
-    return read_checkpoint(checkpoint).get("run", {}).get("moment") == "end"
+    if content.get("run", {}).get("moment") != "end":
+        return Checkpoint(path, None)
+    epochs = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    return Checkpoint(path, (epochs, content["global_step"]))
 
 
 def _is_finished(run_directory: Path) -> bool:
