@@ -4,7 +4,6 @@ beside ordinary backward passes.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from statistics import median
@@ -19,6 +18,8 @@ from rich.table import Table
 from torch import Tensor
 
 from callbacks.run_summary import hardware
+from datamodules.memory import keep_freed_memory
+from experiments.bench.timing import in_turn, now, ratio_and_spread
 from experiments.unravel.decomposition import gradients_by_length
 from experiments.unravel.lesions import lesioned, single_lesions
 from experiments.unravel.path_gradients import residual_stack, stack_gradients
@@ -45,6 +46,7 @@ def lesion(
         batch_size: images at a time.
         gradient_images: at a time, for the gradients.
     """
+    keep_freed_memory()  # as runs do; else both wait for the system most of the time
     torch.manual_seed(0)
     net = CIFARResNet(depth).to(memory_format=torch.channels_last).eval()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -60,6 +62,7 @@ def lesion(
                 "shared beginnings": lambda: partial(_shared, net, variants, batch),
             },
             rounds,
+            device,
         )
         same = torch.equal(_one_after_the_other(net, batch), _shared(net, variants, batch))
 
@@ -70,35 +73,34 @@ def lesion(
             "ordinary backward pass": lambda: _loss(net, few, targets).backward,
             "gradients by length": lambda: partial(_by_length, net, few, targets),
         },
-        3,
+        9,
+        device,
     )
     title = (
         f"ResNet-{depth}, {len(variants)} blocks, float32, {hardware(device)}, {torch.get_num_threads()} threads; "
         f"all deletions of {rounds * batch_size} images give {'the same' if same else 'OTHER'} logits"
     )
-    table = Table("", "seconds a batch", "ratio", "fastest–slowest", title=title, title_justify="left")
+    table = Table("", "seconds a batch", "ratio", "fastest–slowest round", title=title, title_justify="left")
     for seconds in (deletions, gradients):
         reference = next(iter(seconds.values()))
         for name, measured in seconds.items():
-            ratios = [ours / theirs for ours, theirs in zip(measured, reference, strict=True)]
-            table.add_row(
-                name, f"{median(measured):.2f}", f"{median(ratios):.3f}", f"{min(ratios):.3f}–{max(ratios):.3f}"
-            )
+            row = () if measured is reference else ratio_and_spread(measured, reference)
+            table.add_row(name, f"{median(measured):.2f}", *row)
     Console(width=120).print(table)
 
 
-def _in_turns(contestants: dict[str, Callable[[], Callable[[], Any]]], rounds: int) -> dict[str, list[float]]:
-    """Seconds in each round of what each has made ready; nobody is always first."""
+def _in_turns(
+    contestants: dict[str, Callable[[], Callable[[], Any]]], rounds: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds in each round of what each has made ready; a round before the first warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    names = list(contestants)
-    for number in track(range(rounds), "rounds", console=Console(stderr=True)):
-        for name in names if number % 2 == 0 else reversed(names):
+    for number in track(range(rounds + 1), "rounds", console=Console(stderr=True)):
+        for name in in_turn(list(contestants), number):
             contestant = contestants[name]()
-            _wait_for_the_device()
-            start = time.perf_counter()
+            start = now(device)
             contestant()
-            _wait_for_the_device()
-            seconds[name].append(time.perf_counter() - start)
+            if number:
+                seconds[name].append(now(device) - start)
     return seconds
 
 
@@ -128,8 +130,3 @@ def _by_length(net: CIFARResNet, images: Tensor, targets: Tensor) -> None:
     start, end = residual_stack(chain)
     inputs, gradients = stack_gradients(chain, images, targets)
     gradients_by_length(chain[start:end], inputs, gradients[-1])
-
-
-def _wait_for_the_device() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
