@@ -27,6 +27,7 @@ from experiments.run_directory import experiment_name, new_run_directory
 from experiments.run_lock import run_lock
 from experiments.timm_shorthand import PARSER_MODE
 from experiments.wandb_logger import WandbOptions, wandb_logger
+from lit_models.check_images import check_images
 from lit_models.checkpoints import AtomicCheckpointIO
 
 BASE_CONFIG = Path(__file__).parent / "_base.yaml"
@@ -101,6 +102,8 @@ class FathomCLI(LightningCLI):
             super().instantiate_classes()
         except (ValueError, TypeError) as error:  # what constructors and jsonargparse raise for arguments
             raise MisconfigurationException(one_sentence(str(error))) from error
+        data: Any = self.datamodule
+        check_images(self.model.net, (data.in_channels, data.image_size, data.image_size), data.num_classes)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self.config[self.subcommand]
@@ -162,7 +165,7 @@ class SaveConfig(SaveConfigCallback):
         resolved = self.config.clone()
         if before := _loaded(path):
             resolved.ckpt_path = before.get("ckpt_path")
-        self.parser.save(resolved, unfinished, skip_none=False, overwrite=True, multifile=False)
+        self.parser.save(resolved, unfinished, skip_unset=False, overwrite=True, multifile=False)
         if before:
             for line in changes(before, _loaded(unfinished)):
                 print(line)

@@ -13,8 +13,8 @@ from datamodules import Digits, Photos, SmallImages
 from lit_models import CIFARResNet, ImageClassifier
 
 
-def summary_of(path, max_epochs, ckpt_path=None, test=False, **trainer):
-    module = ImageClassifier(CIFARResNet(8, width=4, in_channels=1), 10)
+def summary_of(path, max_epochs, ckpt_path=None, test=False, net=None, **trainer):
+    module = ImageClassifier(net or CIFARResNet(8, width=4, in_channels=1), 10)
     trainer = L.Trainer(
         default_root_dir=path,
         max_epochs=max_epochs,
@@ -104,3 +104,16 @@ def test_a_fingerprint_is_of_the_content_alone(kind, images, tmp_path):
     assert changed != before
     (moved / "train" / "dog" / "1.png").rename(moved / "train" / "cat" / "3.png")
     assert fingerprint(moved) not in (before, changed)
+
+
+class LooksAtValues(CIFARResNet):
+    def forward(self, images):
+        return super().forward(images if images.mean() > 0 else -images)
+
+
+def test_a_network_whose_cost_depends_on_values_has_a_summary_too(tmp_path):
+    net = LooksAtValues(8, width=4, in_channels=1)
+    summary = summary_of(tmp_path, 1, net=net)
+    assert summary["status"] == "finished"
+    assert summary["parameters"] > 0
+    assert "macs" not in summary

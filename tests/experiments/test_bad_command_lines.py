@@ -94,6 +94,10 @@ CONFIGS = {
         VANILLANET + CALLBACK.format("ActivationAnnealing", "epochs: 50"),
         "or raise --trainer.max_epochs",
     ),
+    "images too small for the net": (
+        "model: {init_args: {net: {class_path: lit_models.VanillaNet, init_args: {depth: 5, width: 4}}}}",
+        "VanillaNet can't take images of 8×8 pixels and 1 channels: images of 8×8 pixels vanish",
+    ),
     "a bracket left open": ("trainer: {max_epochs: 1\nmodel: [", "second.yaml, line 2, column 6: not YAML"),
     "a tab": ("trainer:\n\tmax_epochs: 3\n", "second.yaml, line 2, column 1: not YAML"),
     "a list": ("- 1\n- 2\n", "second.yaml holds a list"),
