@@ -30,7 +30,7 @@ def resumption(
     batch_size: int = 128,
     every_n_steps: int = 200,
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
-    rounds: int = 10,
+    rounds: int = 40,
     steps: int = 8,
 ) -> None:
     """Time steps of a Trainer without callbacks and loggers, and of one whose run can be resumed.
