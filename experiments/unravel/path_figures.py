@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.unravel.path_lengths import distribution, effective_range, survivors
 from experiments.unravel.path_summary import PathSummary
 from experiments.unravel.records import Record
 
@@ -18,8 +19,16 @@ def paths_figure(summary: PathSummary, stages: Mapping[str, PathSummary], title:
     (counts, norms), (contributions, shares) = figure.subplots(2, 2)
     lengths = np.arange(len(summary.paths))
 
-    counts.bar(lengths, summary.paths, color="C7")
-    counts.set(title="paths", ylabel=f"share of all $2^{{{len(lengths) - 1}}}$")
+    blocks = len(lengths) - 1
+    counts.bar(lengths, summary.paths, color="C7", label=f"all $2^{{{blocks}}}$")
+    effective = effective_range(np.nan_to_num(summary.norm))
+    for deleted in sorted({blocks // 5, 2 * blocks // 5} - {0}):  # the 10 and 20 of the paper's 54
+        left = distribution(blocks, deleted)
+        share = survivors(blocks, deleted, effective)
+        label = f"{deleted} blocks deleted: {left.sum():.2g} left,\n{share:.2g} of the effective ones"
+        counts.plot(lengths, left / left.sum(), ".-", linewidth=1, label=label)
+    counts.set(title="paths", ylabel="share of those that are left")
+    counts.set_ylim(top=1.6 * counts.get_ylim()[1])  # room for the legend
 
     norms.semilogy(lengths, summary.norm, ".-", color="C3", label="sum of all paths, exact")
     norms.semilogy(lengths, summary.single_norm, ".-", color="C0", label="a single path, mean of samples")
@@ -38,9 +47,8 @@ def paths_figure(summary: PathSummary, stages: Mapping[str, PathSummary], title:
     shares.axhline(1, color="black", linewidth=0.5)
     shares.set(title="of the gradient, by lengths up to", ylabel="share", xlabel="path length in blocks")
 
-    for axes in (norms, contributions, shares):
-        axes.legend(fontsize="small")
     for axes in figure.axes:
+        axes.legend(fontsize="small")
         axes.grid(alpha=0.3)
     figure.suptitle(title)
     figure.savefig(path, dpi=80)
