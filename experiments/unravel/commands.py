@@ -22,7 +22,7 @@ from experiments.unravel.lesions import (
 )
 from experiments.unravel.measure import Row, measure
 from experiments.unravel.publish import publish
-from experiments.unravel.records import Record, read_others
+from experiments.unravel.records import Record, by_network, read_others
 from experiments.unravel.reordering import kendall_tau, random_order, reordered
 from experiments.unravel.source import Subject, open_subject
 from experiments.wandb_logger import WandbOptions
@@ -158,7 +158,7 @@ def _run(
     rows: Sequence[Row],
     images: int,
     out: Path | None,
-    others: dict[str, list[Record]],
+    others: list[list[Record]],
     draw: Callable[[Tables, Path], Any],
     wandb: WandbOptions,
 ) -> None:
@@ -166,6 +166,6 @@ def _run(
     directory = out or subject.directory
     table, figure = directory / f"{command}.csv", directory / f"{command}.png"
     records = measure(subject, rows, images, table)
-    draw({subject.name: records, **others}, figure)
+    draw(by_network([records, *others]), figure)
     publish(f"{command}-{subject.name}", records, figure, wandb)
     print(f"{table} and {figure} have the results")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,16 +59,26 @@ def known_records(path: Path, identity: Record) -> list[Record]:
     return records
 
 
-def read_others(paths: Sequence[Path], name: str, column: str) -> dict[str, list[Record]]:
-    """Records of other networks, by network, from files or the directories in which they are called ``name``.
+def read_others(paths: Sequence[Path], name: str, column: str) -> list[list[Record]]:
+    """Records of other networks, from files or the directories in which they are called ``name``.
 
     Raises:
         MisconfigurationException: for a file without rows or without ``column``.
     """
-    tables = {}
+    tables = []
     for path in paths:
         records = read_records(path / name if path.is_dir() else path)
         if not records or column not in records[0]:
             raise MisconfigurationException(f"{path} is no {name}")
-        tables[records[0]["network"]] = records
+        tables.append(records)
     return tables
+
+
+def by_network(tables: Sequence[list[Record]]) -> dict[str, list[Record]]:
+    """The tables by the names of their networks; networks of one name are told apart by their fingerprints."""
+    count = Counter(records[0]["network"] for records in tables)
+    named = {}
+    for records in tables:
+        network, fingerprint = records[0]["network"], records[0]["fingerprint"]
+        named[network if count[network] == 1 else f"{network} {fingerprint}"] = records
+    return named

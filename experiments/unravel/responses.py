@@ -11,7 +11,7 @@ from datamodules.image_data import ImageData
 from experiments.unravel.layer_responses import layer_responses
 from experiments.unravel.path_figures import responses_figure
 from experiments.unravel.publish import publish
-from experiments.unravel.records import read_others, write_records
+from experiments.unravel.records import by_network, read_others, write_records
 from experiments.unravel.source import open_subject
 from experiments.wandb_logger import WandbOptions
 
@@ -57,7 +57,7 @@ def responses(
     directory = out or subject.directory
     table, figure = directory / "responses.csv", directory / "responses.png"
     write_records(table, records)
-    responses_figure({subject.name: records, **others}, figure)
+    responses_figure(by_network([records, *others]), figure)
     publish(f"responses-{subject.name}", records, figure, wandb)
     print(f"the {len(found)} layers of {subject.name} respond with a standard deviation of {mean(found.values()):.3f}")
     print(f"{table} and {figure} have the results")

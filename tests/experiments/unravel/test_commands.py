@@ -13,6 +13,7 @@ from experiments.bench import bench
 from experiments.unravel import commands
 from experiments.unravel import measure as measuring
 from experiments.unravel.commands import lesion, reorder
+from experiments.unravel.records import by_network
 from experiments.unravel.source import open_subject
 from experiments.wandb_logger import WandbOptions
 from lit_models import CheckpointError, CIFARResNet
@@ -160,6 +161,12 @@ def test_a_control_is_drawn_beside(checkpoint, tmp_path):
     assert (tmp_path / "alone" / "lesion.png").read_bytes() != (tmp_path / "both" / "lesion.png").read_bytes()
     with pytest.raises(FileNotFoundError, match="nowhere"):
         lesion(str(checkpoint), **options, beside=(tmp_path / "nowhere",))
+
+
+def test_networks_of_one_name_are_told_apart():
+    tables = [[{"network": name, "fingerprint": print}] for name, print in (("a", "1"), ("a", "2"), ("b", "3"))]
+    assert list(by_network(tables)) == ["a 1", "a 2", "b"]
+    assert list(by_network(tables).values()) == tables
 
 
 def test_images_come_in_a_fixed_order_that_mixes_the_classes(checkpoint):
