@@ -51,7 +51,7 @@ def paths_figure(summary: PathSummary, stages: Mapping[str, PathSummary], title:
         axes.legend(fontsize="small")
         axes.grid(alpha=0.3)
     figure.suptitle(title)
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=76)
 
 
 def ensemble_figure(rule: float, averaged: Sequence[float], alone: Sequence[float], title: str, path: Path) -> None:
