@@ -65,7 +65,8 @@ def main(args: list[str] | None = None) -> int:
     except OSError as error:
         return _fail(one_sentence(os_sentence(error)), 1)
     except Exception as error:
-        if not is_for_people(error):
+        # jsonargparse wraps what a constructor raises, and says where it was.
+        if not (is_for_people(error) or (isinstance(error, ValueError) and is_for_people(error.__cause__))):
             raise
         return _fail(one_sentence(str(error)), 1)
 

@@ -39,7 +39,7 @@ def one_sentence(message: str) -> str:
     return _rephrased(".".join(keys), class_path, given, reasons)
 
 
-def is_for_people(error: Exception) -> bool:
+def is_for_people(error: BaseException | None) -> bool:
     """Whether ``error`` is about what the user gave; anything else is a defect, which a traceback serves better."""
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 

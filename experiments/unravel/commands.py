@@ -62,7 +62,7 @@ def lesion(
         seed: of the draws, and of random weights.
         wandb: what goes to Weights & Biases.
     """
-    others = read_others(beside, "lesion.csv", "error")
+    others = read_others(beside, "lesion.csv", "kind")
     subject = open_subject(network, data, weights, seed)
     chain = subject.links
     count = len(removable(chain))
@@ -70,10 +70,11 @@ def lesion(
         raise MisconfigurationException(f"{network} has no link that could be deleted")
     rows = [_lesion_row(chain, "none", frozenset())]
     rows += [_lesion_row(chain, "single", lesion) for lesion in single_lesions(chain)]
-    for size in sizes or np.unique(np.linspace(1, max(1, count // 2), 10).round().astype(int)).tolist():
+    some = np.linspace(1, max(1, count // 2), 10).round().astype(int).tolist()
+    for size in dict.fromkeys(sizes or some):
         drawn = [random_lesion(chain, size, seed, draw) for draw in range(draws)]
         rows += [_lesion_row(chain, "random", lesion, str(seed), str(draw)) for draw, lesion in enumerate(drawn)]
-    for size in runs:
+    for size in dict.fromkeys(runs):
         rows += [_lesion_row(chain, "run", lesion) for lesion in contiguous_lesions(chain, size)]
     _run(subject, "lesion", rows, images, out, others, lesion_figure, wandb)
 
@@ -115,11 +116,11 @@ def reorder(
         seed: of the draws, and of random weights.
         wandb: what goes to Weights & Biases.
     """
-    others = read_others(beside, "reorder.csv", "error")
+    others = read_others(beside, "reorder.csv", "tau")
     subject = open_subject(network, data, weights, seed)
     chain = subject.links
     rows = []
-    for count, draw in [(0, 0), *((count, draw) for count in swaps for draw in range(draws))]:
+    for count, draw in [(0, 0), *((count, draw) for count in dict.fromkeys(swaps) for draw in range(draws))]:
         order = random_order(chain, count, seed, draw)
         about = {
             "swaps": str(count),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ Tables = Mapping[str, Sequence[Record]]
 
 def lesion_figure(tables: Tables, path: Path) -> None:
     """Error over the deleted link, over the number of links deleted at random, and over the start of a run."""
-    panels = [_single, _random] + [_runs] * any(_of_kind(records, "run") for records in tables.values())
+    optional = {"random": _random, "run": _runs}
+    panels = [_single]
+    panels += [draw for kind, draw in optional.items() if any(_of_kind(records, kind) for records in tables.values())]
     figure = Figure(figsize=(4.8 * len(panels), 3.6), layout="constrained")
     for panel, axes in zip(panels, np.atleast_1d(figure.subplots(1, len(panels), sharey=True)), strict=True):
         panel(axes, tables)
@@ -31,7 +34,7 @@ def reorder_figure(tables: Tables, path: Path) -> None:
     """Error over Kendall's τ: every draw, and the median of each tenth of τ (figure 5b)."""
     figure = Figure(figsize=(5.4, 3.6), layout="constrained")
     axes = figure.subplots()
-    for (network, records), color in zip(tables.items(), _COLORS, strict=False):
+    for (network, records), color in zip(tables.items(), cycle(_COLORS), strict=False):
         tau = np.array([float(record["tau"]) for record in records])
         errors = _errors(records)
         axes.plot(tau, errors, ".", color=color, alpha=0.35, markersize=5)
@@ -49,7 +52,7 @@ _COLORS = [f"C{number}" for number in range(10)]
 
 
 def _single(axes: Axes, tables: Tables) -> None:
-    for (network, records), color in zip(tables.items(), _COLORS, strict=False):
+    for (network, records), color in zip(tables.items(), cycle(_COLORS), strict=False):
         lesions = _of_kind(records, "single")
         errors = _errors(lesions)
         axes.plot(range(1, len(errors) + 1), errors, ".-", color=color, linewidth=1, label=network)
@@ -62,7 +65,7 @@ def _single(axes: Axes, tables: Tables) -> None:
 
 
 def _random(axes: Axes, tables: Tables) -> None:
-    for number, (records, color) in enumerate(zip(tables.values(), _COLORS, strict=False)):
+    for number, (records, color) in enumerate(zip(tables.values(), cycle(_COLORS), strict=False)):
         lesions = _of_kind(records, "random")
         sizes = np.array([int(lesion["size"]) for lesion in lesions])
         positions = np.unique(sizes)
@@ -75,10 +78,10 @@ def _random(axes: Axes, tables: Tables) -> None:
 
 
 def _runs(axes: Axes, tables: Tables) -> None:
-    for (network, records), style in zip(tables.items(), ("-", "--", ":"), strict=False):
+    for (network, records), style in zip(tables.items(), cycle(("-", "--", ":", "-.")), strict=False):
         runs = _of_kind(records, "run")
         sizes = np.array([int(run["size"]) for run in runs])
-        for size, color in zip(np.unique(sizes), _COLORS, strict=False):
+        for size, color in zip(np.unique(sizes), cycle(_COLORS), strict=False):
             errors = _errors(runs)[sizes == size]
             axes.plot(
                 range(1, len(errors) + 1), errors, style, color=color, linewidth=1, label=f"{size} links, {network}"

@@ -47,8 +47,8 @@ def contributions(norms: Array) -> Array:
 
 def effective_range(shares: Array, mass: float = 0.95) -> range:
     """The fewest consecutive lengths that hold ``mass`` of ``shares``; for n = 54 the paper's are lengths 5 … 17."""
-    cumulative = np.concatenate([[0.0], np.cumsum(shares)])
-    ends = np.searchsorted(cumulative, cumulative[:-1] + mass * cumulative[-1] - 1e-12)
+    cumulative = np.concatenate([[0.0], np.cumsum(shares)]) / np.sum(shares)
+    ends = np.searchsorted(cumulative, cumulative[:-1] + mass - 1e-12)
     starts = np.flatnonzero(ends < len(cumulative))
     start = starts[np.argmin(ends[starts] - starts)]
     return range(int(start), int(ends[start]))
