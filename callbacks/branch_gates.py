@@ -32,8 +32,14 @@ class BranchGates:
         ``find_unused_parameters`` is not needed.
 
         Raises:
-            MisconfigurationException: for a network without residual blocks.
+            MisconfigurationException: for a network without residual blocks, and where another callback gates them too.
         """
+        for other in trainer.callbacks:  # type: ignore[attr-defined]
+            if other is not callback and any(isinstance(value, BranchGates) for value in vars(other).values()):
+                raise MisconfigurationException(
+                    f"{type(callback).__name__} and {type(other).__name__} would both set the gates of the residual "
+                    "blocks, and one undo the draws of the other: remove one of the two"
+                )
         self.net = network_with(ResidualNetwork, pl_module, callback)
         self.blocks = list(self.net.residual_blocks().values())
         if not self.blocks:
