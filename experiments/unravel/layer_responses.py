@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lit_models.evaluation import evaluation_mode
 
 SHORTCUT = "downsample"
-"""The name that ours, torchvision's and timm's residual blocks give to S."""
+"""The name that ours, torchvision's and timm's residual blocks give to S; stages of ConvNeXt have one on the way."""
 
 
 @torch.inference_mode()
@@ -44,7 +44,7 @@ def layer_responses(net: nn.Module, batches: Iterable[Tensor]) -> dict[str, floa
 
     hooks = []
     for name, module in net.named_modules():
-        if SHORTCUT in name.split("."):
+        if _on_shortcut(net, name):
             continue
         if isinstance(module, nn.Conv2d):
             hooks.append(module.register_forward_hook(convolution(name)))
@@ -58,6 +58,12 @@ def layer_responses(net: nn.Module, batches: Iterable[Tensor]) -> dict[str, floa
         for hook in hooks:
             hook.remove()
     return {name: _standard_deviation(*sums.tolist()) for name, sums in moments.items()}
+
+
+def _on_shortcut(net: nn.Module, name: str) -> bool:
+    """Whether the module lies in the shortcut of a block, not in what a stage does before its ``blocks``."""
+    parts = name.split(".")
+    return SHORTCUT in parts and not hasattr(net.get_submodule(".".join(parts[: parts.index(SHORTCUT)])), "blocks")
 
 
 def _moments(x: Tensor) -> Tensor:
