@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
@@ -59,7 +60,8 @@ def main(args: list[str] | None = None) -> int:
     try:
         return run(command, args)
     except ArgumentError as error:
-        return _fail(one_sentence(str(error)), 2)
+        sentence = one_sentence(str(error), flags(command)) if command in TOOLS else one_sentence(str(error))
+        return _fail(sentence, 2)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except OSError as error:
@@ -78,7 +80,7 @@ def run(command: str, args: list[str]) -> int:
 
         module, _ = TOOLS[command]
         tool = getattr(import_module(module), command)
-        auto_cli(tool, args=gathered(tool, args[1:]), prog=f"fathom {command}", exit_on_error=False)
+        auto_cli(tool, args=gathered(tool, args[1:]), prog=f"fathom {command}", exit_on_error=False, allow_abbrev=False)
         return 0
     if command in LIKE_FIT:
         module, _ = LIKE_FIT[command]
@@ -106,6 +108,13 @@ def gathered(tool: Any, args: list[str]) -> list[str]:
     if get_origin(first) is not list or not words:
         return args
     return [json.dumps(words), *args[len(words) :]]
+
+
+def flags(command: str) -> list[str]:
+    """Of one of ``TOOLS``; where it is several functions, those of all."""
+    tool = getattr(import_module(TOOLS[command][0]), command)
+    functions = [tool] if callable(tool) else tool.values()
+    return list(dict.fromkeys(name for function in functions for name in inspect.signature(function).parameters))
 
 
 def overview() -> str:

@@ -16,13 +16,27 @@ _NOISE = re.compile(
     r"Does not validate against any|Subtypes: |Errors:$|Expected a <class 'NoneType'>|Given value|Subclass types"
     r"|Not a valid subclass of|a class path \(str\)|a dict with|Expected a path but .* either not accessible or invalid"
 )
-_TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "tuple": "a list such as [a,b]",
+    "PositiveInt": "a whole number above 0",
+    "NonNegativeInt": "a whole number, 0 or above",
+}
+# What the flags of fit begin with.
+_OF_FIT = ("config", "ckpt_path", "seed_everything", "model", "data", "trainer", "wandb")
 
 
-def one_sentence(message: str) -> str:
+def one_sentence(message: str, flags: Iterable[str] = _OF_FIT) -> str:
     """A message of several lines as one, without those that only describe types.
 
     What jsonargparse says of an argument becomes ``model.net.depth takes a whole number, not deep``.
+
+    Args:
+        message: of an error.
+        flags: that there are, for one that there is not.
     """
     keys: list[str] = []
     class_path, given, reasons = "", "", []
@@ -36,7 +50,7 @@ def one_sentence(message: str) -> str:
             given = given or value[1]
         elif line and not _NOISE.search(line) and line not in reasons:
             reasons.append(line)
-    return _rephrased(".".join(keys), class_path, given, reasons)
+    return _rephrased(".".join(keys), class_path, given, reasons, flags)
 
 
 def is_for_people(error: BaseException | None) -> bool:
@@ -66,7 +80,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {nearest[0]}?" if nearest else f"; there are {', '.join(known)}" if known else ""
 
 
-def _rephrased(key: str, class_path: str, given: str, reasons: list[str]) -> str:
+def _rephrased(key: str, class_path: str, given: str, reasons: list[str], flags: Iterable[str]) -> str:
     text = " ".join(reasons)
     where = f"{key}: " if key else ""
     if denied := re.search(r"Importing '(\S+)' is not allowed", text):
@@ -74,9 +88,13 @@ def _rephrased(key: str, class_path: str, given: str, reasons: list[str]) -> str
     if option := re.search(r"Option '(\S+)' is not accepted", text):
         return f"{where}{class_path} has no option {option[1]}{did_you_mean(option[1], arguments(class_path))}"
     if option := re.search(r"Subcommand '(\S+)' does not accept option '(\S+)'", text):
-        return f"fathom {option[1]} has no option {option[2]}{_near(option[2])}"
+        return f"fathom {option[1]} has no option {option[2]}{_near(option[2], flags)}"
     if flag := re.match(r"unrecognized arguments: (--[^\s=]+)", text):
-        return f"there is no flag {flag[1]}{_near(flag[1].removeprefix('--'))}"
+        return f"there is no flag {flag[1]}{_near(flag[1].removeprefix('--'), flags)}"
+    if abstract := re.search(r"Expected an instantiatable class, but (\w+)\.\S+ is abstract", text):
+        return f"{key} needs its class: name it too, as in --{key} {abstract[1]}.CLASS"
+    if refused := re.search(r"Not of type (\w+): (?:(?:(\S+) )?does not conform|invalid literal .*: '(.*)')", text):
+        return f"{key} takes {_TYPES.get(refused[1], refused[1])}, not {refused[2] or refused[3] or given}"
     if absent := re.search(r"No module named '(\S+)'|module '\S+' has no attribute '(\S+)'", text):
         module, _, name = class_path.rpartition(".")
         known = getattr(sys.modules.get(module), "__all__", [])
@@ -101,7 +119,7 @@ def _expected(reasons: list[str]) -> str:
     return " or ".join(kinds) or "another type"
 
 
-def _near(option: str) -> str:
+def _near(option: str, flags: Iterable[str]) -> str:
     """A hint for an option such as ``trainer.max_epoch``."""
     import lightning as L
 
@@ -111,7 +129,7 @@ def _near(option: str) -> str:
     groups = {"trainer": L.Trainer, "wandb": WandbOptions}
     if group in groups:
         return did_you_mean(name, (f for f in inspect.signature(groups[group]).parameters if f != "self"))
-    return did_you_mean(group, ("config", "ckpt_path", "seed_everything", "model", "data", "trainer", "wandb"))
+    return did_you_mean(group, flags)
 
 
 def arguments(class_path: str) -> list[str]:
