@@ -24,7 +24,7 @@ from experiments.unravel.measure import Row, measure
 from experiments.unravel.publish import publish
 from experiments.unravel.records import Record, by_network, read_others
 from experiments.unravel.reordering import kendall_tau, random_order, reordered
-from experiments.unravel.source import Subject, open_subject
+from experiments.unravel.source import Subject, open_subject, taken_apart
 from experiments.wandb_logger import WandbOptions
 from lit_models.interfaces import Link
 
@@ -64,7 +64,7 @@ def lesion(
     """
     others = read_others(beside, "lesion.csv", "kind")
     subject = open_subject(network, data, weights, seed)
-    chain = subject.links
+    chain = taken_apart(subject)
     count = len(removable(chain))
     if not count:
         raise MisconfigurationException(f"{network} has no link that could be deleted")
@@ -82,7 +82,7 @@ def lesion(
     errors = [row.error for row in single]
     worst = single[int(np.argmax(errors))]
     print(
-        f"top-1 error of {subject.name} on {whole.images} images: {whole.error:.1%}; with one of {count} links deleted "
+        f"top-1 error of {subject.name} on {whole.images} images: {whole.error:.1%}; with one link of {count} deleted "
         f"{np.median(errors):.1%} in the median, {worst.error:.1%} without {worst.about['deleted']}"
     )
 
@@ -118,7 +118,7 @@ def reorder(
     """
     others = read_others(beside, "reorder.csv", "tau")
     subject = open_subject(network, data, weights, seed)
-    chain = subject.links
+    chain = taken_apart(subject)
     rows = []
     for count, draw in [(0, 0), *((count, draw) for count in dict.fromkeys(swaps) for draw in range(draws))]:
         order = random_order(chain, count, seed, draw)

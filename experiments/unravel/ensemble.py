@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from rich.console import Console
 from rich.progress import Progress
 
@@ -22,18 +22,21 @@ WANDB = WandbOptions()
 def ensemble(
     network: str,
     data: ImageData | None = None,
-    images: int = 1000,
-    members: int = 64,
+    images: PositiveInt = 1000,
+    members: PositiveInt = 64,
     out: Path | None = None,
-    seed: int = 0,
+    seed: NonNegativeInt = 0,
     wandb: WandbOptions = WANDB,
 ) -> None:
     """Compare the p_l rule of stochastic depth with averages over subnetworks: ensemble.csv and ensemble.png.
 
+    Each subnetwork has each block with its survival probability, whatever the others, as StochasticDepth draws them.
+    EffectivePathTraining drew a fixed number of blocks: for its networks these are not the subnetworks of training.
+
     A command that was ended goes on where it was; one with more images adds to what is there.
 
     Args:
-        network: a run directory or checkpoint of a network that was trained with stochastic depth.
+        network: a run directory or checkpoint of a network that was trained with StochasticDepth.
         data: what it is to see; that of the run where not given.
         images: so many test images, of all classes.
         members: subnetworks in the largest average.
@@ -41,8 +44,6 @@ def ensemble(
         seed: of the subnetworks.
         wandb: what goes to Weights & Biases.
     """
-    if min(images, members) < 1:
-        raise MisconfigurationException("--images and --members must be 1 or more")
     subject = open_subject(network, data)
     survival_probabilities(subject.net)
     directory = out or subject.directory
@@ -78,8 +79,8 @@ def ensemble(
     ensemble_figure(rule, averages, singles, subject.name, figure)
     publish(f"ensemble-{subject.name}", records, figure, wandb)
     print(
-        f"top-1 error of {subject.name} on {seen} images: {rule:.2%} by the p_l rule, {averages[-1]:.2%} by the mean of"
-        f" {members} subnetworks, {sum(singles) / members:.2%} by one of them on average"
+        f"top-1 error of {subject.name} on {seen} images: {rule:.2%} by the p_l rule, {averages[-1]:.2%} by the mean"
+        f" over {members} of the subnetworks, {sum(singles) / members:.2%} by one of them on average"
     )
     print(f"{table} and {figure} have the results")
 

@@ -84,7 +84,7 @@ def _runs(axes: Axes, tables: Tables) -> None:
         for size, color in zip(np.unique(sizes), cycle(_COLORS), strict=False):
             errors = _errors(runs)[sizes == size]
             axes.plot(
-                range(1, len(errors) + 1), errors, style, color=color, linewidth=1, label=f"{size} links, {network}"
+                range(1, len(errors) + 1), errors, style, color=color, linewidth=1, label=f"runs of {size}, {network}"
             )
     axes.set(title="consecutive links deleted", xlabel="first of them")
     axes.legend(fontsize="small")

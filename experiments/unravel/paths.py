@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
@@ -30,7 +30,7 @@ from experiments.unravel.path_lengths import effective_range
 from experiments.unravel.path_summary import PathSummary, summarise, summary_records
 from experiments.unravel.publish import publish
 from experiments.unravel.records import Record, known_records, write_records
-from experiments.unravel.source import open_subject
+from experiments.unravel.source import open_subject, taken_apart
 from experiments.wandb_logger import WandbOptions
 from lit_models.interfaces import Link
 
@@ -40,13 +40,13 @@ WANDB = WandbOptions()
 def paths(
     network: str,
     data: ImageData | None = None,
-    images: int = 256,
-    batch_size: int = 32,
-    samples: int = 64,
-    longest: int | None = None,
+    images: PositiveInt = 256,
+    batch_size: PositiveInt = 32,
+    samples: NonNegativeInt = 64,
+    longest: NonNegativeInt | None = None,
     weights: Path | None = None,
     out: Path | None = None,
-    seed: int = 0,
+    seed: NonNegativeInt = 0,
     wandb: WandbOptions = WANDB,
 ) -> None:
     """Weigh the paths of a residual network by their length: paths.csv and paths.png.
@@ -67,10 +67,10 @@ def paths(
         seed: of the samples, and of random weights.
         wandb: what goes to Weights & Biases.
     """
-    _check(images=images, batch_size=batch_size, samples=samples, longest=1 if longest is None else longest)
     subject = open_subject(network, data, weights, seed)
-    start, end = residual_stack(subject.links)
-    stack = subject.links[start:end]
+    chain = taken_apart(subject)
+    start, end = residual_stack(chain)
+    stack = chain[start:end]
     blocks = sum(map(is_residual, stack))
     directory = out or subject.directory
     exact_path, sampled_path = directory / "paths_exact.csv", directory / "paths_sampled.csv"
@@ -95,7 +95,7 @@ def paths(
             if any(missing.values()) or str(batch) not in weighed:
                 # A data module may hand them out in smaller batches of its own.
                 parts = subject.batches(batch_size, skip=batch * batch_size)
-                gradients = stack_gradients(subject.links, *map(torch.cat, zip(*parts, strict=True)))
+                gradients = stack_gradients(chain, *map(torch.cat, zip(*parts, strict=True)))
                 about = {"batch": str(batch)}
             if str(batch) not in weighed:
                 exact += [identity | cut | about | row for row in exact_rows(stack, gradients, longest)]
@@ -177,21 +177,26 @@ def sampled_rows(
 
 
 def findings(summary: PathSummary) -> list[str]:
-    """The numbers that the paper gives of its network, for this one."""
+    """The numbers that the paper gives of its network, for this one, and those of the exact sums.
+
+    The norms of these do not add up to that of the gradient, their shares ⟨g_k, g⟩ / ‖g‖² do. Where lengths cancel,
+    some shares are negative; these count as zero here, so 95% are of the lengths that make up the gradient.
+    """
     blocks = len(summary.paths) - 1
     lengths = np.arange(blocks + 1)
     sentences = []
-    for name, values in (
-        ("C(n, k) · mean norm of sampled paths", summary.contribution),
-        ("norms of the exact sums", summary.norm),
+    for name, whole, values in (
+        ("C(n, k) · mean norm of sampled paths", "their total", summary.contribution),
+        ("norms of the exact sums", "the sum of their norms", summary.norm),
+        ("exact shares ⟨g_k, g⟩/‖g‖²", "the gradient", summary.share.clip(0)),
     ):
         if np.isnan(values).any() or not values.any():
             continue
         effective = effective_range(values)
         share = summary.paths[effective.start : effective.stop].sum()
         sentences.append(
-            f"by the {name}, lengths {effective.start} to {effective.stop - 1} of {blocks} hold 95%, with {share:.3%}"
-            f" of all paths; the mean length is {np.average(lengths, weights=values):.1f}"
+            f"by the {name}, lengths {effective.start} to {effective.stop - 1} of {blocks} hold 95% of {whole}, with"
+            f" {share:.3%} of all paths; the mean length is {np.average(lengths, weights=values):.1f}"
         )
     return sentences
 
@@ -199,9 +204,3 @@ def findings(summary: PathSummary) -> list[str]:
 def _stage_summaries(exact: Sequence[Record]) -> dict[str, PathSummary]:
     stages = sorted({record["stage"] for record in exact} - {"all"}, key=int)
     return {stage: summarise([record for record in exact if record["stage"] == stage], []) for stage in stages}
-
-
-def _check(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < (name in ("images", "batch_size")):
-            raise MisconfigurationException(f"--{name} {count} is too small")

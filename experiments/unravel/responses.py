@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import mean
 
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules.image_data import ImageData
@@ -21,11 +22,11 @@ WANDB = WandbOptions()
 def responses(
     network: str,
     data: ImageData | None = None,
-    images: int = 500,
+    images: PositiveInt = 500,
     beside: tuple[Path, ...] = (),
     weights: Path | None = None,
     out: Path | None = None,
-    seed: int = 0,
+    seed: NonNegativeInt = 0,
     wandb: WandbOptions = WANDB,
 ) -> None:
     """Measure the standard deviation of each layer's response: responses.csv and responses.png.
@@ -42,8 +43,6 @@ def responses(
         seed: of random weights.
         wandb: what goes to Weights & Biases.
     """
-    if images < 1:
-        raise MisconfigurationException("--images must be 1 or more")
     others = read_others(beside, "responses.csv", "std")
     subject = open_subject(network, data, weights, seed)
     found = layer_responses(subject.net, (pixels for pixels, _ in subject.batches(images)))

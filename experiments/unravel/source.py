@@ -46,7 +46,7 @@ class Subject:
 
     @property
     def links(self) -> list[Link]:
-        """Of the network, see :func:`lit_models.links`."""
+        """Of the network, see :func:`lit_models.links`; :func:`taken_apart` checks them."""
         return links(self.net)
 
     @property
@@ -66,7 +66,14 @@ class Subject:
     def fingerprint(self) -> str:
         """Of the weights and the data, so that results of others are never taken for this one's."""
         data = self.data
-        seen = (type(data).__name__, data.image_size, data.class_names, data.mean, data.std, data.fingerprint(test=True))
+        seen = (
+            type(data).__name__,
+            data.image_size,
+            data.class_names,
+            data.mean,
+            data.std,
+            data.fingerprint(test=True),
+        )
         digest = hashlib.sha256(f"{seen}".encode())
         for name, tensor in self.net.state_dict().items():
             digest.update(name.encode())
@@ -84,8 +91,8 @@ def open_subject(source: str, data: ImageData | None = None, weights: Path | Non
         seed: of random weights.
 
     Raises:
-        MisconfigurationException, CheckpointError, FileNotFoundError: where there is no such network, it can't be taken
-            apart, or does not go with the data.
+        MisconfigurationException, CheckpointError, FileNotFoundError: where there is no such network, or it does not go
+            with the data.
     """
     library, _, name = source.partition(":")
     if library in ("timm", "torchvision") and name:
@@ -103,6 +110,26 @@ def open_subject(source: str, data: ImageData | None = None, weights: Path | Non
     subject.data.setup("test")
     _check(subject)
     return subject
+
+
+def taken_apart(subject: Subject) -> list[Link]:
+    """The links of the network, which are the network bit for bit on a few images.
+
+    Raises:
+        MisconfigurationException: where it can't be taken apart.
+    """
+    chain = subject.links
+    x, _ = next(subject.batches(2))
+    with torch.inference_mode():
+        logits = subject.net(x)
+        for link in chain:
+            x = link.forward(x)
+    if not torch.equal(x, logits):
+        raise MisconfigurationException(
+            f"{subject.name} can't be taken apart: its links give other logits than the network "
+            f"(largest difference {(x - logits).abs().max():.1e})"
+        )
+    return chain
 
 
 def _own_subject(path: Path, data: ImageData | None) -> Subject:
@@ -133,7 +160,15 @@ def _own_subject(path: Path, data: ImageData | None) -> Subject:
 
 
 def _data_of_run(config: Path) -> ImageData:
-    spec = yaml.safe_load(config.read_text())["data"]
+    try:
+        content = yaml.safe_load(config.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError):
+        content = None
+    spec = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(spec, dict):
+        raise MisconfigurationException(
+            f"{config} does not say what data the network is of: give --data, such as --data datamodules.CIFAR10"
+        )
     if foreign := first_untrusted(spec, set()):
         raise MisconfigurationException(f"{config} names {foreign}, which {OUTSIDE}: give --data")
     parser = ArgumentParser(exit_on_error=False)
@@ -142,8 +177,11 @@ def _data_of_run(config: Path) -> ImageData:
 
 
 def _library_network(library: str, name: str, data: ImageData, weights: Path | None, seed: int) -> nn.Module:
-    known = timm.list_models() if library == "timm" else torchvision.models.list_models(torchvision.models)
-    if name.partition(".")[0] not in known:
+    if library == "timm":
+        known = [*timm.list_models(), *timm.list_pretrained()]
+    else:
+        known = torchvision.models.list_models(torchvision.models)
+    if name not in known:
         nearest = ", ".join(get_close_matches(name, known)) or "fathom can't guess which"
         raise MisconfigurationException(f"{library} has no network {name!r}; near it: {nearest}")
     with torch.random.fork_rng():
@@ -155,7 +193,12 @@ def _library_network(library: str, name: str, data: ImageData, weights: Path | N
     if weights is not None:
         _load(net, weights, f"{library}:{name} of {data.num_classes} classes")
     if hasattr(net, "set_input_size"):
-        net.set_input_size((data.image_size, data.image_size))
+        try:
+            net.set_input_size((data.image_size, data.image_size))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise MisconfigurationException(
+                f"{library}:{name} can't take images of {data.image_size}×{data.image_size}: {one_sentence(str(error))}"
+            ) from error
     return net
 
 
@@ -170,7 +213,7 @@ def _load(net: nn.Module, weights: Path, name: str) -> None:
 
 
 def _check(subject: Subject) -> None:
-    """That the links are the network, bit for bit, on a few images, and that it has a logit for each class."""
+    """That the network takes the images, and has a logit for each class."""
     images, _ = next(subject.batches(2))
     with torch.inference_mode():
         try:
@@ -180,16 +223,8 @@ def _check(subject: Subject) -> None:
                 f"{subject.name} can't take images of {images.shape[1]}×{images.shape[2]}×{images.shape[3]}: "
                 f"{one_sentence(str(error))}"
             ) from error
-        x = images
-        for link in subject.links:
-            x = link.forward(x)
     if logits.shape[1:] != (subject.data.num_classes,):
         raise MisconfigurationException(
             f"{subject.name} has {logits.shape[1]} classes, the data {subject.data.num_classes}: "
             "give the --data it was trained on"
-        )
-    if not torch.equal(x, logits):
-        raise MisconfigurationException(
-            f"{subject.name} can't be taken apart: its links give other logits than the network "
-            f"(largest difference {(x - logits).abs().max():.1e})"
         )
