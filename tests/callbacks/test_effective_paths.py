@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import EffectivePathTraining
+from callbacks import EffectivePathTraining, StochasticDepth
 from callbacks.effective_paths import draw_open_blocks
 from lit_models import CIFARResNet, ImageClassifier, VanillaNet
 
@@ -65,6 +65,13 @@ def test_every_set_of_m_blocks_is_drawn_equally_often():
     assert all(sum(gates) == 2 and 150 < count < 250 for gates, count in drawn.items())
     assert draw_open_blocks(23, 54, 1, 7) == draw_open_blocks(23, 54, 1, 7) != draw_open_blocks(23, 54, 2, 7)
     assert draw_open_blocks(54, 54, 0, 0) == [True] * 54
+
+
+def test_another_callback_that_sets_the_gates_is_refused(tmp_path):
+    for callbacks in ([EffectivePathTraining(4), StochasticDepth()], [StochasticDepth(), EffectivePathTraining(4)]):
+        names = " and ".join(type(callback).__name__ for callback in callbacks)
+        with pytest.raises(MisconfigurationException, match=f"{names} would both set the gates .* remove one"):
+            fit(tmp_path, *callbacks)
 
 
 def test_exactly_the_drawn_blocks_run_and_learn(tmp_path):

@@ -2,22 +2,30 @@
 
 import csv
 import json
+from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from PIL import Image
 
-from datamodules import Digits
+from datamodules import Digits, SmallImages
 from experiments.__main__ import main
 from experiments.bench import bench
 from experiments.unravel import commands
 from experiments.unravel import measure as measuring
 from experiments.unravel.commands import lesion, reorder
+from experiments.unravel.figures import lesion_figure
+from experiments.unravel.lesions import lesion_errors
+from experiments.unravel.paths import paths
 from experiments.unravel.records import by_network
+from experiments.unravel.reordering import reordering_errors
 from experiments.unravel.source import open_subject
 from experiments.wandb_logger import WandbOptions
 from lit_models import CheckpointError, CIFARResNet
 from lit_models.checkpoints import classifier_checkpoint, write_atomically
+from lit_models.links import links
 
 OFF = WandbOptions(mode="disabled")
 
@@ -26,13 +34,21 @@ def digits(**options):
     return Digits(image_size=8, eval_batch_size=40, **options)
 
 
+def saved(path, **options):
+    """A checkpoint of a network with random weights and statistics, so that every block matters."""
+    arguments = {"depth": 20, "width": 4, "num_classes": 10, "in_channels": 1, **options}
+    torch.manual_seed(0)
+    net = CIFARResNet(**arguments)
+    for name, buffer in net.named_buffers():
+        if name.endswith("running_var"):
+            buffer.uniform_(0.1, 1)
+    write_atomically(classifier_checkpoint(net, arguments), path)
+    return path
+
+
 @pytest.fixture
 def checkpoint(tmp_path):
-    arguments = {"depth": 20, "width": 4, "num_classes": 10, "in_channels": 1}
-    torch.manual_seed(0)
-    path = tmp_path / "net.ckpt"
-    write_atomically(classifier_checkpoint(CIFARResNet(**arguments), arguments), path)
-    return path
+    return saved(tmp_path / "net.ckpt")
 
 
 @pytest.fixture
@@ -67,7 +83,7 @@ def test_networks_of_others_have_the_units_they_should(network, units, tmp_path,
     assert len(table(tmp_path / "reorder.csv")) == 3
     for name in ("lesion.png", "reorder.png"):
         assert 0 < (tmp_path / name).stat().st_size < 100_000
-    assert f"of {units} links deleted" in capsys.readouterr().out
+    assert f"with one link of {units} deleted" in capsys.readouterr().out
 
 
 def test_a_run_needs_nothing_but_its_directory(tmp_path, capsys):
@@ -117,6 +133,51 @@ def test_a_command_that_is_ended_goes_on_where_it_was(command, checkpoint, tmp_p
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_errors_of_lesions_are_those_without_the_links_they_name(checkpoint, tmp_path):
+    lesion(str(checkpoint), digits(), images=100, draws=3, sizes=(2, 5), wandb=OFF, out=tmp_path)
+    records = table(tmp_path / "lesion.csv")
+    subject = open_subject(str(checkpoint), digits())
+    names = [link.name for link in links(subject.net)]
+    deleted = [frozenset(names.index(name) for name in record["deleted"].split()) for record in records]
+    errors = lesion_errors(subject.net, deleted, subject.batches(100))
+    assert [float(record["error"]) for record in records] == pytest.approx(errors, abs=1e-6)
+    assert [int(record["errors"]) for record in records] == (100 * errors).round().tolist()
+    assert [int(record["size"]) for record in records] == list(map(len, deleted))
+    assert [record["transition"] for record in records] == [
+        str(int(not {"layer2.0", "layer3.0"}.isdisjoint(record["deleted"].split()))) for record in records
+    ]
+    # And by the network itself, which does not know of links: with the gates of these blocks shut.
+    blocks = subject.net.residual_blocks()
+    for record, expected in zip(records, errors, strict=True):
+        for name in record["deleted"].split():
+            blocks[name].gate = False
+        wrong = [(subject.net(images).argmax(1) != targets).float() for images, targets in subject.batches(100)]
+        assert torch.cat(wrong).mean().item() == pytest.approx(expected)
+        for block in blocks.values():
+            block.gate = None
+    assert len(set(errors.round(6))) > 5, "errors that are all the same would prove nothing"
+    assert abs(errors - 0.5).min() > 0.01, "hits would be as many as errors"
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_errors_of_reorderings_are_those_in_the_orders_they_name(checkpoint, tmp_path):
+    reorder(str(checkpoint), digits(), images=100, swaps=(1, 4, 9), draws=3, wandb=OFF, out=tmp_path)
+    records = table(tmp_path / "reorder.csv")
+    subject = open_subject(str(checkpoint), digits())
+    orders = [tuple(map(int, record["order"].split())) for record in records]
+    errors = reordering_errors(subject.net, orders, subject.batches(100))
+    assert [float(record["error"]) for record in records] == pytest.approx(errors, abs=1e-6)
+    assert len(set(errors.round(6))) > 3
+    for record, order in zip(records, orders, strict=True):
+        pairs = list(combinations(order[1:-1], 2))  # stem and head can't be deleted
+        tau = np.mean([1 if first < second else -1 for first, second in pairs])
+        assert float(record["tau"]) == pytest.approx(tau, abs=1e-4)
+    assert records[0]["order"] == " ".join(map(str, range(11)))
+    assert records[0]["tau"] == "1.0000"
+    assert len({record["tau"] for record in records}) > 3
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_more_draws_and_more_images_add_to_what_is_there(checkpoint, tmp_path, monkeypatch):
     counted = []
     count = measuring.count_errors
@@ -150,6 +211,75 @@ def test_results_of_other_weights_are_not_taken_over(checkpoint, tmp_path):
     with pytest.raises(MisconfigurationException, match=r"lesion\.csv is of net with other weights"):
         lesion(str(checkpoint), **options)
     assert (tmp_path / "out" / "lesion.csv").read_bytes() == before
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two folders of equal class names with different pixels, of one mean and deviation."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+    for folder, images in (("a", pixels), ("b", pixels[:, ::-1])):
+        for part in ("train", "test"):
+            for index, image in enumerate(images):
+                directory = tmp_path / folder / part / f"class{index % 2}"
+                directory.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(directory / f"{index}.png")
+    return tmp_path / "a", tmp_path / "b"
+
+
+@pytest.mark.parametrize("command", [lesion, paths])
+@pytest.mark.usefixtures("no_figures")
+def test_results_of_other_images_are_not_taken_over(command, folders, tmp_path):
+    path = saved(tmp_path / "two.ckpt", num_classes=2, in_channels=3)
+    first, second = (SmallImages(str(folder), val_fraction=0) for folder in folders)
+    assert (first.class_names, first.mean) == (second.class_names, pytest.approx(second.mean))
+    command(str(path), first, wandb=OFF, out=tmp_path / "out")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out").glob("*.csv")}
+    with pytest.raises(MisconfigurationException, match="is of two with other weights or images: give another --out"):
+        command(str(path), second, wandb=OFF, out=tmp_path / "out")
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out").glob("*.csv")} == before
+
+
+def test_a_folder_without_images_is_one_sentence(checkpoint, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    data = ["--data", "datamodules.SmallImages", "--data.root", str(tmp_path / "empty")]
+    assert main(["lesion", str(checkpoint), *data]) == 1
+    error = capsys.readouterr().err
+    assert "empty has no class folder in it" in error
+    assert "Traceback" not in error
+
+
+def test_no_draws_and_no_runs_leave_one_panel(checkpoint, tmp_path):
+    options = ["--images", "20", "--wandb.mode", "disabled", "--out", str(tmp_path / "out")]
+    data = ["--data", "datamodules.Digits", "--data.image_size", "8"]
+    assert main(["lesion", str(checkpoint), *data, *options, "--draws", "0", "--runs", "[]"]) == 0
+    records = table(tmp_path / "out" / "lesion.csv")
+    assert {record["kind"] for record in records} == {"none", "single"}
+    lesion_figure({"net": records}, tmp_path / "again.png")
+    with Image.open(tmp_path / "out" / "lesion.png") as figure:
+        assert figure.width == pytest.approx(4.8 * 110, abs=1)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_number_that_is_given_twice_counts_once(checkpoint, tmp_path):
+    options = {"data": digits(), "images": 10, "draws": 2, "wandb": OFF}
+    lesion(str(checkpoint), sizes=(3, 2, 3), runs=(2, 2), **options, out=tmp_path)
+    reorder(str(checkpoint), swaps=(1, 2, 1), **options, out=tmp_path)
+    records = table(tmp_path / "lesion.csv")
+    assert [record["size"] for record in records if record["kind"] == "random"] == ["3", "3", "2", "2"]
+    assert sum(record["kind"] == "run" for record in records) == 8
+    assert [record["swaps"] for record in table(tmp_path / "reorder.csv")] == list("01122")
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_table_of_another_command_is_refused(checkpoint, tmp_path, capsys):
+    data = ["--data", "datamodules.Digits", "--data.image_size", "8", "--images", "10", "--wandb.mode", "disabled"]
+    args = [str(checkpoint), *data, "--draws", "1", "--out", str(tmp_path)]
+    assert main(["lesion", *args]) == main(["reorder", *args]) == 0
+    capsys.readouterr()
+    for command, other in (("lesion", "reorder"), ("reorder", "lesion"), ("responses", "lesion")):
+        beside = tmp_path / f"{other}.csv"
+        assert main([command, str(checkpoint), *data, "--beside", f"[{beside}]", "--out", str(tmp_path)]) == 1
+        assert capsys.readouterr().err == f"fathom: {beside} is no {command}.csv\n"
 
 
 def test_a_control_is_drawn_beside(checkpoint, tmp_path):
@@ -212,6 +342,9 @@ def test_weights_come_from_a_file(tmp_path):
         (".", {}, "is no run directory"),
         ("timm:ghostnet_100", {"data": True}, "can't be taken apart"),
         ("{checkpoint}", {}, "does not lie in the directory of its run"),
+        ("timm:resnet18.foo", {"data": True}, "timm has no network 'resnet18.foo'; near it: resnet18"),
+        ("torchvision:resnet18.foo", {"data": True}, "torchvision has no network 'resnet18.foo'; near it: resnet18"),
+        ("timm:vit_tiny_patch16_224", {"data": True, "size": "8"}, "vit_tiny_patch16_224 can't take images of 8×8"),
         ("{checkpoint}", {"data": True, "weights": "x.pth"}, "--weights is for timm:NAME"),
         ("timm:resnet10t", {"data": True, "weights": "x.pth"}, r"there are no weights x\.pth"),
     ],
@@ -219,13 +352,38 @@ def test_weights_come_from_a_file(tmp_path):
 def test_what_can_not_be_opened_is_one_sentence(source, options, sentence, checkpoint, capsys):
     args = ["lesion", source.format(checkpoint=checkpoint)]
     if options.get("data"):
-        args += ["--data", "datamodules.Digits", "--data.image_size", "32"]
+        args += ["--data", "datamodules.Digits", "--data.image_size", options.get("size", "32")]
     if "weights" in options:
         args += ["--weights", options["weights"]]
     assert main(args) == 1
     error = capsys.readouterr().err
     assert sentence.replace("\\", "") in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("content", ["foo: 1", "", "data: 3", "- 1", "data: [", "\0"])
+def test_a_configuration_that_says_nothing_of_the_data_asks_for_them(content, checkpoint, capsys):
+    (checkpoint.parent / "config.yaml").write_text(content)
+    assert main(["lesion", str(checkpoint)]) == 1
+    error = capsys.readouterr().err
+    assert "config.yaml does not say what data the network is of: give --data" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--sizes", "3"], "sizes takes a list such as [a,b], not 3"),
+        (["--beside", "there"], "beside takes a list such as [a,b], not there"),
+        (["--sizes", "[0]"], "sizes takes a whole number above 0, not 0"),
+        (["--seed", "-1"], "seed takes a whole number, 0 or above, not -1"),
+        (["--image", "8"], "there is no flag --image; did you mean images?"),
+        (["--data.batch_size", "8"], "data needs its class: name it too, as in --data datamodules.CLASS"),
+    ],
+)
+def test_a_flag_that_can_not_be_read_is_named(flags, sentence, checkpoint, capsys):
+    assert main(["lesion", str(checkpoint), *flags]) == 2
+    assert capsys.readouterr().err == f"fathom: {sentence}\n"
 
 
 def test_data_of_other_classes_are_refused(tmp_path):
@@ -237,8 +395,9 @@ def test_data_of_other_classes_are_refused(tmp_path):
 
 def test_links_that_are_not_the_network_are_noticed(checkpoint, monkeypatch):
     monkeypatch.setattr(CIFARResNet, "forward", lambda self, x: self.forward_head(self.forward_features(x)) + 1)
-    with pytest.raises(MisconfigurationException, match="its links give other logits"):
-        open_subject(str(checkpoint), digits())
+    for command in (lesion, reorder, paths):
+        with pytest.raises(MisconfigurationException, match="its links give other logits"):
+            command(str(checkpoint), digits())
 
 
 def test_the_benchmark_sees_the_same_logits(capsys):
@@ -246,3 +405,11 @@ def test_the_benchmark_sees_the_same_logits(capsys):
     printed = " ".join(capsys.readouterr().out.split())
     assert "all deletions of 8 images give the same logits" in printed
     assert "gradients by length" in printed
+
+
+def test_the_benchmark_ends_where_logits_differ(monkeypatch):
+    namespace = bench["lesion"].__globals__
+    shared = namespace["_shared"]
+    monkeypatch.setitem(namespace, "_shared", lambda *args: shared(*args) + 1)
+    with pytest.raises(RuntimeError, match="other logits"):
+        bench["lesion"](depth=8, images=2, batch_size=2, gradient_images=1)

@@ -67,6 +67,8 @@ def test_a_relu_in_place_comes_too_late():
         (lambda: CIFARResNet(20, width=4, shortcut="none"), 19),
         (lambda: torchvision.models.resnet18(), 17),
         (lambda: timm.create_model("resnet26d", zero_init_last=False), 27),
+        (lambda: timm.create_model("convnext_atto"), 1 + 3 * 12 + 3),
+        (lambda: timm.create_model("regnetx_002", zero_init_last=False), 1 + 3 * 13),
         (plain, 2),
     ],
 )

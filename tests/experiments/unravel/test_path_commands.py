@@ -1,16 +1,22 @@
 """``fathom paths``, ``ensemble`` and ``responses`` as one types them."""
 
 import csv
+from math import comb
 from statistics import mean
 
 import pytest
 import torch
 
 from callbacks.stochastic_depth import survival_probs
+from datamodules import Digits
 from experiments import __main__ as fathom
 from experiments.unravel import paths as paths_command
+from experiments.unravel.implicit_ensemble import implicit_ensemble
 from experiments.unravel.layer_responses import layer_responses
-from lit_models import CIFARResNet
+from experiments.unravel.path_summary import summarise
+from experiments.unravel.paths import findings
+from experiments.unravel.source import open_subject
+from lit_models import CIFARResNet, VanillaNet
 from lit_models.checkpoints import classifier_checkpoint, write_atomically
 
 DIGITS = ["--data", "datamodules.Digits", "--wandb.mode", "disabled"]
@@ -63,10 +69,33 @@ def test_paths_are_weighed(checkpoint, tmp_path, capsys):
         for row in drawn:
             assert float(row["norm"]) == pytest.approx(float(norms[row["batch"]]), rel=1e-4)
     summary = rows(tmp_path / "paths.csv")
-    for row in summary:
+    contributions = [comb(6, length) * float(row["single_norm"]) for length, row in enumerate(summary)]
+    for row, contribution in zip(summary, contributions, strict=True):
+        assert float(row["contribution"]) == pytest.approx(contribution / sum(contributions), rel=1e-4)
         norms = [float(sample["norm"]) for sample in sampled if sample["length"] == row["length"]]
         assert float(row["single_norm"]) == pytest.approx(mean(norms), rel=1e-5)
     assert float(summary[-1]["cumulative_share"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_findings_are_those_of_the_summary():
+    exact = {"norm": [4, 3, 2, 0.1, 0.1], "share": [-0.3, 0.6, 0.65, 0.1, -0.05]}
+    sampled = [8, 4, 2, 1, 0.001]
+    summary = summarise(
+        [
+            {"blocks": "4", "length": length, "norm": norm, "cosine": 0, "share": share}
+            for length, (norm, share) in enumerate(zip(*exact.values(), strict=True))
+        ],
+        [{"length": length, "norm": norm} for length, norm in enumerate(sampled)],
+    )
+    # 8, 16, 12, 4, 0.001 of 40.001; 9.2; and 0, 0.6, 0.65, 0.1, 0 of 1.35. Of 16 paths 1, 4, 6, 4 and 1 have a length.
+    assert findings(summary) == [
+        "by the C(n, k) · mean norm of sampled paths, lengths 0 to 3 of 4 hold 95% of their total, with 93.750% of all"
+        " paths; the mean length is 1.3",
+        "by the norms of the exact sums, lengths 0 to 2 of 4 hold 95% of the sum of their norms, with 68.750% of all"
+        " paths; the mean length is 0.8",
+        "by the exact shares ⟨g_k, g⟩/‖g‖², lengths 1 to 3 of 4 hold 95% of the gradient, with 87.500% of all paths;"
+        " the mean length is 1.6",
+    ]
 
 
 def test_a_command_that_was_ended_goes_on(checkpoint, tmp_path, monkeypatch, capsys):
@@ -116,14 +145,22 @@ def test_long_paths_can_be_left_out(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--images", "0"], "--images 0 is too small"),
-        (["--samples", "-1"], "--samples -1 is too small"),
-        (["--data", "datamodules.FashionMNIST", "--data.root", "/nowhere"], "nowhere"),
+        (["paths", "--images", "0"], "images takes a whole number above 0, not 0"),
+        (["paths", "--batch_size", "0"], "batch_size takes a whole number above 0, not 0"),
+        (["paths", "--samples", "-1"], "samples takes a whole number, 0 or above, not -1"),
+        (["paths", "--longest", "-1"], "longest takes a whole number, 0 or above, not -1"),
+        (["paths", "--seed", "-1"], "seed takes a whole number, 0 or above, not -1"),
+        (["ensemble", "--members", "0"], "members takes a whole number above 0, not 0"),
+        (["ensemble", "--seed", "-1"], "seed takes a whole number, 0 or above, not -1"),
+        (["responses", "--images", "-3"], "images takes a whole number above 0, not -3"),
+        (["responses", "--seed", "x"], "seed takes a whole number, 0 or above, not x"),
+        (["paths", "--data", "datamodules.FashionMNIST", "--data.root", "/nowhere"], "nowhere"),
     ],
 )
 def test_wrong_settings_are_explained(checkpoint, tmp_path, capsys, options, words):
     path, _ = checkpoint()
-    assert fathom.main(["paths", path, *DIGITS, *options, "--out", str(tmp_path)]) == 1
+    command, *options = options
+    assert fathom.main([command, path, *DIGITS, *options, "--out", str(tmp_path)]) in (1, 2)
     error = capsys.readouterr().err
     assert words in error
     assert "Traceback" not in error
@@ -148,6 +185,16 @@ def test_rule_and_averages(checkpoint, tmp_path, capsys):
     assert [row["subnetworks"] for row in table] == list("012345")
     assert all(row["images"] == "48" for row in table)
     assert table[1]["errors"] == table[1]["errors_alone"]
+    subject = open_subject(path, Digits())
+    hits = [implicit_ensemble(subject.net, *batch, members=5) for batch in subject.batches(48)]
+    rule = sum(batch.rule for batch in hits).item()
+    averaged, single = sum(batch.averaged for batch in hits).tolist(), sum(batch.single for batch in hits).tolist()
+    assert [48 - int(row["errors"]) for row in table] == [rule, *averaged]
+    assert [48 - int(row["errors_alone"]) for row in table] == [rule, *single]
+    for row in table:
+        assert float(row["error"]) == pytest.approx(int(row["errors"]) / 48, abs=1e-6)
+        assert float(row["error_alone"]) == pytest.approx(int(row["errors_alone"]) / 48, abs=1e-6)
+    assert rule != 24, "hits would be as many as errors"
     assert "by the p_l rule" in capsys.readouterr().out
     assert fathom.main(["ensemble", path, *options, "--members", "6", "--out", str(parts)]) == 1
     assert "another members (5, not 6)" in capsys.readouterr().err
@@ -166,6 +213,24 @@ def test_responses_of_several_networks(checkpoint, tmp_path):
     assert fathom.main(["responses", path, *options, *beside, "--out", str(tmp_path)]) == 0
     table = rows(tmp_path / "plain" / "responses.csv")
     assert [row["layer"] for row in table] == [str(number) for number in range(1, 14)]
-    assert [row["name"] for row in table] == list(layer_responses(net, [torch.randn(1, 1, 8, 8)]))
+    found = layer_responses(net, [pixels for pixels, _ in open_subject(plain, Digits()).batches(40)])
+    assert [row["name"] for row in table] == list(found)
+    assert [float(row["std"]) for row in table] == pytest.approx(list(found.values()), rel=1e-4)
     assert len(rows(tmp_path / "responses.csv")) == 13
     assert (tmp_path / "responses.png").stat().st_size < 100_000
+
+
+def test_only_what_follows_links_needs_them(tmp_path, capsys):
+    arguments = {"num_classes": 10, "depth": 5, "width": 4, "in_channels": 1, "stem_stride": 1}
+    path = str(tmp_path / "vanilla.ckpt")
+    write_atomically(classifier_checkpoint(VanillaNet(**arguments), arguments), path)
+    options = [*DIGITS, "--data.image_size", "32", "--images", "4", "--out", str(tmp_path)]
+    assert fathom.main(["responses", path, *options]) == 0
+    assert len(rows(tmp_path / "responses.csv")) > 4
+    for command, sentence in (
+        *((command, "VanillaNet can't be taken apart") for command in ("lesion", "reorder", "paths")),
+        ("ensemble", "this VanillaNet was not trained with stochastic depth"),
+    ):
+        capsys.readouterr()
+        assert fathom.main([command, path, *options]) == 1
+        assert sentence in capsys.readouterr().err

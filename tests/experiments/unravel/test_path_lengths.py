@@ -69,3 +69,13 @@ def test_effective_range_is_the_shortest():
         assert shares[found.start : found.stop].sum() >= mass * shares.sum() - 1e-9
     assert effective_range(np.array([0, 1.0, 0])) == range(1, 2)
     assert effective_range(np.ones(4), mass=1) == range(4)
+
+
+def test_effective_range_does_not_depend_on_the_unit():
+    shares = np.array([1.0, 2, 5, 2, 1])
+    for mass in (0.4, 0.6, 0.95):
+        assert (
+            effective_range(1e-12 * shares, mass)
+            == effective_range(shares, mass)
+            == effective_range(1e12 * shares, mass)
+        )

@@ -267,8 +267,9 @@ def test_orders_of_a_network_without_equals_are_refused():
 
 
 def test_counts_stay_on_the_device_of_the_images():
-    chain = links(network())
-    images, targets = batch()
-    errors = count_errors(chain, [lesioned(chain, frozenset())], images, targets)
-    assert errors.dtype == torch.int64
-    assert errors.shape == (1,)
+    """The meta device has no numbers to bring to the host: whoever asks for one fails."""
+    net = network().to("meta")
+    images, targets = (x.to("meta") for x in batch())
+    chain = links(net)
+    errors = count_errors(chain, [lesioned(chain, lesion) for lesion in single_lesions(chain)], images, targets)
+    assert (errors.device.type, errors.dtype, errors.shape) == ("meta", torch.int64, (9,))
