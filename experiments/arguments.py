@@ -14,9 +14,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from experiments.errors import OUTSIDE
 from experiments.read_config import read_config
 from experiments.run_directory import run_config
-from experiments.trusted_names import first_untrusted, flag_values, packages_named, trust
+from experiments.trusted_names import first_untrusted, flag_values, names_of_user, trust
 from lit_models.checkpoints import CheckpointError, read_checkpoint
 
+A_CHECKPOINT = "--ckpt_path, such as runs/<experiment>/<run>/checkpoints/best.ckpt"
 _TRUST = "if you trust it, add --config"
 
 
@@ -51,7 +52,7 @@ def in_order_of_precedence(args: list[str]) -> list[str]:
         MisconfigurationException: for a config file that is none, and for one that names what the user did not.
     """
     configs, checkpoint, flags = _parts(args)
-    packages = packages_named([*map(read_config, configs), *flag_values(flags)])
+    named = names_of_user([*map(read_config, configs), *flag_values(flags)])
     if checkpoint in ("last", "best", "hpc", "registry"):
         raise MisconfigurationException(
             f"--ckpt_path {checkpoint} is looked for in the run's own directory, and a new run has none: give the file,"
@@ -59,12 +60,13 @@ def in_order_of_precedence(args: list[str]) -> list[str]:
         )
     if checkpoint and checkpoint != "null":
         if not configs and (config := run_config(Path(checkpoint))):
-            _check_names(config, packages)
+            _check_names(config, named)
             configs.append(str(config))
-        configs.append(model_config(checkpoint, args[0], packages))
-    trust(packages)
+        configs.append(model_config(checkpoint, args[0], named))
+    trust(named)
     if not configs and not {flag.partition("=")[0] for flag in flags} & {"-h", "--help", "--model", "--print_config"}:
-        raise MisconfigurationException(f"fathom {args[0]} needs --config, such as experiments/vanillanet_digits.yaml")
+        needed = "--config, such as experiments/vanillanet_digits.yaml" if args[0] == "fit" else A_CHECKPOINT
+        raise MisconfigurationException(f"fathom {args[0]} needs {needed}")
     ckpt_path = ["--ckpt_path", checkpoint] if checkpoint else []
     return [*args[:1], *(word for config in configs for word in ("--config", config)), *flags, *ckpt_path]
 
@@ -76,13 +78,13 @@ def trust_run(config: Path, overrides: list[str]) -> None:
         MisconfigurationException: where ``config``, that of a run to go on with, names anything else.
     """
     configs, _, flags = _parts(["fit", *overrides])
-    packages = packages_named([*map(read_config, configs), *flag_values(flags)])
-    _check_names(config, packages)
-    trust(packages)
+    named = names_of_user([*map(read_config, configs), *flag_values(flags)])
+    _check_names(config, named)
+    trust(named)
 
 
-def _check_names(config: Path, packages: set[str]) -> None:
-    if foreign := first_untrusted(read_config(str(config)), packages):
+def _check_names(config: Path, named: set[str]) -> None:
+    if foreign := first_untrusted(read_config(str(config)), named):
         raise MisconfigurationException(f"{config} names {foreign}, which {OUTSIDE}: {_TRUST} {config}")
 
 
@@ -95,11 +97,11 @@ def _parts(args: list[str]) -> tuple[list[str], str | None, list[str]]:
     return given.config, given.ckpt_path, flags
 
 
-def model_config(path: str, command: str, packages: set[str]) -> str:
+def model_config(path: str, command: str, named: set[str]) -> str:
     """The ``model`` part of a configuration, as a checkpoint has it, in JSON.
 
     Raises:
-        CheckpointError: also where it names a class outside of Fathom and ``packages``, where its weights are not
+        CheckpointError: also where it names a class outside of Fathom and ``named``, where its weights are not
             finite, and for ``fit`` where it holds no state of the training.
     """
     checkpoint = read_checkpoint(path)
@@ -110,14 +112,13 @@ def model_config(path: str, command: str, packages: set[str]) -> str:
     if command == "fit" and "optimizer_states" not in checkpoint:
         raise CheckpointError(f"{path} holds weights alone, so no training can go on from it: take one in checkpoints/")
     hparams = checkpoint.get("hyper_parameters", {})
-    if foreign := first_untrusted(hparams, packages):
-        raise CheckpointError(f"{path} asks for {foreign}, which {OUTSIDE}: {_TRUST} a file that names it")
+    class_path = hparams.get("_class_path", "lit_models.ImageClassifier")
     arguments = {name: value for name, value in hparams.items() if not name.startswith("_")}
+    if foreign := first_untrusted({**arguments, "class_path": class_path}, named):
+        raise CheckpointError(f"{path} asks for {foreign}, which {OUTSIDE}: {_TRUST} a file that names it")
     if not arguments:
         return "{}"
     try:
-        return json.dumps(
-            {"model": {"class_path": hparams.get("_class_path", "lit_models.ImageClassifier"), "init_args": arguments}}
-        )
+        return json.dumps({"model": {"class_path": class_path, "init_args": arguments}})
     except TypeError as error:
         raise CheckpointError(f"{path} describes its model with more than plain settings: {error}") from error

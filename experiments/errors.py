@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-OUTSIDE = "is neither a part of Fathom nor of torch, torchvision, torchmetrics, lightning or timm"
+OUTSIDE = "is no network, callback or the like from Fathom, torch, torchvision, torchmetrics, lightning or timm"
 
 # Lines in which jsonargparse explains its type system, not what is wrong.
 _NOISE = re.compile(

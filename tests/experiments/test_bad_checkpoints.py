@@ -155,7 +155,10 @@ BAD = {
     ),
     "a class of someone else": (changed(lambda c: net(c).update(class_path="mynets.Net")), "asks for mynets.Net"),
     "a class that runs commands": (changed(lambda c: net(c).update(class_path="subprocess.Popen")), "subprocess.Popen"),
-    "commands by another name": (changed(lambda c: net(c).update(class_path="torch.os.system")), "posix.system"),
+    "commands by another name": (
+        changed(lambda c: net(c).update(class_path="torch.os.system")),
+        "asks for torch.os.system",
+    ),
     "a network as text": (changed(lambda c: c["hyper_parameters"].update(net="antigravity.Net")), "antigravity.Net"),
     "another width": (changed(lambda c: net(c)["init_args"].update(width=8)), "of another network"),
     "another depth": (changed(lambda c: net(c)["init_args"].update(depth=14)), "of another network"),

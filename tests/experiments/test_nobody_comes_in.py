@@ -64,20 +64,76 @@ def within_any(config):
     config["model"]["init_args"]["optimizer_args"] = {"x": {"class_path": "foreignnets.Net"}}
 
 
+def function_of_torch(config):
+    """That runs its argument."""
+    arguments = {"body": {"_code": "forward = None"}, "import_block": "import foreignnets\n"}
+    graph = {"class_path": "torch.fx.graph_module.reduce_graph_module", "init_args": arguments}
+    config["model"]["init_args"]["net"] = {"class_path": "torch.nn.DataParallel", "init_args": {"module": graph}}
+
+
+def reader_of_pickles(config):
+    config["weights_only"] = False
+    config["trainer"]["plugins"] = [{"class_path": "lightning.pytorch.plugins.io.TorchCheckpointIO"}]
+
+
 def strategy(config):
     config["trainer"]["strategy"] = "foreignnets.Callback"
 
 
-@pytest.mark.parametrize(
-    "spoil", [callback, callback_as_text, function, command, data, within_any, strategy], ids=lambda f: f.__name__
-)
-def test_the_configuration_beside_a_checkpoint_imports_nothing(spoil, copy, foreign, fathom):
+SPOIL = [
+    callback,
+    callback_as_text,
+    function,
+    command,
+    data,
+    within_any,
+    strategy,
+    function_of_torch,
+    reader_of_pickles,
+]
+
+
+@pytest.mark.parametrize("spoil", SPOIL, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("words", [("test", "--ckpt_path", "checkpoints/last.ckpt"), ("resume", "")])
+def test_the_configuration_of_a_run_brings_no_code(spoil, words, copy, foreign, fathom):
     config = yaml.safe_load((copy / "config.yaml").read_text())
     spoil(config)
     (copy / "config.yaml").write_text(yaml.safe_dump(config))
-    code, sentence = fathom("test", "--ckpt_path", copy / "checkpoints" / "last.ckpt")
+    (copy / "summary.json").unlink()  # which says that the run is finished
+    *command, path = words
+    code, sentence = fathom(*command, copy / path)
     assert code in (1, 2)
-    assert "foreignnets" in sentence or "system" in sentence
+    assert any(name in sentence for name in ("foreignnets", "system", "reduce_graph_module", "TorchCheckpointIO"))
+    assert not foreign.exists()
+
+
+@pytest.mark.parametrize("command", ["test", "explain"])
+def test_nor_does_a_checkpoint(command, tiny_config, copy, foreign, fathom):
+    path = copy / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    config = {"model": {"init_args": {}}}
+    function_of_torch(config)
+    content["hyper_parameters"]["net"] = config["model"]["init_args"]["net"]
+    torch.save(content, path)
+    code, sentence = fathom(command, "--config", tiny_config, "--ckpt_path", path)
+    assert code == 1
+    assert "asks for torch.fx.graph_module.reduce_graph_module" in sentence
+    assert not foreign.exists()
+
+
+def test_nor_does_what_a_run_was_begun_from(copy, foreign, fathom):
+    """A resumed run without a checkpoint does not open the one that its configuration names."""
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(foreign),)
+
+    torch.save(Evil(), copy / "evil.pt")
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    (copy / "config.yaml").write_text(yaml.safe_dump(config | {"ckpt_path": str(copy / "evil.pt")}))
+    shutil.rmtree(copy / "checkpoints")
+    (copy / "summary.json").unlink()
+    assert fathom("resume", copy)[0] == 0
     assert not foreign.exists()
 
 
