@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -16,19 +15,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.epoch_means import epoch_means, restore_epoch_means
-from callbacks.signals import NotedSignals
+from callbacks.signals import EXIT_CODE, LeftEarly, NotedSignals, say
 
 Moment = Literal["batch", "validation", "end"]
 """Where training goes on: with a micro-batch, with a validation, or not at all."""
 
-EXIT_CODE = 75
-"""EX_TEMPFAIL of sysexits.h: what was asked for is not done, and can be gone on with."""
-
 _NOTHING, _SAVE, _LEAVE = range(3)
-
-
-class LeftEarly(SystemExit):
-    """Ends a run that a signal asked to leave, after its checkpoint is written; with :data:`EXIT_CODE`."""
 
 
 class LastCheckpoint(L.Callback):
@@ -40,9 +32,9 @@ class LastCheckpoint(L.Callback):
     the arguments say. Beside what Lightning saves it holds the means of the epoch so far, and how far the loggers
     that have a ``state_dict`` had come.
 
-    SIGTERM, SIGUSR1 (SLURM's warning of a preemption) and Ctrl-C write one at the next such moment, in a validation
-    at once, and leave with exit code 75; whichever device gets the signal, all leave. The second signal of a kind
-    does what it always does.
+    SIGTERM, SIGUSR1 (SLURM's warning of a preemption), SIGHUP (a closed terminal) and Ctrl-C write one at the next such
+    moment, in a validation at once, and leave with exit code 75; whichever device gets the signal, all leave. The
+    second signal of a kind does what it always does.
 
     It has to be the first of the callbacks, to save before the others prepare the next step.
 
@@ -165,7 +157,7 @@ class LastCheckpoint(L.Callback):
         if trainer.is_global_zero:
             name = self._signals.received.name if self._signals.received else "a signal to another device"
             saved = f"saved at step {self._saved_step}" if self._saved_step else "before the first step"
-            print(f"Left after {name}, {saved}; to go on: fathom resume {trainer.default_root_dir}", file=sys.stderr)
+            say(f"Left after {name}, {saved}; to go on: fathom resume {trainer.default_root_dir}")
         # A process that Lightning has started must not end in failure: it would kill the first one for it.
         started_by_lightning = not trainer.is_global_zero and isinstance(
             getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -68,6 +69,11 @@ class _Fetched(Dataset[Any]):
         return self.fetch(ticket)
 
 
+def leave_signals_to_parent(worker: int) -> None:
+    """For worker processes: a SIGTERM to all processes of a job is their parent's to follow, which still needs them."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 class Loader:
     """Batches in order, made here (``num_workers=0``) or by worker processes ahead of time.
 
@@ -94,6 +100,7 @@ class Loader:
                 batch_size=None,
                 num_workers=num_workers,
                 persistent_workers=True,
+                worker_init_fn=leave_signals_to_parent,
                 pin_memory=pin,
             )
 

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from datamodules.batches import leave_signals_to_parent
 from datamodules.fingerprint import fingerprint
 from datamodules.image_data import ImageData, RawBatch
 from datamodules.memory import keep_freed_memory
@@ -167,4 +168,10 @@ def _loader(data: PhotoStream, part: str, item: Callable[..., Any], batch_size: 
     dataset = StreamingDataset(
         f"{data.root}/{part}", shuffle=shuffle, seed=data.seed, drop_last=shuffle, transform=item
     )
-    return StreamingDataLoader(dataset, batch_size=batch_size, num_workers=data.num_workers, collate_fn=default_collate)
+    return StreamingDataLoader(
+        dataset,
+        batch_size=batch_size,
+        num_workers=data.num_workers,
+        collate_fn=default_collate,
+        worker_init_fn=leave_signals_to_parent,
+    )

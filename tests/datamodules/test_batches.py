@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+
 import pytest
 import torch
 
-from datamodules.batches import evaluation_tickets, training_steps, training_tickets
+from datamodules.batches import Loader, evaluation_tickets, training_steps, training_tickets
 
 INDICES = torch.arange(0, 2000, 2)
 
@@ -56,3 +60,13 @@ def test_evaluation_counts_every_image_once(world_size, size):
     served = [index for tickets in parts for ticket in tickets for index in ticket.indices.tolist()]
     assert sorted(served) == INDICES[:size].tolist()
     assert all(0 < len(ticket.indices) <= 8 for tickets in parts for ticket in tickets)
+
+
+def test_workers_leave_a_signal_to_their_parent():
+    """A SIGTERM to all processes of a job must not cost the parent the batches of the step it still takes."""
+    loader = Loader(lambda: iter(range(8)), lambda ticket: ticket, 8, num_workers=2)
+    batches = iter(loader)
+    first = [next(batches), next(batches)]  # one of each: both have begun
+    for process in multiprocessing.active_children():
+        os.kill(process.pid, signal.SIGTERM)
+    assert [*first, *batches] == list(range(8))
