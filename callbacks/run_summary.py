@@ -23,7 +23,10 @@ PACKAGES = ("torch", "lightning", "torchmetrics", "torchvision", "timm", "wandb"
 
 
 class RunSummary(L.Callback):
-    """Writes ``summary.json`` into the run directory when a run ends, whole or not.
+    """Writes ``summary.json`` into the run directory when training begins, and when a run ends, whole or not.
+
+    ``status`` is training, finished, interrupted or failed; of a run that was killed it stays training. A resumed run
+    that fails before it trains leaves what is there.
 
     Callbacks, the module and the data module add to it by having a method ``report() -> dict``. ``seconds`` is the
     wall time of all the training that led here: of a resumed run, with that of before up to the checkpoint, and
@@ -35,11 +38,13 @@ class RunSummary(L.Callback):
         self._seconds_before = 0.0
         self._resumed = 0
         self._status = "finished"
+        self._began = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._started = time.monotonic()
         self._status = "finished"
         self._fitting = stage == "fit"
+        self._began = False
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self._seconds(), "resumed": self._resumed}
@@ -50,8 +55,16 @@ class RunSummary(L.Callback):
         self._seconds_before = state_dict["seconds"]
         self._resumed = state_dict["resumed"] + 1
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._began = True
+        self._status = "training"
+        self._write(trainer, pl_module, {})
+        self._status = "finished"
+
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._status = "interrupted" if isinstance(exception, KeyboardInterrupt | SystemExit) else "failed"
+        if not self._began and _path(trainer).is_file():
+            return
         try:
             self._write(trainer, pl_module, {"error": f"{type(exception).__name__}: {exception}"})
         except OSError as error:  # such as a full disk, of which the exception itself may tell
@@ -92,11 +105,15 @@ class RunSummary(L.Callback):
             with suppress(Exception) if self._status == "failed" else nullcontext():
                 summary |= report()
         summary |= provenance()
-        path = Path(trainer.default_root_dir) / "summary.json"
+        path = _path(trainer)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(".summary.json")
         unfinished.write_text(json.dumps(summary, indent=2) + "\n")
         unfinished.replace(path)
+
+
+def _path(trainer: L.Trainer) -> Path:
+    return Path(trainer.default_root_dir) / "summary.json"
 
 
 def network_cost(pl_module: L.LightningModule, trainer: L.Trainer) -> dict[str, int]:

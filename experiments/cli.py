@@ -20,7 +20,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from yaml import safe_load
 
 from callbacks import BestCheckpoint, LastCheckpoint, PredictionWriter, Reseeding, RunSummary, StopOnNonFinite
-from experiments.arguments import in_order_of_precedence, naming_the_checkpoint
+from callbacks.signals import leaving_at_once
+from experiments.arguments import A_CHECKPOINT, in_order_of_precedence, naming_the_checkpoint
 from experiments.errors import one_sentence
 from experiments.metrics_csv import MetricsCSV
 from experiments.run_directory import experiment_name, new_run_directory
@@ -50,7 +51,8 @@ class FathomCLI(LightningCLI):
 
     def __init__(self, args: list[str], run_directory: Path | None = None) -> None:
         self._run_directory = run_directory
-        with ExitStack() as self._until_done, naming_the_checkpoint(args):
+        self._fits = args[:1] == ["fit"]
+        with ExitStack() as self._until_done, naming_the_checkpoint(args), leaving_at_once(self._how_to_go_on):
             super().__init__(
                 model_class=L.LightningModule,
                 subclass_mode_model=True,
@@ -78,10 +80,22 @@ class FathomCLI(LightningCLI):
                 args=args if run_directory else in_order_of_precedence(args),
             )
 
+    def _how_to_go_on(self) -> str:
+        trainer = getattr(self, "trainer", None)
+        if trainer is None or not self._fits or not (Path(trainer.default_root_dir) / "config.yaml").is_file():
+            return ""
+        return f"; to go on: fathom resume {trainer.default_root_dir}"
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
-        if (seed := self.config[self.config.subcommand].seed_everything) < 0:
-            raise MisconfigurationException(f"seed_everything is {seed}; give 0 or more")
+        command = self.config.subcommand
+        config = self.config[command]
+        if config.seed_everything < 0:
+            raise MisconfigurationException(f"seed_everything is {config.seed_everything}; give 0 or more")
+        if command != "fit" and not config.ckpt_path and not config.get("model.init_args.net.init_args.pretrained"):
+            raise MisconfigurationException(
+                f"fathom {command} needs {A_CHECKPOINT}: this network has random weights without"
+            )
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would put the checkpoint's settings over explicit flags; they are in the arguments already."""
@@ -156,25 +170,48 @@ class FathomCLI(LightningCLI):
 
 
 class SaveConfig(SaveConfigCallback):
-    """The resolved configuration, in the run directory and in Weights & Biases; of a resumed run, what is new in it."""
+    """The resolved configuration, in the run directory and in Weights & Biases; of a resumed run, what is new in it.
+
+    The file of a resumed run is replaced when training begins, so that settings that it can't begin with are not kept.
+    """
+
+    _unfinished: Path | None = None
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         path = Path(trainer.default_root_dir) / "config.yaml"
-        unfinished = path.with_name(".config.yaml")
+        self._unfinished = path.with_name(".config.yaml")
         path.parent.mkdir(parents=True, exist_ok=True)
         resolved = self.config.clone()
         if before := _loaded(path):
             resolved.ckpt_path = before.get("ckpt_path")
-        self.parser.save(resolved, unfinished, skip_unset=False, overwrite=True, multifile=False)
+        _make_paths_absolute(resolved)
+        self.parser.save(resolved, self._unfinished, skip_unset=False, overwrite=True, multifile=False)
         if before:
-            for line in changes(before, _loaded(unfinished)):
+            for line in changes(before, _loaded(self._unfinished)):
                 print(line)
-        unfinished.replace(path)
+        else:
+            self._unfinished.replace(path)
 
         config = self.config.as_dict()
         for logger in trainer.loggers:
             if not isinstance(logger, MetricsCSV):
                 logger.log_hyperparams({name: config[name] for name in ("seed_everything", "model", "data", "trainer")})
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._unfinished and self._unfinished.is_file():
+            self._unfinished.replace(self._unfinished.with_name("config.yaml"))
+
+    def on_exception(self, *_: Any) -> None:
+        if self._unfinished:
+            self._unfinished.unlink(missing_ok=True)
+
+
+def _make_paths_absolute(config: Any) -> None:
+    """A run can be resumed from another folder than it was begun in."""
+    for part, name in (("data", "root"), ("model", "teacher"), ("model", "teacher_weights")):
+        arguments = config[part].get("init_args", {})
+        if isinstance(path := arguments.get(name), str) and Path(path).exists():
+            arguments[name] = str(Path(path).absolute())
 
 
 def changes(before: Any, after: Any, name: str = "") -> Iterator[str]:

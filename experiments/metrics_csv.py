@@ -50,7 +50,13 @@ class _Writer(ExperimentWriter):
         self._path = Path(self.metrics_file_path)
         self._rows = 0
         if self._path.is_file():
-            self.metrics_keys, rows = self._read()
+            try:
+                self.metrics_keys, rows = self._read()
+            except (csv.Error, UnicodeDecodeError, ValueError) as error:
+                damaged = self._path.with_name("metrics.damaged.csv")
+                self._path.replace(damaged)
+                rank_zero_warn(f"{self._path} can't be read ({error}): it is now {damaged.name}, and a new one begins.")
+                rows = []
             self._rows = len(rows)
 
     def save(self) -> None:
@@ -82,7 +88,10 @@ class _Writer(ExperimentWriter):
     def _read(self) -> tuple[list[str], list[dict[str, str]]]:
         with open(self._path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            return list(reader.fieldnames or []), list(reader)
+            rows = list(reader)
+            if any(None in row or None in row.values() for row in rows[:-1]):
+                raise ValueError("not all of its rows have the same columns")
+            return list(reader.fieldnames or []), rows
 
     def _replace(self, rows: list[dict[str, str]]) -> None:
         unfinished = self._path.with_name(f".{self._path.name}")

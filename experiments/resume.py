@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from experiments.arguments import trust_run
 from experiments.cli import FathomCLI
+from experiments.read_config import read_config
 from experiments.run_lock import run_lock
 from lit_models.checkpoints import CheckpointError, read_checkpoint
 
@@ -40,19 +42,24 @@ def resume(args: list[str]) -> None:
         raise MisconfigurationException(f"{run_directory} is not the directory of a run: it has no config.yaml")
     if any(flag.partition("=")[0] == "--ckpt_path" for flag in overrides):
         raise MisconfigurationException("fathom resume finds the checkpoint itself: leave --ckpt_path out")
+    config = read_config(str(run_directory / "config.yaml"))
     trust_run(run_directory / "config.yaml", overrides)
+    if config.keys() & {"verbose", "return_predictions"}:  # of validate and test, and of predict
+        raise MisconfigurationException(f"{run_directory} is no training: its config.yaml is of a test or the like")
     with run_lock(run_directory):
         _remove_unfinished(run_directory)
         checkpoint = newest_checkpoint(run_directory)
+        finished = _is_finished(run_directory)
         if checkpoint is not None and checkpoint.ended_after and not overrides:
-            if _is_finished(run_directory):
+            if finished:
                 print(f"{run_directory} is finished; to train it for longer, add --trainer.max_epochs.")
                 return
-            # It was killed in what follows the training, such as the merge: do the end of the training again.
-            checkpoint = whole_checkpoint(run_directory / "checkpoints" / "previous.ckpt") or checkpoint
+            if _nothing_left(config["trainer"], *checkpoint.ended_after):
+                checkpoint = _before_the_end(run_directory) or checkpoint
         if checkpoint is None:
+            if finished:
+                raise CheckpointError(f"{run_directory} was trained, and the checkpoints to go on from are gone")
             print(f"{run_directory} has no checkpoint yet, and starts over.")
-            rank_zero_only((run_directory / "metrics.csv").unlink)(missing_ok=True)
         ResumeCLI(run_directory, checkpoint, overrides)
 
 
@@ -68,20 +75,54 @@ class ResumeCLI(FathomCLI):
     """``fathom fit`` with the configuration and the checkpoint of a run, in its directory."""
 
     def __init__(self, run_directory: Path, checkpoint: Checkpoint | None, overrides: list[str]) -> None:
-        self._checkpoint = checkpoint
-        from_checkpoint = ["--ckpt_path", str(checkpoint.path)] if checkpoint else []
+        self._directory, self._checkpoint = run_directory, checkpoint
         config = ["--config", str(run_directory / "config.yaml")]
+        # Where there is none, null: the configuration may name what the run was begun from.
+        from_checkpoint = ["--ckpt_path", str(checkpoint.path) if checkpoint else "null"]
         super().__init__(["fit", *config, *overrides, *from_checkpoint], run_directory)
 
     def before_fit(self) -> None:
-        if self._checkpoint is None or self._checkpoint.ended_after is None:
+        if self._checkpoint is None:
+            rank_zero_only((self._directory / "metrics.csv").unlink)(missing_ok=True)
             return
+        self._refuse_another_optimizer()
+        if self._checkpoint.ended_after is None:
+            return
+        limits = {"max_epochs": self.trainer.max_epochs, "max_steps": self.trainer.max_steps}
         epochs, steps = self._checkpoint.ended_after
-        if 0 <= (self.trainer.max_epochs or -1) <= epochs or 0 <= self.trainer.max_steps <= steps:
+        if _nothing_left(limits, epochs, steps):
             raise MisconfigurationException(
                 f"this run has trained {epochs} epochs and {steps} steps, and these options leave nothing to train:"
                 " raise --trainer.max_epochs or --trainer.max_steps"
             )
+
+    def _refuse_another_optimizer(self) -> None:
+        before = read_config(str(self._directory / "config.yaml"))["model"].get("init_args", {})
+        now = self.config.fit.model.init_args
+        for name in ("optimizer", "no_bias_decay", "layer_decay"):
+            if name in before and before[name] != now.get(name):
+                raise MisconfigurationException(
+                    f"model.{name} can't change from {before[name]} to {now.get(name)} within a run: the checkpoint has"
+                    " the state of the optimizer as it was; begin a new run with `fathom fit`"
+                )
+
+
+def _nothing_left(trainer: dict[str, Any], epochs: int, steps: int) -> bool:
+    """Whether a fit with these settings ends at ``epochs`` or ``steps``."""
+    return 0 <= (trainer["max_epochs"] or -1) <= epochs or 0 <= trainer["max_steps"] <= steps
+
+
+def _before_the_end(run_directory: Path) -> Checkpoint | None:
+    """The checkpoint before the one of the end, made the last one.
+
+    Of a run that was killed in what follows the training, such as the merge, the end is done again, however often.
+    """
+    last, previous = (run_directory / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
+    if checkpoint := whole_checkpoint(previous):
+        unfinished = last.with_name(".last.ckpt")
+        rank_zero_only(shutil.copyfile)(previous, unfinished)
+        rank_zero_only(unfinished.replace)(last)
+    return checkpoint
 
 
 def newest_checkpoint(run_directory: Path) -> Checkpoint | None:
@@ -103,23 +144,33 @@ def whole_checkpoint(path: Path) -> Checkpoint | None:
     """The checkpoint in ``path`` where it is whole; otherwise a sentence says what is wrong with it."""
     try:
         content = read_checkpoint(path)
+        _check_it_can_go_on(path, content)
     except FileNotFoundError:
         return None
     except (CheckpointError, OSError) as error:
         print(f"{error}; the checkpoint before it is looked for.")
         return None
-    if content.get("run", {}).get("moment") != "end":
+    if content["run"]["moment"] != "end":
         return Checkpoint(path, None)
     epochs = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     return Checkpoint(path, (epochs, content["global_step"]))
 
 
+def _check_it_can_go_on(path: Path, content: dict[str, Any]) -> None:
+    run = content.get("run")
+    if not isinstance(run, dict) or not {"moment", "epoch_means", "loggers"} <= run.keys():
+        raise CheckpointError(f"{path} does not say where training was, so that no run can go on from it")
+    for name in ("loops", "optimizer_states", "callbacks"):
+        if not content.get(name):
+            raise CheckpointError(f"{path} has no {name}, so that no run can go on from it")
+
+
 def _is_finished(run_directory: Path) -> bool:
     try:
-        summary: dict[str, Any] = json.loads((run_directory / "summary.json").read_text())
+        summary = json.loads((run_directory / "summary.json").read_text())
     except (OSError, ValueError):
         return False
-    return summary.get("status") == "finished"
+    return isinstance(summary, dict) and summary.get("status") == "finished"
 
 
 @rank_zero_only

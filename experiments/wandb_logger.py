@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,13 +36,16 @@ class WandbOptions:
 
 
 def wandb_logger(run_directory: Path, options: WandbOptions) -> DispensableWandbLogger | None:
-    """The logger of a run, ``None`` where it is disabled. The directory's name becomes the run's id."""
+    """The logger of a run, ``None`` where it is disabled.
+
+    Its id is that with which the directory was logged before, wherever it lay, and at first the directory's name.
+    """
     if options.mode == "disabled":
         return None
     rank_zero_only(run_directory.mkdir)(parents=True, exist_ok=True)  # W&B writes elsewhere where it is missing
     return DispensableWandbLogger(
         name=f"{run_directory.parent.name}/{run_directory.name}",
-        version=run_directory.name,
+        version=_run_id(run_directory),
         save_dir=run_directory,
         offline=options.mode == "offline",
         project=options.project,
@@ -49,6 +53,14 @@ def wandb_logger(run_directory: Path, options: WandbOptions) -> DispensableWandb
         group=options.group,
         tags=list(options.tags),
     )
+
+
+def _run_id(run_directory: Path) -> str:
+    """W&B calls its folders ``offline-run-<date>_<time>-<id>`` and ``run-…``."""
+    known = sorted(run_directory.glob("wandb/*run-*-*"))
+    if known:
+        return known[0].name.partition("run-")[2].partition("-")[2]
+    return re.sub(r"[^\w-]", "-", run_directory.name)
 
 
 class DispensableWandbLogger(WandbLogger):

@@ -40,7 +40,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if path.is_dir():
-        raise CheckpointError(f"{path} is a folder: give a file in it, such as {path / 'checkpoints' / 'last.ckpt'}")
+        file = next(iter(sorted(path.rglob("*.ckpt"))), path / "checkpoints" / "last.ckpt")
+        raise CheckpointError(f"{path} is a folder: give a file in it, such as {file}")
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     _check_sums(path)

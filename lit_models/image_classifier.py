@@ -19,7 +19,14 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lit_models.interfaces import LogitsWithAux
 from lit_models.losses import LOSSES, Loss, SmoothOver, share_over_all
-from lit_models.optimization import check_layer_decay, check_optimizer, global_batch_size, make_optimizer
+from lit_models.optimization import (
+    check_layer_decay,
+    check_optimizer,
+    global_batch_size,
+    make_optimizer,
+    restore_settings,
+    settings_of,
+)
 from lit_models.schedules import Factor, cosine, steps_down, steps_per_epoch, warmed_up
 
 Batch = tuple[Tensor, Tensor]
@@ -205,6 +212,13 @@ class ImageClassifier(L.LightningModule):
         )
         scheduler = LambdaLR(optimizer, self.lr_factor())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        self._settings = settings_of(self.optimizers(), self.optimizer_args)
+
+    def on_train_start(self) -> None:
+        """A checkpoint brings the settings of its optimizer with its state; those of this fit hold."""
+        restore_settings(self.optimizers(), self.lr_schedulers(), self._settings)
 
     @property
     def peak_lr(self) -> float:

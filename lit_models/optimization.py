@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
@@ -10,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from timm.optim import create_optimizer_v2, list_optimizers
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 
 def check_optimizer(name: str) -> None:
@@ -75,6 +77,25 @@ def make_optimizer(
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
     return optimizer
+
+
+def settings_of(optimizer: Any, arguments: Iterable[str]) -> list[dict[str, Any]]:
+    """What the user set of each parameter group, the peak of its learning rate and ``arguments`` among it."""
+    names = ("initial_lr", "weight_decay", "momentum", *arguments)
+    return [{name: group[name] for name in names if name in group} for group in optimizer.param_groups]
+
+
+def restore_settings(optimizer: Any, scheduler: Any, settings: list[dict[str, Any]]) -> None:
+    """Let ``settings`` hold again, where a checkpoint has brought others along with its state.
+
+    The learning rate becomes that of the schedule, as ``scheduler`` computes it; where nothing changed, the very same.
+    """
+    for group, set_by_user in zip(optimizer.param_groups, settings, strict=True):
+        group.update(set_by_user)
+    if isinstance(scheduler, LambdaLR):
+        scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+        for group, peak, factor in zip(optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+            group["lr"] = peak * factor(scheduler.last_epoch)
 
 
 def global_batch_size(trainer: L.Trainer) -> int:

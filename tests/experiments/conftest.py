@@ -73,3 +73,20 @@ def unprivileged():
 
     yield folder, somebody
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def digits_folder(tmp_path):
+    """Twenty images in each of two classes, in class folders with such names."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for part, wanted in (("train", range(20)), ("test", range(20, 24))):
+        for label, name in ((0, "영 zero"), (1, "하나 one")):
+            folder = tmp_path / "digits" / part / name
+            folder.mkdir(parents=True)
+            images = digits.images[digits.target == label]
+            for i in wanted:
+                Image.fromarray((images[i] * 15).astype("uint8")).save(folder / f"{i}.png")
+    return tmp_path / "digits"

@@ -161,6 +161,7 @@ def test_a_run_root_that_is_a_file_is_named(tiny_config, fathom, tmp_path):
         (["fitt"], "did you mean fit"),
         (["fit"], "needs --config"),
         (["test", "--config"], "expected one argument"),
+        (["test", "runs"], "fathom test needs --ckpt_path"),
         (["--config", "a.yaml"], "no command '--config'"),
         (["bench", "nothing"], "nothing"),
     ],
@@ -169,6 +170,14 @@ def test_a_command_line_without_a_command_or_a_configuration(args, expected, fat
     code, sentence = fathom(*args)
     assert code in (1, 2)
     assert expected in sentence
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_random_weights_are_not_evaluated(command, tiny_config, fathom, tmp_path):
+    code, sentence = fathom(command, "--config", tiny_config, "--trainer.default_root_dir", tmp_path)
+    assert code == 1
+    assert f"fathom {command} needs --ckpt_path" in sentence
+    assert not list(tmp_path.iterdir())
 
 
 def test_spaces_and_korean_letters_work_everywhere(tiny_config, tiny_run, fathom, tmp_path, digits_folder):
@@ -185,23 +194,6 @@ def test_spaces_and_korean_letters_work_everywhere(tiny_config, tiny_run, fathom
     # the run's own configuration, and one by name
     assert fathom("test", "--ckpt_path", run_directory / "checkpoints" / "last.ckpt", *runs)[0] == 0
     assert fathom("test", "--config", config, "--ckpt_path", checkpoint, *runs)[0] == 0
-
-
-@pytest.fixture
-def digits_folder(tmp_path):
-    """Twenty images in each of two classes, in class folders with such names."""
-    from PIL import Image
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    for part, wanted in (("train", range(20)), ("test", range(20, 24))):
-        for label, name in ((0, "영 zero"), (1, "하나 one")):
-            folder = tmp_path / "digits" / part / name
-            folder.mkdir(parents=True)
-            images = digits.images[digits.target == label]
-            for i in wanted:
-                Image.fromarray((images[i] * 15).astype("uint8")).save(folder / f"{i}.png")
-    return tmp_path / "digits"
 
 
 def test_a_wrong_flag_of_a_tool_is_named(fathom):

@@ -60,3 +60,12 @@ def test_rows_that_are_missing_are_told(tmp_path):
     logger = logged(tmp_path, {"loss": 3})
     with pytest.warns(UserWarning, match="1 rows, where the checkpoint knows of 4"):
         logger.load_state_dict({"rows": 4})
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00\xd8", b"loss,step\n3,0\n1,2,1\n1,2\n", b"loss,step\n3\n2,1\n"])
+def test_a_damaged_file_is_kept_and_a_new_one_begun(tmp_path, content):
+    (tmp_path / "metrics.csv").write_bytes(content)
+    with pytest.warns(UserWarning, match=r"metrics\.damaged\.csv"):
+        logged(tmp_path, {"loss": 1})
+    assert (tmp_path / "metrics.damaged.csv").read_bytes() == content
+    assert rows(tmp_path) == [{"loss": "1", "step": "0"}]

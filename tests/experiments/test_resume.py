@@ -64,7 +64,17 @@ def event(monkeypatch):
 
 
 @pytest.fixture
-def fit(event, capsys):
+def ordinary_signals():
+    """Where the tests run in the background, some are ignored."""
+    handlers = {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL, "SIGTERM": signal.SIG_DFL}
+    before = {name: signal.signal(getattr(signal, name), handler) for name, handler in handlers.items()}
+    yield
+    for name, handler in before.items():
+        signal.signal(getattr(signal, name), handler)
+
+
+@pytest.fixture
+def fit(event, ordinary_signals, capsys):
     """Runs what starts or resumes the run in a folder; ``act`` happens in step ``at``. Exit code, and what it says."""
 
     def run(folder, *more, at=None, act=kill, flags=SMALL):
@@ -122,7 +132,7 @@ def test_a_run_killed_in_any_step_ends_as_if_it_had_not_been(whole, fit, event, 
     assert ("starts over" in said) == (event.count == STEPS)
 
 
-@pytest.mark.parametrize(("name", "at"), [("SIGTERM", 7), ("SIGUSR1", 9), ("SIGINT", 15)])
+@pytest.mark.parametrize(("name", "at"), [("SIGTERM", 7), ("SIGUSR1", 9), ("SIGINT", 15), ("SIGHUP", 2)])
 def test_a_signal_saves_and_leaves_and_the_run_goes_on(whole, fit, event, tmp_path, name, at):
     """Once no gradient is under way; in a validation, with what was saved before it."""
     before = signal.getsignal(getattr(signal, name))
@@ -135,6 +145,29 @@ def test_a_signal_saves_and_leaves_and_the_run_goes_on(whole, fit, event, tmp_pa
     assert json.loads((run_directory(tmp_path) / "summary.json").read_text())["status"] == "interrupted"
     assert fit(tmp_path)[0] == 0
     same(whole, tmp_path)
+
+
+def ask_to_leave(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_before_the_first_step_leaves_at_once(whole, fit, event, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr("callbacks.RunSummary.on_fit_start", ask_to_leave)
+        code, said = fit(tmp_path)
+    assert code == 75
+    assert f"Left after SIGTERM; to go on: fathom resume {run_directory(tmp_path)}" in said
+    assert event.count == 0
+    assert fit(tmp_path)[0] == 0
+    same(whole, tmp_path)
+
+
+def test_a_test_that_is_asked_to_leave_does_not_succeed(whole, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(ImageClassifier, "test_step", ask_to_leave)
+    flags = [*QUIET, "--trainer.default_root_dir", str(tmp_path)]
+    with pytest.raises(SystemExit, match="75"):
+        main(["test", "--ckpt_path", str(whole / "checkpoints" / "last.ckpt"), *flags])
+    assert "Left after SIGTERM" in capsys.readouterr().err
 
 
 def test_a_second_signal_does_what_it_always_does(fit, tmp_path):
@@ -150,6 +183,63 @@ def interrupted(fit, tmp_path):
     """The directory of a run that was killed in its second epoch."""
     assert fit(tmp_path, at=18)[0] == -9
     return run_directory(tmp_path)
+
+
+def record(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.suffix in (".yaml", ".json", ".csv")}
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        (["--model.net.init_args.width", "6"], "is of another network"),
+        (["--model.optimizer", "adamw"], "model.optimizer can't change from sgd to adamw"),
+        (["--data.batch_size", "0"], "batch_size is 0"),
+    ],
+)
+def test_an_override_that_fails_leaves_the_run_as_it_was(whole, fit, interrupted, tmp_path, override, named):
+    before = record(interrupted)
+    code, said = fit(tmp_path, *override)
+    assert code == 1
+    assert named in said
+    assert record(interrupted) == before
+    assert fit(tmp_path)[0] == 0
+    same(whole, tmp_path)
+
+
+def test_settings_of_the_optimizer_can_be_overridden(whole, fit, interrupted, tmp_path):
+    code, said = fit(tmp_path, "--model.lr", "0.005", "--model.weight_decay", "0.5", "--model.momentum", "0.25")
+    assert code == 0
+    assert "model.init_args.lr: 0.05 -> 0.005" in said
+    (state,) = torch.load(interrupted / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"]
+    assert {(group["initial_lr"], group["momentum"]) for group in state["param_groups"]} == {(0.005, 0.25)}
+    assert {group["weight_decay"] for group in state["param_groups"]} == {0.0, 0.5}
+    rates = [[float(row["lr"]) for row in rows(directory) if row["lr"]] for directory in (whole, interrupted)]
+    assert rates[1][:6] == rates[0][:6]
+    assert rates[1][6:] == pytest.approx([rate / 10 for rate in rates[0][6:]], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.pop("run"),
+        lambda content: content.update(run=[1]),
+        lambda content: content.update(run={"moment": "end"}),
+        lambda content: content.update(loops={}),
+        lambda content: content.update(optimizer_states=[]),
+        lambda content: content.update(callbacks={}),
+    ],
+    ids=["no moment", "a list", "no means", "no loops", "no optimizer", "no callbacks"],
+)
+def test_a_checkpoint_that_is_not_one_to_go_on_from_is_passed_over(fit, interrupted, tmp_path, change):
+    last = interrupted / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    change(content)
+    torch.save(content, last)
+    code, said = fit(tmp_path)
+    assert code == 0
+    assert f"{last} " in said
+    assert "no run can go on from it" in said
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(whole, fit, interrupted, tmp_path):
@@ -211,8 +301,9 @@ def test_a_run_killed_in_its_merge_is_merged_when_it_is_resumed(fit, repository,
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr("callbacks.merge_at_fit_end.write_atomically", fails)
-        assert fit(tmp_path / "broken", flags=flags)[0] == -9
+        for end, code in ((fails, -9), (ask_to_leave, 75), (fails, -9)):
+            patch.setattr("callbacks.merge_at_fit_end.write_atomically", end)
+            assert fit(tmp_path / "broken", flags=flags)[0] == code
     assert fit(tmp_path / "broken", flags=flags)[0] == 0
     ours, theirs = (
         torch.load(run_directory(tmp_path / run) / "merged.ckpt", weights_only=True)["state_dict"]
@@ -242,6 +333,50 @@ def test_a_finished_run_says_so_and_can_be_trained_for_longer(whole, fit, tmp_pa
     assert history[: len(rows(whole))] == rows(whole)
     assert [int(row["step"]) for row in history if row["lr"]] == list(range(12))
     assert yaml.safe_load((tmp_path / "drill" / "moved" / "config.yaml").read_text())["trainer"]["max_epochs"] == 3
+
+
+def test_a_run_trained_for_longer_and_killed_is_not_finished(whole, fit, event, monkeypatch, tmp_path):
+    flags = ("--trainer.max_epochs", "3")
+    for folder in ("one", "two"):
+        shutil.copytree(whole, tmp_path / folder / "drill" / "moved")
+    assert fit(tmp_path / "one", *flags)[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("callbacks.RunSummary.on_exception", lambda *_: None)  # who is killed tells nothing
+        assert fit(tmp_path / "two", *flags, at=1)[0] == -9
+    assert fit(tmp_path / "two")[0] == 0
+    same(tmp_path / "one" / "drill" / "moved", tmp_path / "two")
+
+
+def test_a_run_on_a_relative_folder_goes_on_from_anywhere(digits_folder, fit, tmp_path, monkeypatch):
+    monkeypatch.chdir(digits_folder.parent)
+    flags = [*SMALL, "--data", "datamodules.SmallImages", "--data.root", digits_folder.name]
+    flags += ["--data.image_size", "8", "--data.batch_size", "4", "--data.train_size", "36"]
+    code, said = fit(tmp_path, at=2, flags=flags)
+    assert code == -9, said
+    monkeypatch.chdir("/")
+    assert fit(tmp_path)[0] == 0
+
+
+def test_a_finished_run_without_its_checkpoints_is_not_trained_again(whole, fit, event, tmp_path):
+    copy = shutil.copytree(whole, tmp_path / "drill" / "copy")
+    shutil.rmtree(copy / "checkpoints")
+    before = record(copy)
+    for override in ([], ["--trainer.max_epochs", "3"]):
+        code, said = fit(tmp_path, *override)
+        assert code == 1
+        assert "the checkpoints to go on from are gone" in said
+    assert record(copy) == before
+    assert event.count == 0
+
+
+def test_the_directory_of_a_test_is_no_training(whole, fit, tmp_path):
+    flags = [*QUIET, "--trainer.default_root_dir", str(tmp_path)]
+    assert main(["test", "--ckpt_path", str(whole / "checkpoints" / "last.ckpt"), *flags]) == 0
+    before = record(run_directory(tmp_path))
+    code, said = fit(tmp_path)
+    assert code == 1
+    assert "is no training" in said
+    assert record(run_directory(tmp_path)) == before
 
 
 @pytest.mark.parametrize(

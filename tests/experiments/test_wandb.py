@@ -6,6 +6,8 @@ import struct
 import pytest
 from wandb.proto.wandb_internal_pb2 import Record
 
+from experiments.wandb_logger import WandbOptions, wandb_logger
+
 
 def records(path):
     """The records of a ``.wandb`` file, a LevelDB log: blocks of 32 KiB with chunks of (crc, length, kind, data)."""
@@ -49,6 +51,14 @@ def test_it_has_the_configuration_under_the_name_of_the_run_directory(offline_ru
     assert config["data"]["class_path"] == "datamodules.Digits"
     assert config["trainer"]["precision"] == "16-mixed"
     assert config["seed_everything"] == 42
+
+
+def test_a_copy_of_a_run_keeps_its_id(tmp_path):
+    odd = tmp_path / "run: 50%#1"
+    assert wandb_logger(odd, WandbOptions()).version == "run--50--1"
+    for name in ("offline-run-20261122_092947-20261122-092947-dd35f1", "run-20261123_000000-20261122-092947-dd35f1"):
+        (odd / "wandb" / name).mkdir(parents=True)
+    assert wandb_logger(odd, WandbOptions()).version == "20261122-092947-dd35f1"
 
 
 def test_it_has_every_metric_under_one_name(offline_run):
