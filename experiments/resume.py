@@ -75,7 +75,7 @@ class ResumeCLI(FathomCLI):
     """``fathom fit`` with the configuration and the checkpoint of a run, in its directory."""
 
     def __init__(self, run_directory: Path, checkpoint: Checkpoint | None, overrides: list[str]) -> None:
-        self._directory, self._checkpoint = run_directory, checkpoint
+        self._checkpoint = checkpoint
         config = ["--config", str(run_directory / "config.yaml")]
         # Where there is none, null: the configuration may name what the run was begun from.
         from_checkpoint = ["--ckpt_path", str(checkpoint.path) if checkpoint else "null"]
@@ -83,7 +83,7 @@ class ResumeCLI(FathomCLI):
 
     def before_fit(self) -> None:
         if self._checkpoint is None:
-            rank_zero_only((self._directory / "metrics.csv").unlink)(missing_ok=True)
+            rank_zero_only((Path(self.trainer.default_root_dir) / "metrics.csv").unlink)(missing_ok=True)
             return
         self._refuse_another_optimizer()
         if self._checkpoint.ended_after is None:
@@ -97,7 +97,7 @@ class ResumeCLI(FathomCLI):
             )
 
     def _refuse_another_optimizer(self) -> None:
-        before = read_config(str(self._directory / "config.yaml"))["model"].get("init_args", {})
+        before = read_config(f"{self.trainer.default_root_dir}/config.yaml")["model"].get("init_args", {})
         now = self.config.fit.model.init_args
         for name in ("optimizer", "no_bias_decay", "layer_decay"):
             if name in before and before[name] != now.get(name):
