@@ -57,9 +57,7 @@ class RunSummary(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._began = True
-        self._status = "training"
-        self._write(trainer, pl_module, {})
-        self._status = "finished"
+        self._write(trainer, pl_module, {"status": "training"})
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._status = "interrupted" if isinstance(exception, KeyboardInterrupt | SystemExit) else "failed"

@@ -51,7 +51,6 @@ class FathomCLI(LightningCLI):
 
     def __init__(self, args: list[str], run_directory: Path | None = None) -> None:
         self._run_directory = run_directory
-        self._fits = args[:1] == ["fit"]
         with ExitStack() as self._until_done, naming_the_checkpoint(args), leaving_at_once(self._how_to_go_on):
             super().__init__(
                 model_class=L.LightningModule,
@@ -82,9 +81,10 @@ class FathomCLI(LightningCLI):
 
     def _how_to_go_on(self) -> str:
         trainer = getattr(self, "trainer", None)
-        if trainer is None or not self._fits or not (Path(trainer.default_root_dir) / "config.yaml").is_file():
+        if trainer is None or self.subcommand != "fit":
             return ""
-        return f"; to go on: fathom resume {trainer.default_root_dir}"
+        begun = (Path(trainer.default_root_dir) / "config.yaml").is_file()
+        return f"; to go on: fathom resume {trainer.default_root_dir}" if begun else ""
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)

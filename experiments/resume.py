@@ -60,7 +60,7 @@ def resume(args: list[str]) -> None:
             if finished:
                 raise CheckpointError(f"{run_directory} was trained, and the checkpoints to go on from are gone")
             print(f"{run_directory} has no checkpoint yet, and starts over.")
-        ResumeCLI(run_directory, checkpoint, overrides)
+        ResumeCLI(run_directory, config, checkpoint, overrides)
 
 
 class Checkpoint(NamedTuple):
@@ -74,12 +74,14 @@ class Checkpoint(NamedTuple):
 class ResumeCLI(FathomCLI):
     """``fathom fit`` with the configuration and the checkpoint of a run, in its directory."""
 
-    def __init__(self, run_directory: Path, checkpoint: Checkpoint | None, overrides: list[str]) -> None:
-        self._checkpoint = checkpoint
-        config = ["--config", str(run_directory / "config.yaml")]
+    def __init__(
+        self, run_directory: Path, config: dict[str, Any], checkpoint: Checkpoint | None, overrides: list[str]
+    ) -> None:
+        self._config_before, self._checkpoint = config, checkpoint
+        from_config = ["--config", str(run_directory / "config.yaml")]
         # Where there is none, null: the configuration may name what the run was begun from.
         from_checkpoint = ["--ckpt_path", str(checkpoint.path) if checkpoint else "null"]
-        super().__init__(["fit", *config, *overrides, *from_checkpoint], run_directory)
+        super().__init__(["fit", *from_config, *overrides, *from_checkpoint], run_directory)
 
     def before_fit(self) -> None:
         if self._checkpoint is None:
@@ -97,7 +99,7 @@ class ResumeCLI(FathomCLI):
             )
 
     def _refuse_another_optimizer(self) -> None:
-        before = read_config(f"{self.trainer.default_root_dir}/config.yaml")["model"].get("init_args", {})
+        before = self._config_before["model"].get("init_args", {})
         now = self.config.fit.model.init_args
         for name in ("optimizer", "no_bias_decay", "layer_decay"):
             if name in before and before[name] != now.get(name):
