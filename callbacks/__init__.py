@@ -1,17 +1,17 @@
 """What changes with time: each callback is one schedule, transformation or record."""
 
 from callbacks.activation_annealing import ActivationAnnealing
-from callbacks.best_checkpoint import BestCheckpoint
 from callbacks.effective_paths import EffectivePathTraining
 from callbacks.gradient_statistics import GradientStatistics
-from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.learning_rate_warmup import LearningRateWarmup
 from callbacks.merge_at_fit_end import MergeAtFitEnd, MergeError
-from callbacks.prediction_writer import PredictionWriter
-from callbacks.reseeding import Reseeding
-from callbacks.run_summary import RunSummary
+from callbacks.run.best_checkpoint import BestCheckpoint
+from callbacks.run.last_checkpoint import LastCheckpoint
+from callbacks.run.prediction_writer import PredictionWriter
+from callbacks.run.reseeding import Reseeding
+from callbacks.run.run_summary import RunSummary
+from callbacks.run.stop_on_nonfinite import NonFiniteError, StopOnNonFinite
 from callbacks.stochastic_depth import StochasticDepth
-from callbacks.stop_on_nonfinite import NonFiniteError, StopOnNonFinite
 from callbacks.weight_averaging import WeightAveraging
 
 __all__ = [

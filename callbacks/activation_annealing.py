@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from callbacks.requirements import network_with
 from lit_models.interfaces import AnnealedActivations
-from lit_models.schedules import steps_per_epoch
+from lit_models.tasks.schedules import steps_per_epoch
 
 
 def annealing_lambda(epoch: float, epochs: float, shape: Literal["linear", "cosine"] = "linear") -> float:

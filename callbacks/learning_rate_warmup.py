@@ -5,7 +5,7 @@ from __future__ import annotations
 import lightning as L
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lit_models.schedules import steps_per_epoch
+from lit_models.tasks.schedules import steps_per_epoch
 
 
 class LearningRateWarmup(L.Callback):

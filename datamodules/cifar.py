@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torchvision import datasets
 
-from datamodules.in_memory import InMemoryImages
+from datamodules.pipeline.in_memory import InMemoryImages
 
 
 class _CIFAR(InMemoryImages):
@@ -45,7 +45,7 @@ class CIFAR10(_CIFAR):
     Args:
         root: folder with ``cifar-10-batches-py/``.
         download: fetch it into ``root`` where it is missing.
-        **options: see :class:`~datamodules.in_memory.InMemoryImages`.
+        **options: see :class:`~datamodules.pipeline.in_memory.InMemoryImages`.
     """
 
     num_classes = 10
@@ -60,7 +60,7 @@ class CIFAR100(_CIFAR):
     Args:
         root: folder with ``cifar-100-python/``.
         download: fetch it into ``root`` where it is missing.
-        **options: see :class:`~datamodules.in_memory.InMemoryImages`.
+        **options: see :class:`~datamodules.pipeline.in_memory.InMemoryImages`.
     """
 
     num_classes = 100

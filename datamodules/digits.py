@@ -11,8 +11,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
-from datamodules.in_memory import InMemoryImages, channel_statistics
-from datamodules.splits import split
+from datamodules.pipeline.in_memory import InMemoryImages, channel_statistics
+from datamodules.pipeline.splits import split
 
 _TEST_FRACTION = 0.2
 
@@ -26,7 +26,7 @@ class Digits(InMemoryImages):
     Args:
         image_size: side in pixels to which the images are enlarged, bilinearly: strokes stay within the
             grey levels, where a cubic would overshoot.
-        shift: see :class:`~datamodules.in_memory.InMemoryImages`; by default one pixel of the original.
+        shift: see :class:`~datamodules.pipeline.in_memory.InMemoryImages`; by default one pixel of the original.
         flip: see there.
         **options: see there.
     """

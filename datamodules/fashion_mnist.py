@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torchvision import datasets
 
-from datamodules.in_memory import InMemoryImages
+from datamodules.pipeline.in_memory import InMemoryImages
 
 
 class FashionMNIST(InMemoryImages):
@@ -22,7 +22,7 @@ class FashionMNIST(InMemoryImages):
         root: folder with the four ``*-ubyte.gz`` files (Debian's ``dataset-fashion-mnist`` puts them into
             ``/usr/share/datasets/fashion-mnist``), or torchvision's root, with ``FashionMNIST/raw/``.
         download: fetch the files into ``root`` where they are missing.
-        **options: see :class:`~datamodules.in_memory.InMemoryImages`.
+        **options: see :class:`~datamodules.pipeline.in_memory.InMemoryImages`.
     """
 
     num_classes = 10

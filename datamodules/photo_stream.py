@@ -14,12 +14,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from datamodules.batches import leave_signals_to_parent
-from datamodules.fingerprint import fingerprint
-from datamodules.image_data import ImageData, RawBatch
-from datamodules.memory import keep_freed_memory
 from datamodules.photos import PHOTO_DRAWS, Photos
-from datamodules.randomness import uniforms
+from datamodules.pipeline.allocator import keep_freed_memory
+from datamodules.pipeline.batches import leave_signals_to_parent
+from datamodules.pipeline.fingerprint import fingerprint
+from datamodules.pipeline.image_data import ImageData, RawBatch
+from datamodules.pipeline.randomness import uniforms
 
 DESCRIPTION = "description.json"
 

@@ -13,16 +13,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from datamodules.augment import ERASING_DRAWS, blank_box, normalise, random_erasing
-from datamodules.batches import Ticket
-from datamodules.cache import cached
-from datamodules.crops import DRAWS, Interpolation, centre_crop, random_resized_crop
-from datamodules.decode import DecodeError, decode, read_bytes
-from datamodules.fingerprint import fingerprint
-from datamodules.folder import Listing, find_parts, list_images
-from datamodules.image_data import ImageData, RawBatch
-from datamodules.policies import apply_policy, make_policy
-from datamodules.randomness import uniforms
+from datamodules.pipeline.augment import ERASING_DRAWS, blank_box, normalise, random_erasing
+from datamodules.pipeline.batches import Ticket
+from datamodules.pipeline.cache import cached
+from datamodules.pipeline.crops import DRAWS, Interpolation, centre_crop, random_resized_crop
+from datamodules.pipeline.decode import DecodeError, decode, read_bytes
+from datamodules.pipeline.fingerprint import fingerprint
+from datamodules.pipeline.folder import Listing, find_parts, list_images
+from datamodules.pipeline.image_data import ImageData, RawBatch
+from datamodules.pipeline.policies import apply_policy, make_policy
+from datamodules.pipeline.randomness import uniforms
 
 # Columns of the draws; the crop takes the first ones.
 _FLIP, _ERASING = DRAWS, slice(DRAWS + 1, DRAWS + 1 + ERASING_DRAWS)
@@ -46,14 +46,14 @@ class Photos(ImageData):
         ratio: the same: least and greatest width over height.
         interpolation: of the resize, with antialiasing.
         flip: mirror half of the training images.
-        policy: an augmentation policy by name, see :func:`~datamodules.policies.make_policy`.
+        policy: an augmentation policy by name, see :func:`~datamodules.pipeline.policies.make_policy`.
         erasing: probability that a random rectangle of a training image is set to the mean colour.
         mean: per channel, in [0, 1]; computed once from up to 10,000 training images where not given.
         std: the same.
         corrupt: ``"stop"`` at a broken file, or ``"skip"`` it: leave it out of its batch, and count it in the
             summary.
         num_workers: processes that make batches ahead of time.
-        **options: see :class:`~datamodules.image_data.ImageData`.
+        **options: see :class:`~datamodules.pipeline.image_data.ImageData`.
     """
 
     in_channels = 3

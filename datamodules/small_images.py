@@ -13,10 +13,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch import Tensor
 
-from datamodules.cache import cached
-from datamodules.decode import decode, read_bytes
-from datamodules.folder import Listing, find_parts, list_images
-from datamodules.in_memory import InMemoryImages, channel_statistics
+from datamodules.pipeline.cache import cached
+from datamodules.pipeline.decode import decode, read_bytes
+from datamodules.pipeline.folder import Listing, find_parts, list_images
+from datamodules.pipeline.in_memory import InMemoryImages, channel_statistics
 
 
 class SmallImages(InMemoryImages):
@@ -29,7 +29,7 @@ class SmallImages(InMemoryImages):
             all are square and of one size.
         mean: per channel, in [0, 1]; computed from the training images where not given.
         std: the same.
-        **options: see :class:`~datamodules.in_memory.InMemoryImages`.
+        **options: see :class:`~datamodules.pipeline.in_memory.InMemoryImages`.
     """
 
     in_channels = 3

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torchvision import datasets
 
-from datamodules.in_memory import InMemoryImages
+from datamodules.pipeline.in_memory import InMemoryImages
 
 
 class SVHN(InMemoryImages):
@@ -22,7 +22,7 @@ class SVHN(InMemoryImages):
         root: folder with ``train_32x32.mat`` and ``test_32x32.mat``.
         extra: train on the 531,131 easier digits of ``extra_32x32.mat`` as well.
         download: fetch the files into ``root`` where they are missing.
-        shift: see :class:`~datamodules.in_memory.InMemoryImages`.
+        shift: see :class:`~datamodules.pipeline.in_memory.InMemoryImages`.
         flip: see there.
         **options: see there.
     """

@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import os
 import sys
 import warnings
 from argparse import ArgumentError
-from difflib import get_close_matches
 from importlib import import_module
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
-from experiments.errors import is_for_people, one_sentence, os_sentence
-
-# Module and purpose. The module's attribute of the command's name is a function, or several by name, whose arguments
-# are the flags; it is imported when called, so that each command starts fast.
-TOOLS = {
-    "quickstart": ("experiments.quickstart", "train, merge and test VanillaNet on digits, and print what came of it"),
-    "convert": ("experiments.convert", "turn official VanillaNet weights into a checkpoint, or back"),
-    "shard": ("experiments.shard", "write a folder of photos as shards that can be streamed from object storage"),
-    "lesion": ("experiments.unravel.commands", "delete blocks of a trained network, and count its errors"),
-    "reorder": ("experiments.unravel.commands", "exchange blocks of a trained network, and count its errors"),
-    "paths": ("experiments.unravel.paths", "weigh the paths of a residual network by their length"),
-    "ensemble": ("experiments.unravel.ensemble", "compare stochastic depth's rule at test time with real averages"),
-    "responses": ("experiments.unravel.responses", "measure how strongly each layer of a network responds"),
-    "inception": ("experiments.inception", "count what an Inception module costs, naive and with bottlenecks"),
-    "compare": ("experiments.compare", "plot what several runs logged, side by side, from their metrics.csv"),
-    "drill": ("experiments.drill", "kill a run at random, resume it, and compare it with one that never stopped"),
-    "bench": ("experiments.bench", "measure what is claimed of speed, side by side with what others offer"),
-}
-
-# The same, but the function gets the words as they are: their flags are those of fit.
-LIKE_FIT = {
-    "resume": ("experiments.resume", "go on with a run where it was killed, interrupted or preempted"),
-    "explain": ("experiments.explain", "print what a fit would do: batch, learning rate, decay, cost; train nothing"),
-    "ladder": ("experiments.ladder", "train the bag of tricks, one trick added at a time, and plot what each brought"),
-}
+from experiments.cli import TRAINER_COMMANDS
 
 HARMLESS_WARNINGS = (
     "Checkpoint directory .* exists and is not empty",  # that of a run which is resumed
@@ -55,18 +32,22 @@ def main(args: list[str] | None = None) -> int:
         print(overview())
         return 0
     os.umask(os.umask(0o077) | 0o002)  # whatever the shell allows, nobody else writes into a run
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # last, so that a folder there never hides a package of ours
     for harmless in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", message=harmless)
     try:
         return run(command, args)
-    except ArgumentError as error:
-        sentence = one_sentence(str(error), flags(command)) if command in TOOLS else one_sentence(str(error))
-        return _fail(sentence, 2)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
-    except OSError as error:
-        return _fail(one_sentence(os_sentence(error)), 1)
     except Exception as error:
+        from experiments.cli.messages import is_for_people, one_sentence, os_sentence
+
+        if isinstance(error, ArgumentError):
+            known = flags(command) if command in tools() else None
+            return _fail(one_sentence(str(error), known) if known else one_sentence(str(error)), 2)
+        if isinstance(error, OSError):
+            return _fail(one_sentence(os_sentence(error)), 1)
         # jsonargparse wraps what a constructor raises, and says where it was.
         if not (is_for_people(error) or (isinstance(error, ValueError) and is_for_people(error.__cause__))):
             raise
@@ -75,27 +56,42 @@ def main(args: list[str] | None = None) -> int:
 
 def run(command: str, args: list[str]) -> int:
     """Import what ``command`` needs, and call it."""
-    if command in TOOLS:
-        from jsonargparse import auto_cli
+    if command in TRAINER_COMMANDS:
+        from experiments.cli.command_line import FathomCLI
 
-        module, _ = TOOLS[command]
-        tool = getattr(import_module(module), command)
-        auto_cli(tool, args=gathered(tool, args[1:]), prog=f"fathom {command}", exit_on_error=False, allow_abbrev=False)
-        return 0
-    if command in LIKE_FIT:
-        module, _ = LIKE_FIT[command]
-        getattr(import_module(module), command)(args[1:])
-        return 0
-
-    from experiments.cli import COMMANDS, FathomCLI
-
-    if command in COMMANDS:
         FathomCLI(args)
         return 0
-    known = [*COMMANDS, *LIKE_FIT, *TOOLS]
-    nearest = get_close_matches(command, known, 1)
-    hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(known)}"
-    return _fail(f"there is no command {command!r}: {hint}", 2)
+    if command in tools():
+        tool = _tool(command)
+        if _takes_words(tool):
+            tool(args[1:])
+            return 0
+        from jsonargparse import auto_cli
+
+        auto_cli(tool, args=gathered(tool, args[1:]), prog=f"fathom {command}", exit_on_error=False, allow_abbrev=False)
+        return 0
+    from experiments.cli.messages import did_you_mean
+
+    return _fail(f"there is no command {command!r}{did_you_mean(command, [*TRAINER_COMMANDS, *tools()])}", 2)
+
+
+def tools() -> dict[str, str]:
+    """Every module of ``experiments.commands`` with the first line of its docstring, without importing it."""
+    found = {}
+    for path in sorted((Path(__file__).parent / "commands").glob("[!_]*.py")):
+        description = ast.get_docstring(ast.parse(path.read_bytes())) or ""
+        found[path.stem] = description.partition("\n")[0].rstrip(".")
+    return found
+
+
+def _tool(command: str) -> Any:
+    """The function of that name, or a dictionary of several, one for each subcommand."""
+    return getattr(import_module(f"experiments.commands.{command}"), command)
+
+
+def _takes_words(tool: Any) -> bool:
+    """Whether ``tool`` gets the words as they are, as those do whose flags are those of ``fit``."""
+    return callable(tool) and list(inspect.signature(tool).parameters) == ["args"]
 
 
 def gathered(tool: Any, args: list[str]) -> list[str]:
@@ -111,18 +107,18 @@ def gathered(tool: Any, args: list[str]) -> list[str]:
 
 
 def flags(command: str) -> list[str]:
-    """Of one of ``TOOLS``; where it is several functions, those of all."""
-    tool = getattr(import_module(TOOLS[command][0]), command)
+    """The flags of a command with typed arguments; of all subcommands where there are several."""
+    tool = _tool(command)
+    if _takes_words(tool):
+        return []
     functions = [tool] if callable(tool) else tool.values()
     return list(dict.fromkeys(name for function in functions for name in inspect.signature(function).parameters))
 
 
 def overview() -> str:
     """The commands, a line each."""
-    from experiments.cli import COMMANDS
-
-    commands = COMMANDS | {name: description for name, (_, description) in (LIKE_FIT | TOOLS).items()}
-    lines = [f"  fathom {name:12} {description}" for name, description in commands.items()]
+    described = TRAINER_COMMANDS | tools()
+    lines = [f"  fathom {name:12} {text[0].lower()}{text[1:]}" for name, text in described.items()]
     return "\n".join(
         [
             "Measure, train and take apart the depth of convolutional networks.",

@@ -1,17 +1,41 @@
 """Networks, and the LightningModules that train them.
 
-Importing the package imports every network: a checkpoint may name only classes that are imported.
+``networks`` are plain ``nn.Module``s, ``surgery`` takes networks apart, ``tasks`` trains them. The names below are
+imported when they are asked for, so that a network alone needs nothing but torch.
 """
 
-from lit_models.checkpoints import CheckpointError, load_checkpoint
-from lit_models.distillation import Distillation
-from lit_models.googlenet import CIFARGoogLeNet, GoogLeNet
-from lit_models.image_classifier import ImageClassifier
-from lit_models.resnet import CIFARResNet, ResNet
-from lit_models.timm_backbone import TimmBackbone
-from lit_models.timm_registry import register_with_timm
-from lit_models.vanillanet import VanillaNet
-from lit_models.vgg import CIFARVGG, VGG
+from __future__ import annotations
+
+from contextlib import suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lit_models.errors import CheckpointError, NetworkError
+    from lit_models.networks.googlenet import CIFARGoogLeNet, GoogLeNet
+    from lit_models.networks.resnet import CIFARResNet, ResNet
+    from lit_models.networks.timm_backbone import TimmBackbone
+    from lit_models.networks.vanillanet import VanillaNet
+    from lit_models.networks.vgg import CIFARVGG, VGG
+    from lit_models.tasks.classification import ImageClassifier
+    from lit_models.tasks.distillation import Distillation
+    from lit_models.tasks.loading import load_checkpoint
+
+_MODULES = {
+    "CIFARGoogLeNet": "networks.googlenet",
+    "CIFARResNet": "networks.resnet",
+    "CIFARVGG": "networks.vgg",
+    "CheckpointError": "errors",
+    "Distillation": "tasks.distillation",
+    "GoogLeNet": "networks.googlenet",
+    "ImageClassifier": "tasks.classification",
+    "NetworkError": "errors",
+    "ResNet": "networks.resnet",
+    "TimmBackbone": "networks.timm_backbone",
+    "VGG": "networks.vgg",
+    "VanillaNet": "networks.vanillanet",
+    "load_checkpoint": "tasks.loading",
+}
 
 __all__ = [
     "CIFARVGG",
@@ -22,10 +46,22 @@ __all__ = [
     "Distillation",
     "GoogLeNet",
     "ImageClassifier",
+    "NetworkError",
     "ResNet",
     "TimmBackbone",
     "VanillaNet",
     "load_checkpoint",
 ]
 
-register_with_timm()
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+# Where timm is there, ``timm.create_model`` knows our networks once this package is imported.
+with suppress(ModuleNotFoundError):
+    from lit_models.networks.timm_registry import register_with_timm
+
+    register_with_timm()

@@ -1,16 +1,12 @@
-"""Checkpoints in and out, with nothing but tensors and primitives in them."""
+"""Checkpoint files: what is in them, written whole or not at all, and read without running code."""
 
 from __future__ import annotations
 
 import copy
 import os
 import re
-import sys
 import zipfile
 import zlib
-from contextlib import suppress
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -20,14 +16,10 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
-from lit_models.image_classifier import ImageClassifier
-from lit_models.names import class_paths, dotted_names, package
+from lit_models.errors import CheckpointError
+from lit_models.names import with_current_names
 
 _OFFICIAL = "official VanillaNet weights are turned into a checkpoint by `fathom convert vanillanet`"
-
-
-class CheckpointError(ValueError):
-    """A file that is not a checkpoint of this project, or not of this network. The message names file and mend."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -57,6 +49,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} holds weights without saying of which network: load them into yours in Python")
     if not isinstance(checkpoint.get("hyper_parameters", {}), dict):
         raise CheckpointError(f"{path} has hyper_parameters that are no settings by name: it is not of this project")
+    if "hyper_parameters" in checkpoint:
+        checkpoint["hyper_parameters"] = with_current_names(checkpoint["hyper_parameters"])
     return checkpoint
 
 
@@ -79,34 +73,6 @@ def _what_is_wrong(message: str) -> str:
     if named := re.search(r"GLOBAL ([\w.]+)", message):
         return f"is not opened, since it asks for {named[1]}, where there should be tensors and primitives; {_OFFICIAL}"
     return f"can't be read as tensors and primitives alone: it is damaged, or of another project; {_OFFICIAL}"
-
-
-def load_checkpoint(path: str | Path, net: nn.Module | None = None) -> ImageClassifier:
-    """The classifier of a checkpoint, on the CPU and in evaluation mode.
-
-    Nothing but the path is needed for a checkpoint written from the command line, merged or not: it names its
-    network. Classes outside this package must be imported before; none is imported because a file says so.
-
-    Args:
-        path: to a ``.ckpt`` file.
-        net: the network, for a checkpoint of a classifier constructed in Python.
-
-    Raises:
-        CheckpointError: where the file is not a checkpoint, names a class not imported, or does not fit the network.
-    """
-    checkpoint = read_checkpoint(path)
-    hparams = checkpoint.get("hyper_parameters", {})
-    if net is None:
-        if "net" not in hparams:
-            raise CheckpointError(f"{path} does not say which network it is of: pass it as `net`")
-        check_classes(path, hparams)
-    try:
-        given: dict[str, Any] = {} if net is None else {"net": net}
-        model = ImageClassifier.load_from_checkpoint(path, map_location="cpu", weights_only=True, **given)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} does not fit the network: {str(error).splitlines()[-1].strip()}") from error
-    model.hparams.update(hparams)  # the network among them, so that the model can be saved again
-    return model.eval()
 
 
 def merged_checkpoint(model: L.LightningModule, merged: nn.Module) -> dict[str, Any]:
@@ -190,25 +156,3 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         return read_checkpoint(path)
-
-
-def check_classes(path: str | Path, hparams: dict[str, Any]) -> None:
-    """Raises ``CheckpointError`` where a ``class_path`` is not that of an imported module or one of this package, or
-    any other text that of something that can be imported."""
-    for class_path in class_paths(hparams):
-        module, _, name = class_path.rpartition(".")
-        if module.startswith(f"{__package__}."):
-            with suppress(ModuleNotFoundError):
-                import_module(module)  # of this package: nothing foreign runs
-        kind = getattr(sys.modules.get(module), name, None)
-        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-            raise CheckpointError(
-                f"{path} asks for the class {class_path}, which is no imported nn.Module: if you trust it, import"
-                f" {module} first"
-            )
-    settings = {
-        name: value for name, value in hparams.items() if name != "_instantiator"
-    }  # Lightning takes its own alone
-    for name in set(dotted_names(settings)) - set(class_paths(settings)):
-        if package(name) in sys.modules or find_spec(package(name)):
-            raise CheckpointError(f"{path} names {name} where a setting should be: it is not of this project")

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
+
+ROOMS = ("lit_models", "datamodules", "callbacks")
+"""The packages of this project whose classes a run may name."""
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
@@ -26,6 +30,28 @@ def dotted_names(settings: Any) -> Iterator[str]:
 def package(name: str) -> str:
     """The top-level package of an import path."""
     return name.partition(".")[0]
+
+
+def with_current_names(settings: Any) -> Any:
+    """``settings`` with every class that has moved to another module under its public name.
+
+    Until version 0.2 the modules of each package lay directly in it, and files of that time say
+    ``lit_models.resnet.CIFARResNet``. The package has the class under its own name, wherever the module is.
+    """
+    if isinstance(settings, str):
+        return _current_name(settings)
+    if isinstance(settings, dict):
+        return {name: with_current_names(value) for name, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return type(settings)(map(with_current_names, settings))
+    return settings
+
+
+def _current_name(name: str) -> str:
+    root, *modules, last = name.split(".")
+    if root not in ROOMS or len(modules) != 1 or not _DOTTED.fullmatch(name):
+        return name
+    return name if find_spec(f"{root}.{modules[0]}") else f"{root}.{last}"
 
 
 def _texts(value: Any, key: Any = None) -> Iterator[tuple[Any, str]]:

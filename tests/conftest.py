@@ -86,7 +86,7 @@ def fake_cuda_forward():
 @pytest.fixture(scope="session")
 def quickstart_run(tmp_path_factory):
     """The run directory of one whole quickstart, and what it printed."""
-    from experiments.quickstart import quickstart
+    from experiments.commands.quickstart import quickstart
 
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):

@@ -19,8 +19,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from datamodules import Photos
-from datamodules.in_memory import InMemoryImages
-from datamodules.memory import keep_freed_memory
+from datamodules.pipeline.allocator import keep_freed_memory
+from datamodules.pipeline.in_memory import InMemoryImages
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 

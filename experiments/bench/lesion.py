@@ -17,15 +17,15 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from callbacks.run_summary import hardware
-from datamodules.memory import keep_freed_memory
+from callbacks.run.run_summary import hardware
+from datamodules.pipeline.allocator import keep_freed_memory
 from experiments.bench.timing import in_turn, now, ratio_and_spread
 from experiments.unravel.decomposition import gradients_by_length
 from experiments.unravel.lesions import lesioned, single_lesions
 from experiments.unravel.path_gradients import residual_stack, stack_gradients
 from experiments.unravel.variants import outputs
 from lit_models import CIFARResNet
-from lit_models.links import links
+from lit_models.surgery.links import links
 
 
 def lesion(

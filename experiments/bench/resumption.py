@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from callbacks import LastCheckpoint, Reseeding
-from callbacks.run_summary import hardware
+from callbacks.run.run_summary import hardware
 from experiments.bench.timing import StepTimer, in_turn, ratio_and_spread, silence
-from experiments.metrics_csv import MetricsCSV
+from experiments.runs.metrics_csv import MetricsCSV
 from lit_models import CIFARResNet, ImageClassifier
 from lit_models.checkpoints import AtomicCheckpointIO
 

@@ -24,13 +24,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from callbacks import BestCheckpoint, LastCheckpoint, Reseeding, RunSummary, StopOnNonFinite, WeightAveraging
-from callbacks.run_summary import hardware
-from datamodules.memory import keep_freed_memory
+from callbacks.run.run_summary import hardware
+from datamodules.pipeline.allocator import keep_freed_memory
 from experiments.bench.timing import StepTimer, in_turn, now, ratio_and_spread, silence
-from experiments.metrics_csv import MetricsCSV
+from experiments.runs.metrics_csv import MetricsCSV
 from lit_models import CIFARResNet, Distillation, ImageClassifier
 from lit_models.checkpoints import classifier_checkpoint, write_atomically
-from lit_models.teacher import load_teacher
+from lit_models.tasks.teacher import load_teacher
 
 Batch = tuple[Tensor, Tensor]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]

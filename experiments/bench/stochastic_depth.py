@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 from torchvision.ops import StochasticDepth as TorchvisionStochasticDepth
 
-from callbacks.run_summary import hardware
+from callbacks.run.run_summary import hardware
 from callbacks.stochastic_depth import Mode, StochasticDepth, survival_probs
 from experiments.bench.timing import StepTimer, in_turn, silence
 from lit_models import CIFARResNet, ImageClassifier, ResNet

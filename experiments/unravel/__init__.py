@@ -1,1 +1,1 @@
-"""Residual networks taken apart: what each block, each order and each path is worth (Veit et al. 2016)."""
+"""What takes trained networks apart: pure functions, what reads and writes their results, figures."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from experiments.unravel.path_gradients import Fork, norm_per_image, residual_stack, stack_gradients
 from lit_models.evaluation import evaluation_mode
 from lit_models.interfaces import Link
-from lit_models.links import links
+from lit_models.surgery.links import links
 
 
 class Weights(NamedTuple):
@@ -38,7 +38,7 @@ def decompose(net: nn.Module, images: Tensor, targets: Tensor, longest: int | No
     """Weigh the lengths k = 0 … L of the paths through the residual stack of a network.
 
     Args:
-        net: that ``lit_models.links`` can take apart; it is evaluated, and left as it was.
+        net: that ``lit_models.surgery.links`` can take apart; it is evaluated, and left as it was.
         images: (N, C, H, W).
         targets: classes (N,), or probabilities (N, K).
         longest: see ``gradients_by_length``.

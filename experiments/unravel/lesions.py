@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from experiments.unravel.variants import Step, Variant, top1_errors
 from lit_models.interfaces import Link
-from lit_models.links import links
+from lit_models.surgery.links import links
 
 Lesion = frozenset[int]
 """Indices of the deleted links; an empty one is the whole network."""

@@ -21,14 +21,14 @@ from torch import Tensor, nn
 
 from lit_models.evaluation import evaluation_mode
 from lit_models.interfaces import Link
-from lit_models.links import links
+from lit_models.surgery.links import links
 
 
 def sampled_norms(net: nn.Module, images: Tensor, targets: Tensor, samples: int, seed: int = 0) -> Tensor:
     """Gradient norms along random paths at the input of the residual stack, by length k = 0 … n: (n + 1, samples).
 
     Args:
-        net: that ``lit_models.links`` can take apart; it is evaluated, and left as it was.
+        net: that ``lit_models.surgery.links`` can take apart; it is evaluated, and left as it was.
         images: (N, C, H, W).
         targets: classes (N,), or probabilities (N, K).
         samples: of each length.

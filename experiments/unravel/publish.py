@@ -1,13 +1,17 @@
-"""Results in Weights & Biases."""
+"""Results: measured, drawn, and in Weights & Biases."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from experiments.run_directory import new_run_directory
-from experiments.unravel.records import Record
-from experiments.wandb_logger import WandbOptions, wandb_logger
+from experiments.runs.directory import new_run_directory
+from experiments.runs.wandb_logger import WandbOptions, wandb_logger
+from experiments.unravel.figures import Tables
+from experiments.unravel.measure import Row, measure
+from experiments.unravel.records import Record, by_network
+from experiments.unravel.source import Subject
 
 
 def publish(name: str, records: Sequence[Record], figure: Path, options: WandbOptions) -> None:
@@ -25,3 +29,22 @@ def publish(name: str, records: Sequence[Record], figure: Path, options: WandbOp
     logger.log_table("results", columns=list(records[0]), data=[list(record.values()) for record in records])
     logger.log_image("figure", [str(figure)])
     logger.experiment.finish()
+
+
+def measure_and_draw(
+    subject: Subject,
+    command: str,
+    rows: Sequence[Row],
+    images: int,
+    out: Path | None,
+    others: list[list[Record]],
+    draw: Callable[[Tables, Path], Any],
+    wandb: WandbOptions,
+) -> None:
+    """Measure ``rows`` into ``{command}.csv``, draw ``{command}.png`` and publish both."""
+    directory = out or subject.directory
+    table, figure = directory / f"{command}.csv", directory / f"{command}.png"
+    records = measure(subject, rows, images, table)
+    draw(by_network([records, *others]), figure)
+    publish(f"{command}-{subject.name}", records, figure, wandb)
+    print(f"{table} and {figure} have the results")

@@ -21,13 +21,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
-from datamodules.image_data import ImageData
-from experiments.errors import OUTSIDE, one_sentence
-from experiments.run_directory import experiment_name, run_config
-from experiments.trusted_names import first_untrusted
+from datamodules.pipeline.image_data import ImageData
+from experiments.cli.messages import OUTSIDE, one_sentence
+from experiments.cli.trusted_names import first_untrusted
+from experiments.runs.directory import experiment_name, run_config
 from lit_models import CheckpointError, load_checkpoint
 from lit_models.interfaces import Link
-from lit_models.links import links
+from lit_models.surgery.links import links
 
 Batch = tuple[Tensor, Tensor]
 
@@ -46,7 +46,7 @@ class Subject:
 
     @property
     def links(self) -> list[Link]:
-        """Of the network, see :func:`lit_models.links`; :func:`taken_apart` checks them."""
+        """Of the network, see :func:`lit_models.surgery.links`; :func:`taken_apart` checks them."""
         return links(self.net)
 
     @property

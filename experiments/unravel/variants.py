@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lit_models.evaluation import evaluation_mode
 from lit_models.interfaces import Link
-from lit_models.links import links
+from lit_models.surgery.links import links
 
 
 class Step(NamedTuple):

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 from datamodules import CIFAR10, SVHN, FashionMNIST, Photos, SmallImages
-from datamodules.decode import DecodeError, decode, image_size, read_bytes
+from datamodules.pipeline.decode import DecodeError, decode, image_size, read_bytes
 
 RNG = np.random.default_rng(0)
 RGB = np.repeat(np.repeat(RNG.integers(0, 256, (4, 5, 3), dtype=np.uint8), 16, 0), 16, 1)  # 64×80, smooth for JPEG

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from datamodules import Digits, FashionMNIST, Photos, SmallImages
-from datamodules.in_memory import channel_statistics
+from datamodules.pipeline.in_memory import channel_statistics
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules import PhotoStream
-from datamodules.decode import DecodeError
+from datamodules.pipeline.decode import DecodeError
 
 litdata = pytest.importorskip("litdata", reason="litdata is not installed (the extra `stream`)")
 
@@ -15,7 +15,7 @@ litdata = pytest.importorskip("litdata", reason="litdata is not installed (the e
 @pytest.fixture(scope="module")
 def shards(caltech, tmp_path_factory):
     """Local shards of real photos."""
-    from experiments.shard import shard
+    from experiments.commands.shard import shard
 
     path = tmp_path_factory.mktemp("stream") / "shards"
     start_method = multiprocessing.get_start_method()
@@ -70,7 +70,7 @@ def test_settings_that_the_shards_decide_are_refused(shards, tmp_path):
 
 
 def test_shard_refuses_what_it_would_spoil(folder, shards):
-    from experiments.shard import shard
+    from experiments.commands.shard import shard
 
     with pytest.raises(MisconfigurationException, match="is not empty; give a new folder"):
         shard(str(folder), str(shards))

@@ -15,9 +15,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
 from datamodules import ImageNet, Photos
-from datamodules.crops import DRAWS, Box, centre_crop, random_resized_box, random_resized_crop, resize
-from datamodules.policies import apply_policy, make_policy
-from datamodules.randomness import uniforms
+from datamodules.pipeline.crops import DRAWS, Box, centre_crop, random_resized_box, random_resized_crop, resize
+from datamodules.pipeline.policies import apply_policy, make_policy
+from datamodules.pipeline.randomness import uniforms
 
 
 def _encode(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:

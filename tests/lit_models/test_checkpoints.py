@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lit_models import CheckpointError, ImageClassifier, VanillaNet, load_checkpoint
-from lit_models.checkpoints import check_classes, classifier_checkpoint, read_checkpoint, write_atomically
+from lit_models.checkpoints import classifier_checkpoint, read_checkpoint, write_atomically
+from lit_models.tasks.loading import check_classes
 
 ARGUMENTS = {"num_classes": 4, "depth": 5, "width": 4, "stem_kernel": 2, "stem_stride": 2, "series_order": 1}
 
@@ -99,10 +100,10 @@ def test_a_failed_write_leaves_what_was_there(checkpoint):
 
 
 def test_classes_of_this_package_are_imported_by_name(monkeypatch):
-    monkeypatch.delitem(sys.modules, "lit_models.vgg")
-    check_classes("a.ckpt", {"net": {"class_path": "lit_models.vgg.VGG"}})
-    assert "lit_models.vgg" in sys.modules
-    for class_path in ("lit_models.nothing.VGG", "lit_models.vgg.Nothing", "antigravity.VGG"):
+    monkeypatch.delitem(sys.modules, "lit_models.networks.vgg")
+    check_classes("a.ckpt", {"net": {"class_path": "lit_models.networks.vgg.VGG"}})
+    assert "lit_models.networks.vgg" in sys.modules
+    for class_path in ("lit_models.nothing.VGG", "lit_models.networks.vgg.Nothing", "antigravity.VGG"):
         with pytest.raises(CheckpointError, match=class_path):
             check_classes("a.ckpt", {"net": {"class_path": class_path}})
     assert "antigravity" not in sys.modules

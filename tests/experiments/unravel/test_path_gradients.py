@@ -22,7 +22,7 @@ from experiments.unravel.path_gradients import (
     stack_gradients,
 )
 from lit_models import CIFARResNet
-from lit_models.links import links
+from lit_models.surgery.links import links
 
 
 def network(depth, survival_prob=1.0, **options):

@@ -20,7 +20,7 @@ from experiments.unravel.reordering import exchangeable, kendall_tau, random_ord
 from experiments.unravel.variants import Step, count_errors, outputs
 from lit_models import CIFARResNet
 from lit_models.interfaces import Link
-from lit_models.links import links
+from lit_models.surgery.links import links
 
 
 def network(depth=20, **options):

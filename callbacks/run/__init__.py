@@ -1,0 +1,1 @@
+"""The bookkeeping of a run: checkpoints, signals, seeds, the summary."""

@@ -1,0 +1,207 @@
+"""The checkpoint a run is resumed from, bit for bit."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from callbacks.run.epoch_means import epoch_means, restore_epoch_means
+from callbacks.run.signals import EXIT_CODE, LeftEarly, NotedSignals, say
+
+Moment = Literal["batch", "validation", "end"]
+"""Where training goes on: with a micro-batch, with a validation, or not at all."""
+
+_NOTHING, _SAVE, _LEAVE = range(3)
+
+
+class LastCheckpoint(L.Callback):
+    """Writes ``checkpoints/last.ckpt`` where a resumed run can be an unbroken one's equal, and keeps the one before.
+
+    Such moments are before the first micro-batch of an optimizer step, where no gradient is under way, and before a
+    validation; at both, all rows of metrics are written, and no averaged weights are swapped in. A checkpoint is
+    written before each validation, at the end of an epoch without one, at the end of the fit, and as often between as
+    the arguments say. Beside what Lightning saves it holds the means of the epoch so far, and how far the loggers
+    that have a ``state_dict`` had come.
+
+    SIGTERM, SIGUSR1 (SLURM's warning of a preemption), SIGHUP (a closed terminal) and Ctrl-C write one at the next such
+    moment, in a validation at once, and leave with exit code 75; whichever device gets the signal, all leave. The
+    second signal of a kind does what it always does.
+
+    It has to be the first of the callbacks, to save before the others prepare the next step.
+
+    Args:
+        every_n_steps: optimizer steps between checkpoints.
+        every_minutes: minutes between them, on the clock of the first device.
+
+    Raises:
+        MisconfigurationException: for a number that is not positive.
+    """
+
+    def __init__(self, every_n_steps: int | None = None, every_minutes: float | None = None) -> None:
+        for name, value in (("every_n_steps", every_n_steps), ("every_minutes", every_minutes)):
+            if value is not None and value <= 0:
+                raise MisconfigurationException(f"LastCheckpoint needs a positive {name}, not {value}")
+        self.every_n_steps = every_n_steps
+        self.every_minutes = every_minutes
+        self._signals = NotedSignals()
+        self._moment: Moment | None = None
+        self._saved_step = 0
+        self._saved_time = 0.0
+        self._restored: dict[str, Any] = {}
+        self._group: Any = None
+        self._common_batches, self._validated = 0, 0
+
+    # Saving
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._restored:
+            # Lightning's count of steps for loggers may be one off after it has resumed.
+            trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+            self._restored = {}
+        if batch_idx % trainer.accumulate_grad_batches:
+            return
+        todo = self._agreed(self._todo(trainer, batch_idx))
+        if todo != _NOTHING and self._saved_step != trainer.global_step:
+            self._save(trainer, "batch")
+        if todo == _LEAVE:
+            self._leave(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        self._validated, self._common_batches = 0, self._least(int(sum(trainer.num_val_batches)))
+        if not trainer.fit_loop._should_accumulate() and not self._restored:
+            self._save(trainer, "validation")
+
+    def on_validation_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self._validated += 1
+        if self._validated > self._common_batches:
+            return  # another device has no such batch, and can't be asked
+        if self._agreed(_LEAVE if self._signals.received else _NOTHING) == _LEAVE:
+            self._leave(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._save(trainer, "end")
+        self._signals.stop()
+
+    def _todo(self, trainer: L.Trainer, batch_idx: int) -> int:
+        if self._signals.received:
+            return _LEAVE
+        step = trainer.global_step
+        due = (batch_idx == 0 and step > 0) or (self.every_n_steps and step and step % self.every_n_steps == 0)
+        if self.every_minutes and trainer.is_global_zero:
+            due = due or time.monotonic() - self._saved_time > 60 * self.every_minutes
+        return _SAVE if due else _NOTHING
+
+    def _save(self, trainer: L.Trainer, moment: Moment) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        folder = Path(trainer.default_root_dir) / "checkpoints"
+        self._moment = moment
+        try:
+            trainer.save_checkpoint(folder / ".next.ckpt", weights_only=False)
+        finally:
+            self._moment = None
+        if trainer.is_global_zero:
+            if (folder / "last.ckpt").is_file():
+                (folder / "last.ckpt").replace(folder / "previous.ckpt")
+            (folder / ".next.ckpt").replace(folder / "last.ckpt")
+        self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._moment is None:
+            return  # another's, such as the best one, which nobody resumes from
+        _rest(checkpoint["loops"]["fit_loop"], self._moment)
+        means = epoch_means(trainer, pl_module)
+        checkpoint["run"] = {
+            "moment": self._moment,
+            "epoch_means": self._gathered(means) if trainer.world_size > 1 else [means],
+            "loggers": [_state(logger) for logger in trainer.loggers] if trainer.is_global_zero else [],
+        }
+
+    # Resuming
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._restored = checkpoint.get("run", {})
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._signals.listen()  # after Lightning, which has handlers of its own
+        self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
+        self._group = dist.new_group(backend="gloo") if trainer.world_size > 1 else None
+        if not self._restored:
+            return
+        # It has done its work: see _rest.
+        trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
+        means = self._restored["epoch_means"]
+        if len(means) == trainer.world_size:  # else another number of devices goes on, and the means with what is left
+            restore_epoch_means(trainer, pl_module, means[trainer.global_rank])
+        for logger, state in zip(trainer.loggers, self._restored["loggers"], strict=False):
+            if state and trainer.is_global_zero:
+                logger.load_state_dict(state)  # type: ignore[attr-defined]
+
+    # Leaving
+
+    def _leave(self, trainer: L.Trainer) -> None:
+        if trainer.is_global_zero:
+            name = self._signals.received.name if self._signals.received else "a signal to another device"
+            saved = f"saved at step {self._saved_step}" if self._saved_step else "before the first step"
+            say(f"Left after {name}, {saved}; to go on: fathom resume {trainer.default_root_dir}")
+        # A process that Lightning has started must not end in failure: it would kill the first one for it.
+        started_by_lightning = not trainer.is_global_zero and isinstance(
+            getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment
+        )
+        raise LeftEarly(0 if started_by_lightning else EXIT_CODE)
+
+    def on_exception(self, *_: Any) -> None:
+        self._signals.stop()
+
+    # Several devices. On the CPU, so that none of it waits for a GPU.
+
+    def _agreed(self, todo: int) -> int:
+        """The most that any device wants."""
+        return todo if self._group is None else self._reduced(todo, dist.ReduceOp.MAX)
+
+    def _least(self, number: int) -> int:
+        return number if self._group is None else self._reduced(number, dist.ReduceOp.MIN)
+
+    def _reduced(self, number: int, operation: Any) -> int:
+        tensor = torch.tensor(number)
+        dist.all_reduce(tensor, operation, group=self._group)
+        return int(tensor)
+
+    def _gathered(self, value: Any) -> list[Any]:
+        values: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(values, move_data_to_device(value, torch.device("cpu")), group=self._group)
+        return values
+
+
+def _rest(loops: dict[str, Any], moment: Moment) -> None:
+    """Write the progress of Lightning's loops so that all it has begun counts as done, but for what ``moment`` names.
+
+    In the middle of a batch it would take this one for lost; of a validation it knows only one that has begun.
+    """
+    batches = loops["epoch_loop.batch_progress"]
+    if moment == "batch":
+        for counts in (batches["total"], batches["current"]):
+            counts["ready"] = counts["completed"]
+        batches["is_last_batch"] = False
+    if moment == "validation":
+        batches = loops["epoch_loop.val_loop.batch_progress"]
+        for counts in (batches["total"], batches["current"]):
+            counts["ready"] = counts["started"] = counts["completed"] + 1
+
+
+def _state(logger: Any) -> dict[str, Any]:
+    return logger.state_dict() if hasattr(logger, "state_dict") else {}

@@ -1,0 +1,1 @@
+"""What data sets share: files, splits, batches, random numbers, augmentation, mixing."""

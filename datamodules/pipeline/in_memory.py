@@ -1,0 +1,143 @@
+"""Data sets that fit into memory as one uint8 tensor."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from datamodules.pipeline.augment import (
+    ERASING_DRAWS,
+    Padding,
+    blank_box,
+    blank_padding,
+    cutout,
+    integers,
+    lookup,
+    normalise,
+    random_erasing,
+    reflect,
+    shifted,
+)
+from datamodules.pipeline.batches import Ticket
+from datamodules.pipeline.fingerprint import fingerprint
+from datamodules.pipeline.image_data import ImageData, RawBatch
+from datamodules.pipeline.randomness import uniforms
+
+# Columns of the draws; the shift takes the first two.
+_FLIP, _CUTOUT, _ERASING = 2, slice(3, 5), slice(5, 5 + ERASING_DRAWS)
+
+
+class InMemoryImages(ImageData):
+    """Small images: a batch is an index lookup, and everything after it is done on the device for the whole
+    batch.
+
+    A data set is a subclass with ``read`` and the attributes of :class:`~datamodules.pipeline.image_data.ImageData`.
+
+    Args:
+        shift: images are moved by up to this many pixels along each axis, drawn uniformly: a random crop
+            from the image with that much padding (He et al. 2015, section 4.2: 4).
+        padding: what comes in at the border: ``"zero"``, the mean colour, or ``"reflect"``, the image
+            mirrored.
+        flip: mirror half of the images.
+        cutout: side in pixels of a square set to the mean colour; 0 is none.
+        erasing: probability that a random rectangle is set to the mean colour.
+        on_device: keep the whole set in the device's memory.
+        **options: see :class:`~datamodules.pipeline.image_data.ImageData`.
+    """
+
+    def __init__(
+        self,
+        shift: int = 4,
+        padding: Padding = "zero",
+        flip: bool = True,
+        cutout: int = 0,
+        erasing: float = 0.0,
+        on_device: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if on_device and self.num_workers:
+            raise MisconfigurationException("on_device leaves workers nothing to do: set num_workers to 0.")
+        if not 0 <= shift < self.image_size:
+            raise MisconfigurationException(f"shift is {shift}; give 0 to {self.image_size - 1} (pixels).")
+        if cutout < 0:
+            raise MisconfigurationException(f"cutout is {cutout}; give 0 (off) or a side in pixels.")
+        if not 0 <= erasing <= 1:
+            raise MisconfigurationException(f"erasing is {erasing}; give a probability, from 0 to 1.")
+        self.shift = shift
+        self.padding = padding
+        self.flip = flip
+        self.cutout = cutout
+        self.erasing = erasing
+        self.on_device = on_device
+        self._parts: dict[bool, tuple[Tensor, Tensor]] = {}
+
+    @abstractmethod
+    def read(self, test: bool) -> tuple[Tensor, Tensor]:
+        """The training or the test part: uint8 (N, H, W, C) and int64 (N,)."""
+
+    def part(self, test: bool) -> tuple[Tensor, Tensor]:
+        """The same, read once."""
+        if test not in self._parts:
+            self._parts[test] = self.read(test)
+        return self._parts[test]
+
+    def labels(self, test: bool) -> Tensor:
+        """int64 (N,)."""
+        return self.part(test)[1]
+
+    def fingerprint(self, test: bool) -> str:
+        """Of every pixel and label."""
+        return fingerprint(*self.part(test))
+
+    def fetcher(self, test: bool) -> Callable[[Ticket], RawBatch]:
+        """An index lookup."""
+        images, labels = self.part(test)
+        if self.on_device and self.trainer is not None:
+            device = self.trainer.strategy.root_device
+            images, labels = images.to(device), labels.to(device)
+        return partial(_fetch, images, labels, self.seed)
+
+    def finish(self, batch: RawBatch) -> Tensor:
+        """Crop, flip, normalise and erase on the device."""
+        if batch.draws is None:
+            return normalise(batch.images, self.mean, self.std).permute(0, 3, 1, 2)
+        draws = batch.draws
+        _, height, width, _ = batch.images.shape
+        shifts = integers(draws[:, :_FLIP], 2 * self.shift + 1) - self.shift
+        rows = shifted(height, shifts[:, 0])
+        columns = shifted(width, shifts[:, 1], draws[:, _FLIP] < 0.5 if self.flip else None)
+        if self.padding == "reflect":
+            rows, columns = reflect(rows, height), reflect(columns, width)
+        images = normalise(lookup(batch.images, rows, columns), self.mean, self.std)
+        if self.padding == "zero" and self.shift:
+            blank_padding(images, rows, columns)
+        if self.cutout:
+            blank_box(images, cutout(draws[:, _CUTOUT], height, width, self.cutout))
+        if self.erasing:
+            blank_box(images, random_erasing(draws[:, _ERASING], height, width, self.erasing))
+        return images.permute(0, 3, 1, 2)
+
+
+def _fetch(images: Tensor, labels: Tensor, seed: int, ticket: Ticket) -> RawBatch:
+    indices, epoch, number = ticket
+    draws = None if epoch is None else uniforms(seed, epoch, indices, _ERASING.stop)
+    indices = indices.to(images.device, non_blocking=True)
+    return RawBatch(images.index_select(0, indices), labels.index_select(0, indices), draws, epoch, number)
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, of uint8 (N, H, W, C) scaled to [0, 1]."""
+    channels = images.shape[-1]
+    values = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.stack([images[..., c].flatten().bincount(minlength=256) for c in range(channels)]).double()
+    share = counts / counts.sum(1, keepdim=True)
+    mean = share @ values
+    std = (share @ values.square() - mean.square()).sqrt()
+    return tuple(mean.tolist()), tuple(std.tolist())

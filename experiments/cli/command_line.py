@@ -1,0 +1,163 @@
+"""``fathom fit|validate|test|predict``: one LightningCLI.
+
+Settings come from, each over the one before: defaults, ``_base.yaml``, the experiment's YAML, the checkpoint's
+description of its model, explicit flags.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from callbacks import BestCheckpoint, LastCheckpoint, PredictionWriter, Reseeding, RunSummary, StopOnNonFinite
+from callbacks.run.signals import leaving_at_once
+from experiments.cli import TRAINER_COMMANDS
+from experiments.cli.arguments import A_CHECKPOINT, in_order_of_precedence, naming_the_checkpoint
+from experiments.cli.messages import one_sentence
+from experiments.cli.timm_shorthand import PARSER_MODE
+from experiments.runs.configuration import SaveConfig
+from experiments.runs.directory import experiment_name, new_run_directory
+from experiments.runs.lock import run_lock
+from experiments.runs.metrics_csv import MetricsCSV
+from experiments.runs.wandb_logger import WandbOptions, wandb_logger
+from lit_models.checkpoints import AtomicCheckpointIO
+from lit_models.tasks.check_images import check_images
+
+BASE_CONFIG = Path(__file__).parents[1] / "_base.yaml"
+
+
+class FathomCLI(LightningCLI):
+    """Every run gets a directory of its own, and the model learns from the data module what it is trained on.
+
+    Args:
+        args: of the command line, the command first.
+        run_directory: of a run to go on with, which the caller has locked and whose configuration is in ``args``; a
+            new one where not given.
+    """
+
+    def __init__(self, args: list[str], run_directory: Path | None = None) -> None:
+        self._run_directory = run_directory
+        with ExitStack() as self._until_done, naming_the_checkpoint(args), leaving_at_once(self._how_to_go_on):
+            super().__init__(
+                model_class=L.LightningModule,
+                subclass_mode_model=True,
+                datamodule_class=L.LightningDataModule,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,
+                save_config_callback=SaveConfig,
+                save_config_kwargs={"save_to_log_dir": False},
+                parser_kwargs={
+                    "prog": "fathom",
+                    "parser_mode": PARSER_MODE,
+                    "exit_on_error": False,
+                    "allow_abbrev": False,
+                    **{
+                        command: {
+                            "default_config_files": [str(BASE_CONFIG)],
+                            "description": description[0].upper() + description[1:] + ".",
+                            "usage": f"fathom {command} --config EXPERIMENT.yaml [options]",
+                            "exit_on_error": False,
+                            "allow_abbrev": False,
+                        }
+                        for command, description in TRAINER_COMMANDS.items()
+                    },
+                },
+                args=args if run_directory else in_order_of_precedence(args),
+            )
+
+    def _how_to_go_on(self) -> str:
+        trainer = getattr(self, "trainer", None)
+        if trainer is None or self.subcommand != "fit":
+            return ""
+        begun = (Path(trainer.default_root_dir) / "config.yaml").is_file()
+        return f"; to go on: fathom resume {trainer.default_root_dir}" if begun else ""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+        command = self.config.subcommand
+        config = self.config[command]
+        if config.seed_everything < 0:
+            raise MisconfigurationException(f"seed_everything is {config.seed_everything}; give 0 or more")
+        if command != "fit" and not config.ckpt_path and not config.get("model.init_args.net.init_args.pretrained"):
+            raise MisconfigurationException(
+                f"fathom {command} needs {A_CHECKPOINT}: this network has random weights without"
+            )
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would put the checkpoint's settings over explicit flags; they are in the arguments already."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
+        parser.add_class_arguments(WandbOptions, "wandb")
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
+        model = "model.init_args"
+        for fact in ("num_classes", "image_size", "mean", "std"):
+            parser.link_arguments(f"data.{fact}", f"{model}.{fact}", apply_on="instantiate")
+        for fact in ("num_classes", "in_channels"):
+            parser.link_arguments(f"data.{fact}", f"{model}.net.init_args.{fact}", apply_on="instantiate")
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError) as error:  # what constructors and jsonargparse raise for arguments
+            raise MisconfigurationException(one_sentence(str(error))) from error
+        data: Any = self.datamodule
+        check_images(self.model.net, (data.in_channels, data.image_size, data.image_size), data.num_classes)
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        config = self.config[self.subcommand]
+        for name in ("accumulate_grad_batches", "log_every_n_steps"):
+            if config.trainer[name] is not None and config.trainer[name] < 1:
+                raise MisconfigurationException(f"trainer.{name} is {config.trainer[name]}; give at least 1")
+        root = Path(config.trainer.default_root_dir or "runs")
+        run_directory = self._run_directory or new_run_directory(root, experiment_name(config.config or []))
+        callbacks: list[L.Callback] = [Reseeding(), RunSummary(), StopOnNonFinite()]
+        if config.trainer.enable_progress_bar is not False:
+            callbacks.append(RichProgressBar(refresh_rate=10))  # each refresh waits for the device
+        if self.subcommand == "predict":
+            callbacks.append(PredictionWriter())
+        self.trainer_defaults["callbacks"] = callbacks
+        trainer = super().instantiate_trainer(
+            default_root_dir=run_directory,
+            logger=self._loggers(run_directory, config),
+            plugins=self._plugins(),
+            **kwargs,
+        )
+        # What is saved is the state between two steps, and the others may draw random numbers.
+        trainer.callbacks.sort(key=lambda callback: not isinstance(callback, LastCheckpoint | Reseeding))  # type: ignore[attr-defined]
+        return trainer
+
+    def before_fit(self) -> None:
+        """Keep other processes out of the run directory."""
+        if self._run_directory is None and not self.config.fit.trainer.fast_dev_run:
+            self._until_done.enter_context(run_lock(Path(self.trainer.default_root_dir)))
+
+    def _plugins(self) -> list[Any]:
+        """Those of the user, and whole checkpoints or none."""
+        chosen = self._get(self.config_init, "trainer").plugins or []
+        plugins = list(chosen) if isinstance(chosen, list) else [chosen]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpointIO())
+        return plugins
+
+    def _loggers(self, run_directory: Path, config: Any) -> list[Logger]:
+        """CSV always, Weights & Biases unless it is disabled, and what the user names in ``trainer.logger``."""
+        loggers: list[Logger | None] = [MetricsCSV(run_directory)]
+        chosen = self._get(self.config_init, "trainer").logger
+        if chosen is not False and not config.trainer.fast_dev_run:
+            wandb = wandb_logger(run_directory, WandbOptions(**config.wandb.as_dict()))
+            if wandb is not None:
+                self._until_done.push(wandb.end)
+            loggers.append(wandb)
+        if chosen not in (None, True, False):
+            loggers.extend(chosen if isinstance(chosen, list) else [chosen])
+        return [logger for logger in loggers if logger is not None]

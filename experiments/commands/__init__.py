@@ -1,0 +1,1 @@
+"""One module for each command: `fathom NAME` calls the function NAME of the module NAME."""

@@ -1,0 +1,136 @@
+"""Plot what several runs logged, side by side, from their metrics.csv."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import defaultdict
+from difflib import get_close_matches
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from rich.console import Console
+from rich.table import Table
+
+Curve = dict[int, float]
+"""Epoch, from 0, to the mean of what was logged in it."""
+
+
+class Run(NamedTuple):
+    """What a run directory says of itself."""
+
+    name: str
+    curves: dict[str, Curve]
+    summary: dict[str, Any]
+    """Empty where the run has not ended."""
+
+
+def compare(runs: list[Path], metric: str = "train/top1,val/top1", out: Path = Path("comparison")) -> None:
+    """Plot metrics of several runs over the epochs, and print what the runs cost and where they came.
+
+    Args:
+        runs: run directories, or directories of experiments, whose newest run is taken.
+        metric: columns of metrics.csv, with commas between them; each gets a plot.
+        out: path without its ending; .png and .csv are written, over files that are there.
+
+    Raises:
+        FileNotFoundError: where a directory has no metrics.csv.
+        MisconfigurationException: for a metric that none of the runs has.
+    """
+    metrics = [name.strip() for name in metric.split(",")]
+    compared = [read_run(path, name) for path, name in named_apart([newest_run(path) for path in runs]).items()]
+    for name in metrics:
+        known = sorted({column for run in compared for column in run.curves})
+        if name not in known:
+            nearest = ", ".join(get_close_matches(name, known, 3, cutoff=0.4) or known)
+            raise MisconfigurationException(f"no run has logged {name}; there are {nearest}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_csv(compared, metrics, out.with_name(f"{out.name}.csv"))
+    plot(compared, metrics, out.with_name(f"{out.name}.png"))
+    Console().print(overview(compared, metrics))
+    print(f"{out}.png and {out}.csv have the curves")
+
+
+def newest_run(path: Path) -> Path:
+    """``path`` itself, or the newest run in it."""
+    inside = [path] if (path / "metrics.csv").is_file() else [file.parent for file in path.glob("*/metrics.csv")]
+    if not inside:
+        raise FileNotFoundError(f"{path} has no metrics.csv: give run directories, as runs/<experiment>/<run>")
+    return max(inside, key=lambda run: run.name)
+
+
+def named_apart(paths: list[Path]) -> dict[Path, str]:
+    """Each run under the name of its experiment; with its own where there are several of one."""
+    experiments = [path.resolve().parent.name for path in paths]
+    return {
+        path: experiment if experiments.count(experiment) == 1 else f"{experiment}/{path.resolve().name}"
+        for path, experiment in zip(paths, experiments, strict=True)
+    }
+
+
+def read_run(path: Path, name: str) -> Run:
+    """The metrics and the summary of a run directory."""
+    values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    with open(path / "metrics.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            for column, value in row.items():
+                if value and row.get("epoch") and column not in ("epoch", "step"):
+                    values[column][int(row["epoch"])].append(float(value))
+    curves = {column: {epoch: fmean(logged) for epoch, logged in rows.items()} for column, rows in values.items()}
+    summary = path / "summary.json"
+    return Run(name, curves, json.loads(summary.read_text()) if summary.is_file() else {})
+
+
+def write_csv(runs: list[Run], metrics: list[str], path: Path) -> None:
+    """A row for each run, metric and epoch."""
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["run", "metric", "epoch", "value"])
+        for run in runs:
+            for metric in metrics:
+                for epoch, value in sorted(run.curves.get(metric, {}).items()):
+                    writer.writerow([run.name, metric, epoch, f"{value:.6g}"])
+
+
+def plot(runs: list[Run], metrics: list[str], path: Path) -> None:
+    """A plot of each metric, side by side, with a line for each run that has it."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5 * len(metrics), 3.6), layout="constrained")
+    for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
+        for i, run in enumerate(runs):
+            if curve := run.curves.get(metric):
+                epochs = sorted(curve)
+                axes.plot(epochs, [curve[epoch] for epoch in epochs], f"C{i}.-", label=run.name, markersize=4)
+        axes.set(title=metric, xlabel="epoch")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.savefig(path, dpi=90)
+
+
+def overview(runs: list[Run], metrics: list[str]) -> Table:
+    """What each run cost, and the last value of each metric with its epoch."""
+    table = Table("")
+    for run in runs:
+        table.add_column(run.name, overflow="fold")
+    for fact in ("parameters", "macs"):
+        name = "multiply-adds" if fact == "macs" else fact
+        table.add_row(name, *(f"{run.summary[fact]:,}" if fact in run.summary else "–" for run in runs))
+    table.add_row("seconds an epoch", *(_seconds_an_epoch(run.summary) for run in runs))
+    for metric in metrics:
+        table.add_row(metric, *(_last(run.curves.get(metric, {})) for run in runs))
+    return table
+
+
+def _seconds_an_epoch(summary: dict[str, Any]) -> str:
+    return f"{summary['seconds'] / summary['epochs']:.0f}" if summary.get("epochs") else "–"
+
+
+def _last(curve: Curve) -> str:
+    if not curve:
+        return "–"
+    epoch = max(curve)
+    return f"{curve[epoch]:.4g} (epoch {epoch})"

@@ -1,0 +1,98 @@
+"""Delete blocks of a trained network, and count its errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from datamodules.pipeline.image_data import ImageData
+from experiments.runs.wandb_logger import WandbOptions
+from experiments.unravel.figures import lesion_figure
+from experiments.unravel.lesions import (
+    Lesion,
+    contiguous_lesions,
+    lesioned,
+    random_lesion,
+    removable,
+    single_lesions,
+)
+from experiments.unravel.measure import Row
+from experiments.unravel.publish import measure_and_draw
+from experiments.unravel.records import read_others
+from experiments.unravel.source import open_subject, taken_apart
+from lit_models.interfaces import Link
+
+WANDB = WandbOptions()
+
+
+def lesion(
+    network: str,
+    data: ImageData | None = None,
+    images: PositiveInt = 1000,
+    sizes: tuple[PositiveInt, ...] = (),
+    draws: NonNegativeInt = 10,
+    runs: tuple[PositiveInt, ...] = (2, 4),
+    beside: tuple[Path, ...] = (),
+    weights: Path | None = None,
+    out: Path | None = None,
+    seed: NonNegativeInt = 0,
+    wandb: WandbOptions = WANDB,
+) -> None:
+    """Delete links of a trained network, as residual blocks, and count its errors: lesion.csv and lesion.png.
+
+    Every link alone, several at random, and runs of consecutive ones. A command that was ended goes on where it was;
+    one with more images, draws or sizes adds to what is there.
+
+    Args:
+        network: a run directory, a checkpoint, timm:NAME or torchvision:NAME.
+        data: what it is to see; that of the run where not given.
+        images: so many test images, of all classes.
+        sizes: numbers of links deleted at random, such as [1,5,10]; ten up to half of all where not given.
+        draws: of each number.
+        runs: lengths of runs of consecutive links, such as [2].
+        beside: results of other networks (lesion.csv, or its directory) to be drawn into the same figure, as [a,b].
+        weights: of timm:NAME or torchvision:NAME; random ones where not given.
+        out: directory of the results; the run's ``unravel`` where not given.
+        seed: of the draws, and of random weights.
+        wandb: what goes to Weights & Biases.
+    """
+    others = read_others(beside, "lesion.csv", "kind")
+    subject = open_subject(network, data, weights, seed)
+    chain = taken_apart(subject)
+    count = len(removable(chain))
+    if not count:
+        raise MisconfigurationException(f"{network} has no link that could be deleted")
+    rows = [_lesion_row(chain, "none", frozenset())]
+    rows += [_lesion_row(chain, "single", lesion) for lesion in single_lesions(chain)]
+    some = np.linspace(1, max(1, count // 2), 10).round().astype(int).tolist()
+    for size in dict.fromkeys(sizes or some):
+        drawn = [random_lesion(chain, size, seed, draw) for draw in range(draws)]
+        rows += [_lesion_row(chain, "random", lesion, str(seed), str(draw)) for draw, lesion in enumerate(drawn)]
+    for size in dict.fromkeys(runs):
+        rows += [_lesion_row(chain, "run", lesion) for lesion in contiguous_lesions(chain, size)]
+    measure_and_draw(subject, "lesion", rows, images, out, others, lesion_figure, wandb)
+
+    whole, *single = rows[: 1 + count]
+    errors = [row.error for row in single]
+    worst = single[int(np.argmax(errors))]
+    print(
+        f"top-1 error of {subject.name} on {whole.images} images: {whole.error:.1%}; with one link of {count} deleted "
+        f"{np.median(errors):.1%} in the median, {worst.error:.1%} without {worst.about['deleted']}"
+    )
+
+
+def _lesion_row(chain: Sequence[Link], kind: str, lesion: Lesion, seed: str = "", draw: str = "") -> Row:
+    links = [chain[index] for index in sorted(lesion)]
+    about = {
+        "kind": kind,
+        "size": str(len(lesion)),
+        "seed": seed,
+        "draw": draw,
+        "transition": str(int(any(link.transition for link in links))),
+        "deleted": " ".join(link.name for link in links),
+    }
+    return Row(lesioned(chain, lesion), about)

@@ -1,0 +1,72 @@
+"""Write a folder of photos as shards that can be streamed from object storage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from datamodules.photo_stream import DESCRIPTION
+from datamodules.photos import photo_statistics
+from datamodules.pipeline.decode import image_size, read_bytes
+from datamodules.pipeline.folder import find_parts, list_images
+from datamodules.pipeline.splits import split
+
+
+def shard(source: str, dest: str, val_fraction: float = 0.1, chunk_megabytes: int = 64, num_workers: int = 2) -> None:
+    """Write the photos under SOURCE to DEST as litdata shards, encoded as they are, for ``datamodules.PhotoStream``.
+
+    Args:
+        source: folder with ``train/<class>/`` and ``test/<class>/`` or ``val/<class>/``.
+        dest: new folder, to be copied to a bucket as it is.
+        val_fraction: share of the training images that becomes the validation part, by class.
+        chunk_megabytes: size of a shard.
+        num_workers: processes that write.
+    """
+    try:
+        from litdata import optimize
+    except ModuleNotFoundError as error:
+        raise MisconfigurationException("Writing shards needs litdata: pip install 'fathom[stream]'.") from error
+    target = Path(dest)
+    if target.exists() and any(target.iterdir()):
+        raise MisconfigurationException(f"{dest} is not empty; give a new folder.")
+    train_root, test_root = find_parts(source)
+    listing = list_images(train_root)
+    train, val = split(listing.labels, val_fraction)
+    statistics = photo_statistics(listing)
+
+    def items(listing: Any, indices: list[int]) -> list[tuple[str, int, int]]:
+        return [(str(listing.root / listing.files[i]), int(listing.labels[i]), i) for i in indices]
+
+    parts = {"train": items(listing, train.tolist()), "val": items(listing, val.tolist()), "test": []}
+    if test_root is not None:
+        test = list_images(test_root, listing.class_names)
+        parts["test"] = items(test, list(range(len(test.files))))
+    for part, inputs in parts.items():
+        if inputs:
+            optimize(
+                fn=_sample,
+                inputs=inputs,
+                output_dir=str(target / part),
+                chunk_bytes=f"{chunk_megabytes}MB",
+                num_workers=num_workers,
+                verbose=False,
+            )
+    description = {
+        "class_names": listing.class_names,
+        "images": {part: len(inputs) for part, inputs in parts.items()},
+        "mean": statistics["mean"].tolist(),
+        "std": statistics["std"].tolist(),
+    }
+    (target / DESCRIPTION).write_text(json.dumps(description, indent=2, ensure_ascii=False), encoding="utf-8")
+    print(f"{target}: {', '.join(f'{len(inputs)} {part}' for part, inputs in parts.items())} images")
+
+
+def _sample(item: tuple[str, int, int]) -> dict[str, Any]:
+    path, label, index = item
+    data = read_bytes(path)
+    image_size(data, path)  # a file that is no image is named now, not in the middle of training
+    # As bytes: litdata would take a string that ends in .jpg for the picture itself, and store that once more.
+    return {"image": data, "label": label, "index": index, "name": path.encode()}

@@ -1,0 +1,1 @@
+"""What a run is on disk: directory, lock, configuration, metrics, Weights & Biases, resumption."""

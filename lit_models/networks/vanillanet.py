@@ -1,0 +1,272 @@
+"""VanillaNet: train deep, run shallow (Chen, Wang, Guo, Tao, NeurIPS 2023).
+
+Two convolutions joined by an activation that is annealed to the identity are one convolution at the end of training.
+A series of shifted activations gives the shallow network that remains its non-linearity.
+
+The network has one form in training and another after :meth:`VanillaNet.reparameterize`::
+
+    stem    conv k×k → BN → φ_λ → conv 1×1 → BN              → series      conv k×k          → series
+    block   conv 1×1 → BN → φ_λ → conv 1×1 → BN → max-pool → series      conv 1×1 → max-pool → series
+    head    mean → dropout → conv 1×1 → BN → φ_λ → conv 1×1                 mean → dropout → conv 1×1
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_models.networks.folding import compose_pointwise, fold_batch_norm
+
+BN_EPS = 1e-6
+
+# Output width of each block in multiples of the stem's, and the stride of its max-pool (layer table of the paper).
+LAYERS: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    5: ((2, 4, 8), (2, 2, 2)),
+    6: ((2, 4, 8, 8), (2, 2, 2, 1)),
+    **{depth: ((1, 2, *(4,) * (depth - 6), 8, 8), (1, 2, 2, *(1,) * (depth - 7), 2, 1)) for depth in range(7, 14)},
+}
+
+
+def annealed_relu(x: Tensor, activation_lambda: Tensor) -> Tensor:
+    """φ_λ(x) = (1 − λ)·ReLU(x) + λ·x, exactly ReLU at λ = 0 and the identity at λ = 1 (section 3.1).
+
+    λ is a tensor, so that it stays on the device; at both ends ``lerp`` returns an argument unchanged.
+    """
+    return torch.lerp(F.relu(x), x, activation_lambda.to(x.dtype))
+
+
+class AnnealedConvs(nn.Module):
+    """Two convolutions joined by φ_λ: (N, C, H, W) -> (N, C', H', W'). Once merged, a single one."""
+
+    def __init__(self, first: nn.Module, second: nn.Module | None) -> None:
+        super().__init__()
+        self.first = first
+        self.second = second
+
+    def forward(self, x: Tensor, activation_lambda: Tensor) -> Tensor:
+        x = self.first(x)
+        return x if self.second is None else self.second(annealed_relu(x, activation_lambda))
+
+    def merge(self) -> None:
+        if self.second is not None:
+            self.first = compose_pointwise(_folded(self.first), _folded(self.second))
+            self.second = None
+
+
+class SeriesActivation(nn.Module):
+    """A_s(x) = Σ a_ij·A(x shifted by (i, j) + b), −n ≤ i, j ≤ n, per channel (equation 6): (N, C, H, W) -> same.
+
+    A depthwise convolution of A(x) is that sum; batch normalisation, which follows it, supplies the biases.
+
+    Args:
+        channels: C.
+        order: n; the kernel is 2n + 1 wide.
+        activation: A, a function of ``torch.nn.functional`` by name.
+    """
+
+    def __init__(self, channels: int, order: int = 3, activation: str = "relu") -> None:
+        super().__init__()
+        width = 2 * order + 1
+        self.activation = activation
+        self.conv = nn.Conv2d(channels, channels, width, padding=order, groups=channels, bias=False)
+        self.bn: nn.Module = nn.BatchNorm2d(channels, eps=BN_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(getattr(F, self.activation)(x)))
+
+    def merge(self) -> None:
+        if isinstance(self.bn, nn.BatchNorm2d):
+            self.conv = fold_batch_norm(self.conv, self.bn)
+            self.bn = nn.Identity()
+
+
+class Block(nn.Module):
+    """Two 1×1 convolutions, a max-pool, a series activation. The pool precedes the activation; no shortcut."""
+
+    def __init__(self, convs: AnnealedConvs, pool: nn.Module, activation: SeriesActivation) -> None:
+        super().__init__()
+        self.convs = convs
+        self.pool = pool
+        self.activation = activation
+
+    def forward(self, x: Tensor, activation_lambda: Tensor) -> Tensor:
+        return self.activation(self.pool(self.convs(x, activation_lambda)))
+
+
+class VanillaNet(nn.Module):
+    """VanillaNet-5 … 13: (N, C, H, W) images to (N, K) logits.
+
+    VanillaNet-13-1.5× is ``depth=13, width=768``; its ada-pool variant adds ``adaptive_pool=True, stem_stride=3``.
+    For small images lower ``stem_kernel`` and ``stem_stride`` (and ``width``): 2 and 2 give a 32×32 image the
+    16×16 map that a 64×64 image has after the usual stem.
+
+    Args:
+        num_classes: K.
+        in_channels: C.
+        depth: number of layers once merged, 5 to 13.
+        width: output channels of the stem; those of the blocks are multiples of it.
+        stem_kernel: kernel width of the stem's first convolution.
+        stem_stride: its stride.
+        series_order: n of the series activations; 0 leaves a scaled and shifted activation.
+        activation: base activation A of the series, a function of ``torch.nn.functional`` by name.
+        adaptive_pool: pool to half the size rounded up (38, 19, 10 from a 75×75 stem) instead of down.
+        dropout: probability before the classifier.
+        reparameterized: build the merged form, as which a merged checkpoint is loaded.
+
+    Raises:
+        ValueError: for a depth, width, order or activation that does not exist.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 3,
+        depth: int = 6,
+        width: int = 512,
+        stem_kernel: int = 4,
+        stem_stride: int = 4,
+        series_order: int = 3,
+        activation: str = "relu",
+        adaptive_pool: bool = False,
+        dropout: float = 0.0,
+        reparameterized: bool = False,
+    ) -> None:
+        super().__init__()
+        if depth not in LAYERS:
+            raise ValueError(f"VanillaNet has a depth of {min(LAYERS)} to {max(LAYERS)}, not {depth}")
+        if width < 1:
+            raise ValueError(f"width is {width}; give the channels of the stem, at least 1")
+        if series_order < 0:
+            raise ValueError(f"series_order is the n of a (2n + 1)-wide kernel and can't be {series_order}")
+        if not callable(getattr(F, activation, None)):
+            raise ValueError(f"activation {activation!r} is not a function of torch.nn.functional")
+        multiples, strides = LAYERS[depth]
+        widths = [width, *(width * multiple for multiple in multiples)]
+        padding = (stem_kernel - stem_stride + 1) // 2
+
+        stem = nn.Conv2d(in_channels, width, stem_kernel, stride=stem_stride, padding=max(padding, 0))
+        self.stem = Block(
+            AnnealedConvs(_with_bn(stem), _with_bn(nn.Conv2d(width, width, 1))),
+            nn.Identity(),
+            SeriesActivation(width, series_order, activation),
+        )
+        self.blocks = nn.ModuleList(
+            Block(
+                AnnealedConvs(_with_bn(nn.Conv2d(c_in, c_in, 1)), _with_bn(nn.Conv2d(c_in, c_out, 1))),
+                _max_pool(stride, adaptive_pool),
+                SeriesActivation(c_out, series_order, activation),
+            )
+            for (c_in, c_out), stride in zip(pairwise(widths), strides, strict=True)
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.num_features = widths[-1]
+        self.head = _head(self.num_features, num_classes)
+        self.strides = strides
+        self.smallest_image = stem_stride * (1 if adaptive_pool else math.prod(strides))
+        self.activation_lambda: Tensor
+        self.register_buffer("activation_lambda", torch.tensor(0.0))
+        self.apply(_initialise)
+        if reparameterized:
+            self.set_activation_lambda(1.0)
+            self._merge()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) images to the (N, C', H', W') map before the global average."""
+        if min(images.shape[-2:]) < self.smallest_image:
+            raise ValueError(
+                f"images of {images.shape[-2]}×{images.shape[-1]} pixels vanish in this network, which halves its maps"
+                f" until {self.smallest_image} pixels are one: lower stem_stride"
+            )
+        x = self.stem(images, self.activation_lambda)
+        for block in self.blocks:
+            x = block(x, self.activation_lambda)
+        return x
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """(N, num_features, H', W') -> logits (N, K), or with ``pre_logits`` what the classifier gets."""
+        pooled = self.dropout(features.mean((2, 3), keepdim=True))
+        return (pooled if pre_logits else self.head(pooled, self.activation_lambda)).flatten(1)
+
+    def get_classifier(self) -> nn.Module:
+        """The head: two convolutions, or one once merged."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put a fresh head of so many classes in its place, or with 0 none."""
+        self.head = _head(self.num_features, num_classes)
+        self.head.apply(_initialise)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """timm's way to number layers: the stem 0, block i → i + 1, the head, which nothing matches, last."""
+        return {"stem": r"stem", "blocks": r"blocks\.(\d+)"}
+
+    def set_activation_lambda(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise ValueError(f"λ lies in [0, 1], and {value} does not")
+        self.activation_lambda.fill_(value)
+
+    def reparameterize(self) -> None:
+        """Merge every pair of convolutions and every batch normalisation (section 3.1); see the module's table.
+
+        Raises:
+            ValueError: where λ ≠ 1, as the activations between the convolutions are not the identity then.
+        """
+        if self.activation_lambda != 1:
+            raise ValueError(
+                f"λ is {self.activation_lambda.item():.4g}: the convolutions can be merged at λ = 1 only, where the"
+                " activation between them is the identity; train until the annealing has ended"
+            )
+        self._merge()
+
+    def _merge(self) -> None:
+        for module in list(self.modules()):
+            if isinstance(module, AnnealedConvs | SeriesActivation):
+                module.merge()
+
+
+def _head(num_features: int, num_classes: int) -> AnnealedConvs:
+    if num_classes == 0:
+        return AnnealedConvs(nn.Identity(), None)
+    return AnnealedConvs(_with_bn(nn.Conv2d(num_features, num_classes, 1)), nn.Conv2d(num_classes, num_classes, 1))
+
+
+def _with_bn(conv: nn.Conv2d) -> nn.Sequential:
+    return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels, eps=BN_EPS))
+
+
+def _folded(layer: nn.Module) -> nn.Conv2d:
+    """``layer``, a convolution with or without batch normalisation after it, as one convolution."""
+    if isinstance(layer, nn.Sequential):
+        conv, bn = layer
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(bn, nn.BatchNorm2d)
+        return fold_batch_norm(conv, bn)
+    assert isinstance(layer, nn.Conv2d)
+    return layer
+
+
+class HalvingMaxPool(nn.Module):
+    """Adaptive max-pool to half the size, rounded up: (N, C, H, W) -> (N, C, ⌈H/2⌉, ⌈W/2⌉)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.adaptive_max_pool2d(x, ((x.shape[-2] + 1) // 2, (x.shape[-1] + 1) // 2))
+
+
+def _max_pool(stride: int, adaptive: bool) -> nn.Module:
+    if stride == 1:
+        return nn.Identity()
+    return HalvingMaxPool() if adaptive else nn.MaxPool2d(stride)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,1 @@
+"""What takes networks apart: a network as a chain of links."""

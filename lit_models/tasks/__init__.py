@@ -1,0 +1,1 @@
+"""What trains and evaluates networks: LightningModules, with their losses, optimizers and schedules."""

@@ -1,0 +1,170 @@
+"""Official VanillaNet weights, in and out.
+
+The authors' network is written down here once more, as operations on their names, to compare logits with.
+"""
+
+import argparse
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from experiments.commands.convert import vanillanet
+from lit_models import CheckpointError, load_checkpoint
+from lit_models.checkpoints import write_atomically
+
+WIDTHS, STRIDES, CLASSES = [8, 16, 32, 64, 64], [2, 2, 2, 1], 5
+
+
+def batch_norm(channels):
+    return {
+        "weight": torch.rand(channels) + 0.5,
+        "bias": torch.randn(channels),
+        "running_mean": torch.randn(channels),
+        "running_var": torch.rand(channels) + 0.5,
+        "num_batches_tracked": torch.tensor(7),
+    }
+
+
+def conv(c_in, c_out, width=1):
+    return {"weight": torch.randn(c_out, c_in, width, width) / c_in**0.5, "bias": torch.randn(c_out)}
+
+
+def official_training_weights(order):
+    torch.manual_seed(0)
+    width = WIDTHS[0]
+    layers = {
+        "stem1.0": conv(3, width, 4),
+        "stem1.1": batch_norm(width),
+        "stem2.0": conv(width, width),
+        "stem2.1": batch_norm(width),
+        "cls1.2": conv(WIDTHS[-1], CLASSES),
+        "cls1.3": batch_norm(CLASSES),
+        "cls2.0": conv(CLASSES, CLASSES),
+    }
+    for i, (c_in, c_out) in enumerate(pairwise(WIDTHS)):
+        layers[f"stages.{i}.conv1.0"], layers[f"stages.{i}.conv1.1"] = conv(c_in, c_in), batch_norm(c_in)
+        layers[f"stages.{i}.conv2.0"], layers[f"stages.{i}.conv2.1"] = conv(c_in, c_out), batch_norm(c_out)
+    for name, channels in [("stem2.2", width), *((f"stages.{i}.act", c) for i, c in enumerate(WIDTHS[1:]))]:
+        layers[name] = {"weight": torch.randn(channels, 1, 2 * order + 1, 2 * order + 1)}
+        layers[f"{name}.bn"] = batch_norm(channels)
+    return {f"{layer}.{name}": value for layer, values in layers.items() for name, value in values.items()}
+
+
+def official_merged_weights(order):
+    torch.manual_seed(1)
+    width = 2 * order + 1
+
+    def series(channels):
+        return {"weight": torch.randn(channels, 1, width, width), "bias": torch.randn(channels)}
+
+    layers = {"stem.0": conv(3, WIDTHS[0], 4), "stem.1": series(WIDTHS[0]), "cls.2": conv(WIDTHS[-1], CLASSES)}
+    for i, (c_in, c_out) in enumerate(pairwise(WIDTHS)):
+        layers[f"stages.{i}.conv"], layers[f"stages.{i}.act"] = conv(c_in, c_out), series(c_out)
+    return {f"{layer}.{name}": value for layer, values in layers.items() for name, value in values.items()}
+
+
+def official_logits(w, images, order, activation_lambda):
+    """The forward pass of the authors' network on their names, training or deploy form, in evaluation mode."""
+
+    def convolve(x, layer, **options):
+        return F.conv2d(x, w[f"{layer}.weight"], w[f"{layer}.bias"], **options)
+
+    def norm(x, layer):
+        parameters = (w[f"{layer}.{name}"] for name in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, *parameters, eps=1e-6)
+
+    def act(x, layer):
+        kernel, channels = w[f"{layer}.weight"], x.shape[1]
+        x = F.conv2d(F.relu(x), kernel, w.get(f"{layer}.bias"), padding=order, groups=channels)
+        return norm(x, f"{layer}.bn") if f"{layer}.bn.weight" in w else x
+
+    def leaky(x):
+        return F.leaky_relu(x, activation_lambda)
+
+    if "cls.2.weight" in w:
+        x = act(convolve(images, "stem.0", stride=4), "stem.1")
+    else:
+        x = leaky(norm(convolve(images, "stem1.0", stride=4), "stem1.1"))
+        x = act(norm(convolve(x, "stem2.0"), "stem2.1"), "stem2.2")
+    for i, stride in enumerate(STRIDES):
+        if "cls.2.weight" in w:
+            x = convolve(x, f"stages.{i}.conv")
+        else:
+            x = leaky(norm(convolve(x, f"stages.{i}.conv1.0"), f"stages.{i}.conv1.1"))
+            x = norm(convolve(x, f"stages.{i}.conv2.0"), f"stages.{i}.conv2.1")
+        x = act(F.max_pool2d(x, stride) if stride > 1 else x, f"stages.{i}.act")
+    x = x.mean((2, 3), keepdim=True)
+    if "cls.2.weight" in w:
+        return convolve(x, "cls.2").flatten(1)
+    return convolve(leaky(norm(convolve(x, "cls1.2"), "cls1.3")), "cls2.0").flatten(1)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("wrap", ["top", "model", "model_ema", "args"])
+@pytest.mark.parametrize("form", [official_training_weights, official_merged_weights])
+def test_official_weights_give_the_official_logits_and_come_back_unchanged(form, wrap, order, tmp_path):
+    weights = form(order)
+    file = {
+        "top": weights,
+        "model": {"model": weights, "epoch": 299},
+        "model_ema": {"model": form(order + 1), "model_ema": weights},
+        "args": {"model": weights, "args": argparse.Namespace(lr=1e-3, model="vanillanet_6")},
+    }[wrap]
+    torch.save(file, tmp_path / "official.pth")
+    activation_lambda = 1.0 if form is official_merged_weights else 0.25
+    vanillanet(
+        tmp_path / "official.pth",
+        tmp_path / "ours.ckpt",
+        ema=wrap == "model_ema",
+        activation_lambda=activation_lambda,
+    )
+    model, images = load_checkpoint(tmp_path / "ours.ckpt"), torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = official_logits(weights, images, order, activation_lambda)
+        torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-3)
+    assert model.hparams["net"]["init_args"]["series_order"] == order
+
+    vanillanet(tmp_path / "ours.ckpt", tmp_path / "back.pth")
+    back = torch.load(tmp_path / "back.pth", weights_only=True)["model"]
+    assert back.keys() == weights.keys()
+    assert all(torch.equal(value, weights[name]) for name, value in back.items())
+
+
+def test_the_ada_pool_variant_has_other_strides(tmp_path):
+    torch.save(official_training_weights(3), tmp_path / "official.pth")
+    vanillanet(tmp_path / "official.pth", tmp_path / "ours.ckpt", adaptive_pool=True)
+    net = load_checkpoint(tmp_path / "ours.ckpt").net
+    assert net.forward_features(torch.randn(1, 3, 224, 224)).shape == (1, 64, 10, 10)
+
+
+def test_an_existing_destination_is_not_overwritten(tmp_path):
+    torch.save(official_training_weights(3), tmp_path / "official.pth")
+    (tmp_path / "ours.ckpt").write_text("precious")
+    with pytest.raises(MisconfigurationException, match=r"ours\.ckpt exists"):
+        vanillanet(tmp_path / "official.pth", tmp_path / "ours.ckpt")
+    assert (tmp_path / "ours.ckpt").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"weight": torch.zeros(1)},
+        [1, 2],
+        {**official_training_weights(3), "stem1.7.weight": torch.zeros(1)},
+        {name: value for name, value in official_training_weights(3).items() if name != "stem1.0.bias"},
+    ],
+)
+def test_other_files_are_refused_by_name(content, tmp_path):
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=r"other\.pth"):
+        vanillanet(tmp_path / "other.pth", tmp_path / "ours.ckpt")
+    assert not (tmp_path / "ours.ckpt").exists()
+
+
+def test_a_checkpoint_of_another_network_has_no_official_names(tmp_path):
+    write_atomically({"state_dict": {"net.fc.weight": torch.zeros(2, 2)}, "hyper_parameters": {}}, tmp_path / "r.ckpt")
+    with pytest.raises(CheckpointError, match=r"r\.ckpt"):
+        vanillanet(tmp_path / "r.ckpt", tmp_path / "official.pth")

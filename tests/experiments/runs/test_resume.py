@@ -1,0 +1,471 @@
+"""A run that was killed, interrupted or preempted goes on where it was, and ends as one that never was."""
+
+import json
+import multiprocessing
+import os
+import runpy
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from experiments.__main__ import main
+from experiments.commands.drill import CONFIG, Kills, command, differences, finished_run, rows, run_directory, wait
+from experiments.runs.lock import run_lock
+from lit_models import ImageClassifier
+
+QUIET = ["--trainer.enable_progress_bar", "false", "--wandb.mode", "disabled"]
+SMALL = ["--config", str(CONFIG), *QUIET, "--trainer.max_epochs", "2", "--data.train_size", "200"]
+SMALL += ["--trainer.limit_val_batches", "2", "--last_checkpoint.every_n_steps", "2"]
+# Each of two epochs has 7 micro-batches in 4 optimizer steps, and is validated on 2 batches after its third and sixth.
+STEPS = 22
+
+
+class KilledError(Exception):
+    """Ends a run in an instant, as far as that goes in one process: nothing is saved for it."""
+
+
+class Event:
+    """Calls ``act`` in the n-th training or validation step from now."""
+
+    def __init__(self):
+        self.count, self.at, self.act = 0, None, None
+
+    def __call__(self):
+        self.count += 1
+        if self.count == self.at:
+            self.act()
+
+
+def kill():
+    raise KilledError
+
+
+@pytest.fixture
+def event(monkeypatch):
+    event = Event()
+    for step in ("training_step", "validation_step"):
+        original = getattr(ImageClassifier, step)
+
+        def noted(module, batch, batch_idx, original=original):
+            event()
+            return original(module, batch, batch_idx)
+
+        monkeypatch.setattr(ImageClassifier, step, noted)
+    return event
+
+
+@pytest.fixture
+def ordinary_signals():
+    """Where the tests run in the background, some are ignored."""
+    handlers = {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL, "SIGTERM": signal.SIG_DFL}
+    before = {name: signal.signal(getattr(signal, name), handler) for name, handler in handlers.items()}
+    yield
+    for name, handler in before.items():
+        signal.signal(getattr(signal, name), handler)
+
+
+@pytest.fixture
+def fit(event, ordinary_signals, capsys):
+    """Runs what starts or resumes the run in a folder; ``act`` happens in step ``at``. Exit code, and what it says."""
+
+    def run(folder, *more, at=None, act=kill, flags=SMALL):
+        event.count, event.at, event.act = 0, at, act
+        args = command(folder, flags)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                code = main([*args, *more])
+        except KilledError:
+            code = -9
+        except SystemExit as error:
+            code = error.code
+        return code, "".join(capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run directory of a run without a break."""
+    folder = tmp_path_factory.mktemp("whole")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert main(command(folder, SMALL)) == 0
+    return finished_run(folder)
+
+
+def same(whole, folder):
+    found = list(differences(whole, finished_run(folder)))
+    assert not found, found[:10]
+
+
+def test_the_run_has_what_a_resumed_one_could_lose(whole, event):
+    history = rows(whole)
+    assert [int(row["step"]) for row in history if row["lr"]] == list(range(8))
+    assert len([row for row in history if row["val/top1"]]) == 4
+    assert len([row for row in history if row["train/mixed_top1"]]) == 2
+    assert any(row["activation_lambda"] not in ("", "0.0", "1.0") for row in history)
+    checkpoint = torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)
+    assert any(
+        not torch.equal(checkpoint["current_model_state"][name], value)
+        for name, value in checkpoint["state_dict"].items()
+    )
+
+
+# The first; one after a checkpoint; in a validation; the last of an epoch and the first of the next; in a validation
+# in the middle of an optimizer step; the last of all.
+@pytest.mark.parametrize("at", [1, 7, 9, 11, 12, 15, STEPS])
+def test_a_run_killed_in_any_step_ends_as_if_it_had_not_been(whole, fit, event, tmp_path, at):
+    assert fit(tmp_path, at=at)[0] == -9
+    code, said = fit(tmp_path)
+    assert code == 0, said
+    same(whole, tmp_path)
+    assert ("starts over" in said) == (event.count == STEPS)
+
+
+@pytest.mark.parametrize(("name", "at"), [("SIGTERM", 7), ("SIGUSR1", 9), ("SIGINT", 15), ("SIGHUP", 2)])
+def test_a_signal_saves_and_leaves_and_the_run_goes_on(whole, fit, event, tmp_path, name, at):
+    """Once no gradient is under way; in a validation, with what was saved before it."""
+    before = signal.getsignal(getattr(signal, name))
+    flags = [*SMALL, "--last_checkpoint.every_n_steps", "100"]
+    code, said = fit(tmp_path, at=at, act=lambda: os.kill(os.getpid(), getattr(signal, name)), flags=flags)
+    assert code == 75
+    assert event.count <= at + 1  # the step it came in, and the rest of an optimizer step
+    assert f"Left after {name}" in said
+    assert signal.getsignal(getattr(signal, name)) is before
+    assert json.loads((run_directory(tmp_path) / "summary.json").read_text())["status"] == "interrupted"
+    assert fit(tmp_path)[0] == 0
+    same(whole, tmp_path)
+
+
+def ask_to_leave(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_before_the_first_step_leaves_at_once(whole, fit, event, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr("callbacks.RunSummary.on_fit_start", ask_to_leave)
+        code, said = fit(tmp_path)
+    assert code == 75
+    assert f"Left after SIGTERM; to go on: fathom resume {run_directory(tmp_path)}" in said
+    assert event.count == 0
+    assert fit(tmp_path)[0] == 0
+    same(whole, tmp_path)
+
+
+def test_a_test_that_is_asked_to_leave_does_not_succeed(whole, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(ImageClassifier, "test_step", ask_to_leave)
+    flags = [*QUIET, "--trainer.default_root_dir", str(tmp_path)]
+    with pytest.raises(SystemExit, match="75"):
+        main(["test", "--ckpt_path", str(whole / "checkpoints" / "last.ckpt"), *flags])
+    assert "Left after SIGTERM" in capsys.readouterr().err
+
+
+def test_a_second_signal_does_what_it_always_does(fit, tmp_path):
+    def interrupt_twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    assert fit(tmp_path, at=5, act=interrupt_twice)[0] not in (0, 75)
+
+
+@pytest.fixture
+def interrupted(fit, tmp_path):
+    """The directory of a run that was killed in its second epoch."""
+    assert fit(tmp_path, at=18)[0] == -9
+    return run_directory(tmp_path)
+
+
+def record(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.suffix in (".yaml", ".json", ".csv")}
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        (["--model.net.init_args.width", "6"], "is of another network"),
+        (["--model.optimizer", "adamw"], "model.optimizer can't change from sgd to adamw"),
+        (["--data.batch_size", "0"], "batch_size is 0"),
+    ],
+)
+def test_an_override_that_fails_leaves_the_run_as_it_was(whole, fit, interrupted, tmp_path, override, named):
+    before = record(interrupted)
+    code, said = fit(tmp_path, *override)
+    assert code == 1
+    assert named in said
+    assert record(interrupted) == before
+    assert fit(tmp_path)[0] == 0
+    same(whole, tmp_path)
+
+
+def test_settings_of_the_optimizer_can_be_overridden(whole, fit, interrupted, tmp_path):
+    code, said = fit(tmp_path, "--model.lr", "0.005", "--model.weight_decay", "0.5", "--model.momentum", "0.25")
+    assert code == 0
+    assert "model.init_args.lr: 0.05 -> 0.005" in said
+    (state,) = torch.load(interrupted / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"]
+    assert {(group["initial_lr"], group["momentum"]) for group in state["param_groups"]} == {(0.005, 0.25)}
+    assert {group["weight_decay"] for group in state["param_groups"]} == {0.0, 0.5}
+    rates = [[float(row["lr"]) for row in rows(directory) if row["lr"]] for directory in (whole, interrupted)]
+    assert rates[1][:6] == rates[0][:6]
+    assert rates[1][6:] == pytest.approx([rate / 10 for rate in rates[0][6:]], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.pop("run"),
+        lambda content: content.update(run=[1]),
+        lambda content: content.update(run={"moment": "end"}),
+        lambda content: content.update(loops={}),
+        lambda content: content.update(optimizer_states=[]),
+        lambda content: content.update(callbacks={}),
+    ],
+    ids=["no moment", "a list", "no means", "no loops", "no optimizer", "no callbacks"],
+)
+def test_a_checkpoint_that_is_not_one_to_go_on_from_is_passed_over(fit, interrupted, tmp_path, change):
+    last = interrupted / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    change(content)
+    torch.save(content, last)
+    code, said = fit(tmp_path)
+    assert code == 0
+    assert f"{last} " in said
+    assert "no run can go on from it" in said
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(whole, fit, interrupted, tmp_path):
+    last = interrupted / "checkpoints" / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content)
+    code, said = fit(tmp_path)
+    assert code == 0
+    assert f"{last}" in said
+    same(whole, tmp_path)
+
+
+def test_no_run_starts_over_because_its_checkpoints_are_damaged(fit, interrupted, tmp_path):
+    for path in interrupted.glob("checkpoints/*.ckpt"):
+        path.write_bytes(path.read_bytes()[:1000])
+    code, said = fit(tmp_path)
+    assert code == 1
+    assert "no checkpoint" in said
+
+
+def test_a_live_run_is_left_alone(fit, interrupted, tmp_path):
+    hold = (
+        "import fcntl, sys; f = open(sys.argv[1], 'r+'); fcntl.lockf(f, fcntl.LOCK_EX); print(1, flush=True); input()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", hold, str(interrupted / ".lock")], stdin=-1, stdout=-1)
+    try:
+        process.stdout.readline()
+        code, said = fit(tmp_path)
+    finally:
+        process.kill()
+        process.wait()
+    assert code == 1
+    assert "live process" in said
+    assert str(os.getpid()) in said  # who wrote the lock last
+    with run_lock(interrupted):
+        pass  # a dead one is none
+
+
+def test_a_run_killed_after_its_training_does_the_end_again(whole, fit, monkeypatch, tmp_path):
+    def fails(*_):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("callbacks.RunSummary.on_fit_end", fails)
+        assert fit(tmp_path)[0] == -9
+    directory = run_directory(tmp_path)
+    assert torch.load(directory / "checkpoints" / "last.ckpt", weights_only=True)["run"]["moment"] == "end"
+    assert fit(tmp_path)[0] == 0
+    same(whole, tmp_path)
+
+
+def test_a_run_killed_in_its_merge_is_merged_when_it_is_resumed(fit, repository, monkeypatch, tmp_path):
+    flags = ["--config", "vanillanet_digits", *QUIET, "--data.train_size", "64"]
+    flags += ["--trainer.max_epochs", "2"]
+    assert fit(tmp_path / "whole", flags=flags)[0] == 0
+
+    def fails(*_):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        for end, code in ((fails, -9), (ask_to_leave, 75), (fails, -9)):
+            patch.setattr("callbacks.merge_at_fit_end.write_atomically", end)
+            assert fit(tmp_path / "broken", flags=flags)[0] == code
+    assert fit(tmp_path / "broken", flags=flags)[0] == 0
+    ours, theirs = (
+        torch.load(run_directory(tmp_path / run) / "merged.ckpt", weights_only=True)["state_dict"]
+        for run in ("whole", "broken")
+    )
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_a_finished_run_says_so_and_can_be_trained_for_longer(whole, fit, tmp_path, event):
+    shutil.copytree(whole, tmp_path / "drill" / "moved")
+    code, said = fit(tmp_path)
+    assert code == 0
+    assert "is finished" in said
+    assert event.count == 0
+    code, said = fit(tmp_path, "--model.lr", "0.1")
+    assert code == 1
+    assert "max_epochs" in said
+    summary = (tmp_path / "drill" / "moved" / "summary.json").read_text()
+    assert json.loads(summary)["status"] == "finished"
+
+    code, said = fit(tmp_path, "--trainer.max_epochs", "3")
+    assert code == 0
+    assert "trainer.max_epochs: 2 -> 3" in said
+    assert event.count == STEPS // 2
+    history = rows(tmp_path / "drill" / "moved")
+    assert history[: len(rows(whole))] == rows(whole)
+    assert [int(row["step"]) for row in history if row["lr"]] == list(range(12))
+    assert yaml.safe_load((tmp_path / "drill" / "moved" / "config.yaml").read_text())["trainer"]["max_epochs"] == 3
+
+
+def test_a_run_trained_for_longer_and_killed_is_not_finished(whole, fit, event, monkeypatch, tmp_path):
+    flags = ("--trainer.max_epochs", "3")
+    for folder in ("one", "two"):
+        shutil.copytree(whole, tmp_path / folder / "drill" / "moved")
+    assert fit(tmp_path / "one", *flags)[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("callbacks.RunSummary.on_exception", lambda *_: None)  # who is killed tells nothing
+        assert fit(tmp_path / "two", *flags, at=1)[0] == -9
+    assert fit(tmp_path / "two")[0] == 0
+    same(tmp_path / "one" / "drill" / "moved", tmp_path / "two")
+
+
+def test_a_run_on_a_relative_folder_goes_on_from_anywhere(digits_folder, fit, tmp_path, monkeypatch):
+    monkeypatch.chdir(digits_folder.parent)
+    flags = [*SMALL, "--data", "datamodules.SmallImages", "--data.root", digits_folder.name]
+    flags += ["--data.image_size", "8", "--data.batch_size", "4", "--data.train_size", "36"]
+    code, said = fit(tmp_path, at=2, flags=flags)
+    assert code == -9, said
+    monkeypatch.chdir("/")
+    assert fit(tmp_path)[0] == 0
+
+
+def test_a_finished_run_without_its_checkpoints_is_not_trained_again(whole, fit, event, tmp_path):
+    copy = shutil.copytree(whole, tmp_path / "drill" / "copy")
+    shutil.rmtree(copy / "checkpoints")
+    before = record(copy)
+    for override in ([], ["--trainer.max_epochs", "3"]):
+        code, said = fit(tmp_path, *override)
+        assert code == 1
+        assert "the checkpoints to go on from are gone" in said
+    assert record(copy) == before
+    assert event.count == 0
+
+
+def test_the_directory_of_a_test_is_no_training(whole, fit, tmp_path):
+    flags = [*QUIET, "--trainer.default_root_dir", str(tmp_path)]
+    assert main(["test", "--ckpt_path", str(whole / "checkpoints" / "last.ckpt"), *flags]) == 0
+    before = record(run_directory(tmp_path))
+    code, said = fit(tmp_path)
+    assert code == 1
+    assert "is no training" in said
+    assert record(run_directory(tmp_path)) == before
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [([], "directory of a run"), (["--trainer.max_epochs", "3"], "directory of a run"), (["nowhere"], "nowhere")],
+)
+def test_what_is_no_run_gets_a_sentence(args, named, capsys):
+    assert main(["resume", *args]) == 1
+    assert named in capsys.readouterr().err
+
+
+def test_a_run_that_names_what_is_not_fathoms_is_refused_until_the_user_does(tmp_path, monkeypatch, capsys):
+    (tmp_path / "stranger.py").write_text("import pathlib\npathlib.Path(__file__).with_name('came_in').touch()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = tmp_path / "config.yaml"
+    config.write_text("model: {class_path: lit_models.ImageClassifier, init_args: {net: {class_path: stranger.Net}}}\n")
+    assert main(["resume", str(tmp_path)]) == 1
+    assert f"--config {config}" in capsys.readouterr().err
+    assert not (tmp_path / "came_in").exists()
+    assert not (tmp_path / ".lock").exists()
+    main(["resume", str(tmp_path), "--config", str(config)])
+    assert (tmp_path / "came_in").exists()
+
+
+class Forked:
+    """``fathom`` in a process that needs not import anything; ``script`` in its place gets the same arguments."""
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["experiments.commands.drill", "experiments.commands.resume", "datamodules"])
+
+    def __init__(self, args, script=None):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["fathom", *args])
+            run = {"target": runpy.run_module, "args": ("experiments",)}
+            if script:
+                run = {"target": runpy.run_path, "args": (str(script),)}
+            self._process = self.context.Process(**run, kwargs={"run_name": "__main__"})
+            self._process.start()
+        self.pid, self.kill = self._process.pid, self._process.kill
+
+    def poll(self):
+        return self._process.exitcode
+
+
+def test_a_run_killed_at_random_ends_as_if_it_had_not_been(whole, tmp_path):
+    kill = Kills(tmp_path / "kills.json", seed=0)
+    while finished_run(tmp_path) is None:
+        process = Forked(command(tmp_path, SMALL))
+        if not (kill.count < 3 and kill(process, tmp_path, 0.3)):
+            wait(process)
+    assert kill.count == 3
+    same(whole, tmp_path)
+
+
+TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
+
+
+def two_processes(folder):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    script = Path(__file__).parent / "one_of_two.py"
+    args = command(folder, [*SMALL, *TWO, "--trainer.max_epochs", "1"])
+    return [Forked([str(rank), str(port), *args], script) for rank in range(2)]
+
+
+def exit_codes(processes):
+    while None in (codes := [process.poll() for process in processes]):
+        time.sleep(0.01)
+    return codes
+
+
+def test_two_processes_leave_together_and_end_as_if_they_had_not(tmp_path):
+    assert exit_codes(two_processes(tmp_path / "whole")) == [0, 0]
+    whole = finished_run(tmp_path / "whole")
+
+    broken = tmp_path / "broken"
+    processes = two_processes(broken)
+    while not list(broken.glob("*/*/checkpoints/last.ckpt")):
+        time.sleep(0.001)
+    os.kill(processes[1].pid, signal.SIGTERM)  # the first is not told
+    assert exit_codes(processes) == [75, 75]
+
+    processes = two_processes(broken)
+    kill = Kills(tmp_path / "kills.json", seed=0)
+    assert kill(processes[0], broken, 0.1)
+    processes[1].kill()
+    exit_codes(processes)
+
+    assert exit_codes(two_processes(broken)) == [0, 0]
+    same(whole, broken)
+    assert len(torch.load(whole / "checkpoints" / "previous.ckpt", weights_only=True)["run"]["epoch_means"]) == 2
