@@ -48,10 +48,12 @@ def with_current_names(settings: Any) -> Any:
 
 
 def _current_name(name: str) -> str:
-    root, *modules, last = name.split(".")
-    if root not in ROOMS or len(modules) != 1 or not _DOTTED.fullmatch(name):
+    if not _DOTTED.fullmatch(name):
         return name
-    return name if find_spec(f"{root}.{modules[0]}") else f"{root}.{last}"
+    root, *modules, last = name.split(".")
+    if root not in ROOMS or len(modules) != 1 or find_spec(f"{root}.{modules[0]}"):
+        return name
+    return f"{root}.{last}"
 
 
 def _texts(value: Any, key: Any = None) -> Iterator[tuple[Any, str]]:

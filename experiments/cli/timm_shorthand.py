@@ -7,6 +7,8 @@ from typing import Any
 from jsonargparse import get_loader, set_loader
 from yaml import YAMLError
 
+from lit_models.names import with_current_names
+
 PREFIX = "timm:"
 PARSER_MODE = "yaml with timm networks"
 """The ``parser_mode`` of an ``ArgumentParser`` that understands it."""
@@ -24,8 +26,8 @@ def expand(value: Any) -> Any:
 
 
 def load(text: str) -> Any:
-    """YAML, expanded."""
-    return expand(get_loader("yaml")(text))
+    """YAML, expanded, and with the names that classes have now."""
+    return with_current_names(expand(get_loader("yaml")(text)))
 
 
 set_loader(PARSER_MODE, load, exceptions=(YAMLError,))

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from datamodules import Digits, Photos, augment
+from datamodules import Digits, Photos
+from datamodules.pipeline import augment
 
 
 @pytest.fixture(autouse=True)

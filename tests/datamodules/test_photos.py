@@ -88,7 +88,7 @@ def test_a_large_photo_is_decoded_at_a_smaller_scale_and_looks_the_same(monkeypa
     pixels = _smooth(1600, 2400)
     data = _encode(pixels, "JPEG", quality=95)
     sizes = []
-    from datamodules import crops
+    from datamodules.pipeline import crops
 
     decode = crops.decode
 

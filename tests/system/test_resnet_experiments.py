@@ -15,8 +15,7 @@ from experiments.cli.recipes import recipes
 )
 def test_twins_differ_in_one_callback(name, callback):
     constant, twin = (
-        yaml.safe_load(recipes()[stem].read_text())
-        for stem in ("resnet110_cifar10", f"resnet110_{name}_cifar10")
+        yaml.safe_load(recipes()[stem].read_text()) for stem in ("resnet110_cifar10", f"resnet110_{name}_cifar10")
     )
     assert twin["trainer"]["callbacks"].pop() == callback
     assert constant == twin

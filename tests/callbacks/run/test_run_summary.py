@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from callbacks import RunSummary, run_summary
+from callbacks import RunSummary
+from callbacks.run import run_summary
 from datamodules import Digits, Photos, SmallImages
 from lit_models import CIFARResNet, ImageClassifier
 

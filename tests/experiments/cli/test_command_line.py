@@ -200,10 +200,11 @@ def test_help_lists_every_command(fathom, capsys):
 
 
 def test_the_base_config_is_read_for_every_command(fathom, capsys):
-    from experiments.cli.command_line import BASE_CONFIG, COMMANDS, FathomCLI
+    from experiments.cli import TRAINER_COMMANDS
+    from experiments.cli.command_line import BASE_CONFIG, FathomCLI
 
     assert BASE_CONFIG.is_file()
-    for command in COMMANDS:
+    for command in TRAINER_COMMANDS:
         with pytest.raises(SystemExit):
             FathomCLI([command, "--config", DIGITS, "--print_config"])
         assert yaml.safe_load(capsys.readouterr().out)["trainer"]["precision"] == "16-mixed"

@@ -6,9 +6,9 @@ import json
 import pytest
 import yaml
 
-from experiments import ladder
 from experiments.__main__ import main
 from experiments.cli.command_line import FathomCLI
+from experiments.commands import ladder
 
 
 def leaves(tree, path=()):

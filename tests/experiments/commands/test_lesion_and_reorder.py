@@ -12,12 +12,13 @@ from PIL import Image
 
 from datamodules import Digits, SmallImages
 from experiments.__main__ import main
-from experiments.bench import bench
-from experiments.commands.lesion import lesion, reorder
+from experiments.commands.bench import bench
+from experiments.commands.lesion import lesion
 from experiments.commands.paths import paths
+from experiments.commands.reorder import reorder
 from experiments.runs.wandb_logger import WandbOptions
-from experiments.unravel import commands
 from experiments.unravel import measure as measuring
+from experiments.unravel import publish
 from experiments.unravel.figures import lesion_figure
 from experiments.unravel.lesions import lesion_errors
 from experiments.unravel.records import by_network
@@ -54,8 +55,8 @@ def checkpoint(tmp_path):
 @pytest.fixture
 def no_figures(monkeypatch):
     """To spare the time of drawing."""
-    monkeypatch.setattr(commands, "lesion_figure", lambda tables, path: None)
-    monkeypatch.setattr(commands, "reorder_figure", lambda tables, path: None)
+    monkeypatch.setattr(publish, "lesion_figure", lambda tables, path: None)
+    monkeypatch.setattr(publish, "reorder_figure", lambda tables, path: None)
 
 
 def table(path):

@@ -10,8 +10,8 @@ import torch
 from callbacks.stochastic_depth import survival_probs
 from datamodules import Digits
 from experiments import __main__ as fathom
+from experiments.commands import paths as paths_command
 from experiments.commands.paths import findings
-from experiments.unravel import paths as paths_command
 from experiments.unravel.implicit_ensemble import implicit_ensemble
 from experiments.unravel.layer_responses import layer_responses
 from experiments.unravel.path_summary import summarise

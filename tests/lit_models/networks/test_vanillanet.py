@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import lit_models.networks.folding
-from lit_models import vanillanet
 from lit_models.cost import count_macs, count_parameters
 from lit_models.interfaces import AnnealedActivations, Reparameterizable
+from lit_models.networks import vanillanet
 from lit_models.networks.vanillanet import SeriesActivation, VanillaNet, annealed_relu
 
 WIDE = {"depth": 13, "width": 768}
