@@ -1,0 +1,48 @@
+"""Rooms import downwards alone."""
+
+import importlib.util
+from pathlib import Path
+
+spec = importlib.util.spec_from_file_location("arrows", Path(__file__).with_name("arrows.py"))
+arrows = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(arrows)
+
+BELOW = {
+    "lit_models": {"lit_models.networks"},  # what it offers by name is imported when it is asked for
+    "lit_models.networks": {"lit_models"},
+    "lit_models.surgery": {"lit_models", "lit_models.networks"},
+    "lit_models.tasks": {"lit_models", "lit_models.networks", "lit_models.surgery"},
+    "datamodules.pipeline": set(),
+    "datamodules": {"datamodules.pipeline"},
+    "callbacks.run": {"lit_models", "lit_models.tasks", "lit_models.surgery"},
+    "callbacks": {"callbacks.run", "lit_models", "lit_models.tasks", "lit_models.surgery"},
+}
+"""What each room may import from. Those of experiments may import from the three packages, and from these of their own:"""
+EXPERIMENTS = {
+    "experiments": {"experiments.cli"},
+    "experiments.runs": set(),
+    "experiments.cli": {"experiments.runs"},
+    "experiments.unravel": {"experiments.cli", "experiments.runs"},
+    "experiments.bench": {"experiments.cli", "experiments.runs", "experiments.unravel"},
+    "experiments.commands": {"experiments.cli", "experiments.runs", "experiments.unravel", "experiments.bench"},
+}
+LIBRARY = set(BELOW)
+
+
+def test_every_import_points_downwards():
+    allowed = BELOW | {room: own | LIBRARY for room, own in EXPERIMENTS.items()}
+    found = arrows.arrows()
+    assert len(found) > 8
+    upwards = [
+        f"{', '.join(files)}: {room} -> {target}"
+        for room, targets in found.items()
+        for target, files in targets.items()
+        if target not in allowed.get(room, LIBRARY)
+    ]
+    assert upwards == []
+
+
+def test_an_import_inside_a_function_is_seen(tmp_path):
+    file = tmp_path / "module.py"
+    file.write_text("def f():\n    from experiments.cli import messages\n    import callbacks\n")
+    assert arrows.imported_modules(file) == {"experiments.cli.messages", "callbacks"}
