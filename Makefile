@@ -1,10 +1,9 @@
 # Each of these, alone, on a fresh clone makes .venv, installs and does its job. A second call installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
-
-.PHONY: quickstart test check drill
-
 KILLS ?= 20
+
+.PHONY: quickstart test slow drill check arrows
 
 quickstart: .venv/installed
 	$(BIN)/fathom quickstart
@@ -12,14 +11,20 @@ quickstart: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-drill: .venv/installed
-	$(BIN)/fathom drill --kills $(KILLS)
-	$(BIN)/fathom drill --kills $$(( ($(KILLS) + 3) / 4 )) --devices 2
+slow: .venv/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
+drill: .venv/installed-dev
+	$(BIN)/python -m pytest -m drill --kills $(KILLS)
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
+
+arrows: .venv/installed-dev
+	$(BIN)/python tests/system/arrows.py
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
