@@ -7,6 +7,7 @@ spec = importlib.util.spec_from_file_location("arrows", Path(__file__).with_name
 arrows = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(arrows)
 
+# What each room may import from.
 BELOW = {
     "lit_models": {"lit_models.networks"},  # what it offers by name is imported when it is asked for
     "lit_models.networks": {"lit_models"},
@@ -17,7 +18,7 @@ BELOW = {
     "callbacks.run": {"lit_models", "lit_models.tasks", "lit_models.surgery"},
     "callbacks": {"callbacks.run", "lit_models", "lit_models.tasks", "lit_models.surgery"},
 }
-"""What each room may import from. Those of experiments may import from the three packages, and from these of their own:"""
+# Those of experiments may import from all of these, and from some of their own.
 EXPERIMENTS = {
     "experiments": {"experiments.cli"},
     "experiments.runs": set(),
