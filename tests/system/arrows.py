@@ -22,7 +22,7 @@ def room_of(module: str) -> str:
 
 
 def imported_modules(path: Path) -> set[str]:
-    """Every module of ours that a file imports, also inside functions, but for those that type checkers alone import."""
+    """The modules of ours that a file imports, also inside functions; imports for type checkers alone are left out."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
