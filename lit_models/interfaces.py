@@ -2,13 +2,16 @@
 
 A network takes part in an algorithm by having the methods of its protocol, not by inheriting from anything.
 Callbacks check the protocol in ``setup`` and refuse a network that does not have it.
+
+``isinstance`` checks the methods alone: from Python 3.12 on it does not see the buffers of a module, so these are members
+for type checkers only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 from torch.nn import Parameter
@@ -37,8 +40,9 @@ class AnnealedActivations(Protocol):
     λ = 0 is the activation function, λ = 1 the identity.
     """
 
-    activation_lambda: Tensor
-    """λ, a persistent buffer of shape ``()`` with a value in [0, 1]."""
+    if TYPE_CHECKING:
+        activation_lambda: Tensor
+        """λ, a persistent buffer of shape ``()`` with a value in [0, 1]."""
 
     def set_activation_lambda(self, value: float) -> None:
         """Set λ. Raises ``ValueError`` outside [0, 1]."""
@@ -88,10 +92,11 @@ class ResidualBlock(Protocol):
     Only callbacks and analyses write ``gate``; it is not saved.
     """
 
-    survival_prob: Tensor
-    """p_l, a persistent buffer of shape ``()``."""
-    rescale: Rescale
-    gate: Gate
+    if TYPE_CHECKING:
+        survival_prob: Tensor
+        """p_l, a persistent buffer of shape ``()``."""
+        rescale: Rescale
+        gate: Gate
 
     def shortcut(self, x: Tensor) -> Tensor:
         """What reaches the sum without the branch."""
