@@ -24,7 +24,7 @@ CKPT_PATH_EXAMPLE = "--ckpt_path, such as runs/<experiment>/<run>"
 
 
 @contextmanager
-def naming_the_checkpoint(checkpoint: str | None) -> Iterator[None]:
+def naming_the_checkpoint(checkpoint: Path | None) -> Iterator[None]:
     """Turns torch's list of every weight that does not fit into a sentence that names the checkpoint."""
     try:
         yield

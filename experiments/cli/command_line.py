@@ -41,7 +41,7 @@ from lit_models.checkpoints import AtomicCheckpointIO
 BASE_CONFIG = Path(__file__).parents[1] / "_base.yaml"
 PRETRAINED = "model.init_args.net.init_args.pretrained"
 """The setting of a network that says which weights it starts from."""
-NAME_HELP = "Name of the experiment, in whose folder the run lies (default: that of the last configuration file)."
+NAME_HELP = "name of the experiment, in whose folder the run lies (default: that of the last configuration file)"
 
 
 class FathomCLI(LightningCLI):
@@ -157,10 +157,11 @@ class FathomCLI(LightningCLI):
 
     def _new_directory(self, config: Any) -> Path:
         """Within the run whose checkpoint is evaluated, unless the user names another root; otherwise a new run."""
-        if self.subcommand != "fit" and config.ckpt_path and not self._root_is_given:
+        command = str(self.subcommand)
+        if command != "fit" and config.ckpt_path and not self._root_is_given:
             evaluated = run_config(Path(config.ckpt_path))
             if evaluated is not None:
-                return new_run_directory(evaluated.parent, self.subcommand)
+                return new_run_directory(evaluated.parent, command)
         root = Path(config.trainer.default_root_dir or "runs").expanduser()
         return new_run_directory(root, config.name or experiment_name(config.config or []))
 

@@ -47,6 +47,10 @@ class _Problem:
     def where(self) -> str:
         return f"{self.key}: " if self.key else ""
 
+    @property
+    def parameters(self) -> Iterable[str]:
+        return parameters(imported_class(self.class_path))
+
 
 # Each pattern in what jsonargparse says, and the sentence in its place. The first that fits is taken.
 _SENTENCES: tuple[tuple[str, Callable[[re.Match[str], _Problem], str]], ...] = (
@@ -56,9 +60,7 @@ _SENTENCES: tuple[tuple[str, Callable[[re.Match[str], _Problem], str]], ...] = (
     ),
     (
         r"Option '(\S+)' is not accepted",
-        lambda m, p: (
-            f"{p.where}{p.class_path} has no option {m[1]}{did_you_mean(m[1], parameters(imported_class(p.class_path)))}"
-        ),
+        lambda m, p: f"{p.where}{p.class_path} has no option {m[1]}{did_you_mean(m[1], p.parameters)}",
     ),
     (
         r"Subcommand '(\S+)' does not accept option '(\S+)'",
@@ -77,8 +79,8 @@ _SENTENCES: tuple[tuple[str, Callable[[re.Match[str], _Problem], str]], ...] = (
         lambda m, p: f"{p.key} takes {_TYPES.get(m[1], m[1])}, not {m[2] or m[3] or p.given}",
     ),
     (
-        r"Expected a dot import path string: (\w+)$",
-        lambda m, p: f"{p.where}there is no class {m[1]}{did_you_mean(m[1], _classes_for(p.key))}",
+        r"(?:--(\S+)\.help: )?Expected a dot import path string: (\w+)$",
+        lambda m, p: f"{p.where}there is no class {m[2]}{did_you_mean(m[2], _classes_for(m[1] or p.key))}",
     ),
     (r"No module named '(\S+)'", lambda m, p: f"{p.where}there is no module {m[1]}"),
     (
@@ -145,12 +147,12 @@ def os_sentence(error: OSError) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint at the nearest of ``known``, or at all of them if none is near and they are few."""
+    """A hint at the nearest of ``known``, or at all of them if none is near and they are at most twelve."""
     known = list(known)
     nearest = {name.lower(): name for name in reversed(known)}
     if close := get_close_matches(word.lower(), nearest, 1, cutoff=0.5):
         return f"; did you mean {nearest[close[0]]}?"
-    return f"; there are {', '.join(known)}" if 0 < len(known) <= 20 else ""
+    return f"; there are {', '.join(known)}" if 0 < len(known) <= 12 else ""
 
 
 def _expected(reasons: list[str]) -> str:
