@@ -68,8 +68,8 @@ def print_help(command: str) -> None:
         for flag, text in lines.items():
             print(textwrap.fill(text, 112, initial_indent=f"  {flag:35} ", subsequent_indent=" " * 38))
     print(
-        f"\n`fathom {command} --help.all` lists every flag. --model.help CLASS, --model.net.help CLASS, --data.help CLASS\n"
-        "and --trainer.callbacks.help CLASS list the arguments of a class."
+        f"\n`fathom {command} --help.all` lists every flag; --model.help CLASS, --model.net.help CLASS,\n"
+        "--data.help CLASS and --trainer.callbacks.help CLASS list the arguments of a class."
     )
 
 
