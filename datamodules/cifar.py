@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -18,7 +18,7 @@ class _CIFAR(InMemoryImages):
     image_size = 32
     _reader: type[datasets.CIFAR10]
 
-    def __init__(self, root: str = "data", download: bool = False, **options: Any) -> None:
+    def __init__(self, root: Annotated[str, Path] = "data", download: bool = False, **options: Any) -> None:
         self.root = root
         self.download = download
         self.class_names = list(self._open(train=True).classes)

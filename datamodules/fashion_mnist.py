@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class FashionMNIST(InMemoryImages):
     mean = (0.2860,)
     std = (0.3530,)
 
-    def __init__(self, root: str = "data", download: bool = False, **options: Any) -> None:
+    def __init__(self, root: Annotated[str, Path] = "data", download: bool = False, **options: Any) -> None:
         self.root = root
         self.download = download
         self.class_names = list(datasets.FashionMNIST.classes)

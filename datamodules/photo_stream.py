@@ -6,7 +6,8 @@ import inspect
 import json
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import fsspec
 import torch
@@ -37,7 +38,7 @@ class PhotoStream(Photos):
             ``val_fraction``, ``train_fraction`` and ``train_size`` cannot be given, nor is a broken file skipped.
     """
 
-    def __init__(self, root: str, **options: Any) -> None:
+    def __init__(self, root: Annotated[str, Path], **options: Any) -> None:
         # The command line also hands over what was left at its default.
         defaults = {
             name: parameter.default

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ class Photos(ImageData):
 
     def __init__(
         self,
-        root: str,
+        root: Annotated[str, Path],
         image_size: int = 224,
         crop_ratio: float = 0.875,
         scale: tuple[float, float] = (0.08, 1.0),
@@ -188,7 +189,7 @@ class ImageNet(Photos):
 
     def __init__(
         self,
-        root: str,
+        root: Annotated[str, Path],
         mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
         std: tuple[float, float, float] = (0.229, 0.224, 0.225),
         **options: Any,

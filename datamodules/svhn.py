@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -35,7 +35,7 @@ class SVHN(InMemoryImages):
 
     def __init__(
         self,
-        root: str = "data",
+        root: Annotated[str, Path] = "data",
         extra: bool = False,
         download: bool = False,
         shift: int = 0,

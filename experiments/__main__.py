@@ -14,6 +14,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
+from experiments import __version__
 from experiments.cli import TRAINER_COMMANDS
 
 HARMLESS_WARNINGS = (
@@ -27,9 +28,11 @@ HARMLESS_WARNINGS = (
 def main(args: list[str] | None = None) -> int:
     """Run ``fathom`` with ``args`` and return its exit code: 0, 1 for a failure, 2 for a wrong command line."""
     args = sys.argv[1:] if args is None else args
-    command = args[0] if args else "--help"
-    if command in ("-h", "--help"):
+    if not args or args[0] in ("-h", "--help"):
         print(overview())
+        return 0
+    if args[0] == "--version":
+        print(f"fathom {__version__}")
         return 0
     os.umask(os.umask(0o077) | 0o002)  # whatever the shell allows, nobody else writes into a run
     if os.getcwd() not in sys.path:
@@ -37,14 +40,17 @@ def main(args: list[str] | None = None) -> int:
     for harmless in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", message=harmless)
     try:
-        return run(command, args)
+        from experiments.cli.consent import take_imports
+
+        command, *rest = take_imports(args)
+        return run(command, rest)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except Exception as error:
         from experiments.cli.messages import is_for_people, one_sentence, os_sentence
 
         if isinstance(error, ArgumentError):
-            known = flags(command) if command in tools() else None
+            known = flags(args[0]) if args[0] in tools() else None
             return _fail(one_sentence(str(error), known) if known else one_sentence(str(error)), 2)
         if isinstance(error, OSError):
             return _fail(one_sentence(os_sentence(error)), 1)
@@ -57,18 +63,23 @@ def main(args: list[str] | None = None) -> int:
 def run(command: str, args: list[str]) -> int:
     """Import what ``command`` needs, and call it."""
     if command in TRAINER_COMMANDS:
+        if {"-h", "--help"} & set(args):
+            from experiments.cli.help import print_help
+
+            print_help(command)
+            return 0
         from experiments.cli.command_line import FathomCLI
 
-        FathomCLI(args)
+        FathomCLI([command, *("--help" if word == "--help.all" else word for word in args)])
         return 0
     if command in tools():
         tool = _tool(command)
         if _takes_words(tool):
-            tool(args[1:])
+            tool(args)
             return 0
         from jsonargparse import auto_cli
 
-        auto_cli(tool, args=gathered(tool, args[1:]), prog=f"fathom {command}", exit_on_error=False, allow_abbrev=False)
+        auto_cli(tool, args=tool_words(tool, args), prog=f"fathom {command}", exit_on_error=False, allow_abbrev=False)
         return 0
     from experiments.cli.messages import did_you_mean
 
@@ -94,11 +105,15 @@ def _takes_words(tool: Any) -> bool:
     return callable(tool) and list(inspect.signature(tool).parameters) == ["args"]
 
 
-def gathered(tool: Any, args: list[str]) -> list[str]:
-    """``args`` with the words before the first flag as one, where the first argument of ``tool`` is a list.
+def tool_words(tool: Any, args: list[str]) -> list[str]:
+    """``args`` as jsonargparse takes them: classes by their import path, and the items of a list as one word.
 
     jsonargparse takes a list as a single word in brackets; people write its items one after the other.
     """
+    if any(word.partition("=")[0] == "--data" for word in args):
+        from experiments.cli.short_names import with_full_names
+
+        args = with_full_names(args)
     first = next(iter(get_type_hints(tool).values()), None) if callable(tool) else None
     words = list(takewhile(lambda word: not word.startswith("-"), args))
     if get_origin(first) is not list or not words:
@@ -125,7 +140,8 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "fathom COMMAND --help lists the options of a command.",
+            "fathom COMMAND --help lists the options of a command. Every command takes --import PACKAGE, for networks,",
+            "data sets and callbacks of your own; the package may lie in the current folder.",
         ]
     )
 

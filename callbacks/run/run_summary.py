@@ -10,7 +10,7 @@ import subprocess
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 import torch
@@ -117,10 +117,11 @@ def _path(trainer: L.Trainer) -> Path:
 def network_cost(pl_module: L.LightningModule, trainer: L.Trainer) -> dict[str, int]:
     """Parameters, and multiply-adds of an image of the data module's size, where they can be counted."""
     data = trainer.datamodule  # type: ignore[attr-defined]
-    net = cast(nn.Module, pl_module.net)
+    net: nn.Module = getattr(pl_module, "net", pl_module)
     cost = {"parameters": count_parameters(net)}
     if data is not None:
-        with suppress(RuntimeError):  # of a forward pass that depends on values, of which counting has none
+        # Of a forward pass that depends on values, of which counting has none; of other data than images.
+        with suppress(RuntimeError, AttributeError):
             cost["macs"] = count_macs(net, (data.in_channels, data.image_size, data.image_size))
     return cost
 

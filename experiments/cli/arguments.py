@@ -9,22 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
-from experiments.cli.messages import OUTSIDE
+from experiments.cli.consent import allow, flag_values
+from experiments.cli.errors import UsageError
 from experiments.cli.read_config import read_config
 from experiments.cli.recipes import recipe_path
-from experiments.cli.trusted_names import first_untrusted, flag_values, names_of_user, trust
-from experiments.runs.directory import run_config
+from experiments.cli.short_names import with_full_names
+from experiments.cli.trusted_names import refusal
+from experiments.runs.directory import best_checkpoint, run_config
 from lit_models.checkpoints import read_checkpoint
 from lit_models.errors import CheckpointError
+from lit_models.names import dotted_names
 
-A_CHECKPOINT = "--ckpt_path, such as runs/<experiment>/<run>/checkpoints/best.ckpt"
-_TRUST = "if you trust it, add --config"
+CKPT_PATH_EXAMPLE = "--ckpt_path, such as runs/<experiment>/<run>"
 
 
 @contextmanager
-def naming_the_checkpoint(args: list[str]) -> Iterator[None]:
+def naming_the_checkpoint(checkpoint: Path | None) -> Iterator[None]:
     """Turns torch's list of every weight that does not fit into a sentence that names the checkpoint."""
     try:
         yield
@@ -33,78 +33,97 @@ def naming_the_checkpoint(args: list[str]) -> Iterator[None]:
         if "loading state_dict" not in str(error) or not mismatches:
             raise
         raise CheckpointError(
-            f"{checkpoint_path(args)} is of another network than the configuration: {shorten(mismatches[0], 150)}"
+            f"{checkpoint} is of another network than the configuration: {shorten(mismatches[0], 150)}"
             + (f" (and {len(mismatches) - 1} more)" if len(mismatches) > 1 else "")
         ) from error
 
 
-def checkpoint_path(args: list[str]) -> str | None:
-    """The value of ``--ckpt_path``, the last one where there are several."""
+def checkpoint_path(args: list[str]) -> Path | None:
+    """The file that ``--ckpt_path`` means, the last one where there are several; of a run directory the best one."""
     return _parts(args)[1]
+
+
+def flag_is_given(args: list[str], flag: str) -> bool:
+    """Whether ``args`` have ``flag``, in either of its forms."""
+    return any(word.partition("=")[0] == flag for word in args)
 
 
 def in_order_of_precedence(args: list[str]) -> list[str]:
     """Config files first, then the model of ``--ckpt_path``, then the flags; later ones win.
 
-    Without a config file, that of the run the checkpoint lies in is taken. From here on the command line imports by
-    name only what Fathom is made of, and from packages that ``args`` and the config files given there name.
+    Without a config file, that of the run the checkpoint lies in is taken. Classes that ``args`` and the config files
+    given there name may be imported from here on, see :mod:`experiments.cli.consent`.
 
     Raises:
-        CheckpointError, FileNotFoundError: for a checkpoint that is none.
-        MisconfigurationException: for a config file that is none, and for one that names what the user did not.
+        CheckpointError, FileNotFoundError: if the file is not a checkpoint.
+        UsageError: if a file is not a configuration, or names a class of a package that the user did not name.
     """
     configs, checkpoint, flags = _parts(args)
-    named = names_of_user([*map(read_config, configs), *flag_values(flags)])
-    if checkpoint in ("last", "best", "hpc", "registry"):
-        raise MisconfigurationException(
-            f"--ckpt_path {checkpoint} is looked for in the run's own directory, and a new run has none: give the file,"
-            " such as runs/<experiment>/<run>/checkpoints/last.ckpt"
-        )
-    if checkpoint and checkpoint != "null":
-        if not configs and (config := run_config(Path(checkpoint))):
-            _check_names(config, named)
+    _allow_what_is_named(configs, flags)
+    if checkpoint:
+        if not configs and (config := run_config(checkpoint)):
+            _check_names(config)
             configs.append(str(config))
-        configs.append(model_config(checkpoint, args[0], named))
-    trust(named)
-    if not configs and not {flag.partition("=")[0] for flag in flags} & {"-h", "--help", "--model", "--print_config"}:
-        needed = "--config, such as --config vanillanet_digits" if args[0] == "fit" else A_CHECKPOINT
-        raise MisconfigurationException(f"fathom {args[0]} needs {needed}")
-    ckpt_path = ["--ckpt_path", checkpoint] if checkpoint else []
+        configs.append(model_config(checkpoint, args[0]))
+    if not configs and not _needs_no_config(flags):
+        needed = "--config, such as --config vanillanet_digits" if args[0] == "fit" else CKPT_PATH_EXAMPLE
+        raise UsageError(f"fathom {args[0]} needs {needed}")
+    ckpt_path = ["--ckpt_path", str(checkpoint)] if checkpoint else []
     return [*args[:1], *(word for config in configs for word in ("--config", config)), *flags, *ckpt_path]
 
 
-def trust_run(config: Path, overrides: list[str]) -> None:
-    """Let the command line import by name only what Fathom is made of, and from packages that ``overrides`` name.
+def _needs_no_config(flags: list[str]) -> bool:
+    names = {flag.partition("=")[0] for flag in flags}
+    return any(name.endswith(".help") for name in names) or bool(names & {"-h", "--help", "--model", "--print_config"})
+
+
+def allow_run(config: Path, overrides: list[str]) -> None:
+    """Let the command line import what ``overrides`` name, and the parts of a run that ``config`` names.
 
     Raises:
-        MisconfigurationException: where ``config``, that of a run to go on with, names anything else.
+        UsageError: if ``config``, that of a run to resume, names anything else.
     """
     configs, _, flags = _parts(["fit", *overrides])
-    named = names_of_user([*map(read_config, configs), *flag_values(flags)])
-    _check_names(config, named)
-    trust(named)
+    _allow_what_is_named(configs, flags)
+    _check_names(config)
 
 
-def _check_names(config: Path, named: set[str]) -> None:
-    if foreign := first_untrusted(read_config(str(config)), named):
-        raise MisconfigurationException(f"{config} names {foreign}, which {OUTSIDE}: {_TRUST} {config}")
+def _allow_what_is_named(configs: list[str], flags: list[str]) -> None:
+    allow(dotted_names([*map(read_config, configs), *flag_values(flags)]))
 
 
-def _parts(args: list[str]) -> tuple[list[str], str | None, list[str]]:
-    """Config files, checkpoint, and all other flags with their values."""
+def _check_names(config: Path) -> None:
+    if reason := refusal(config, read_config(str(config))):
+        raise UsageError(reason)
+
+
+def _parts(args: list[str]) -> tuple[list[str], Path | None, list[str]]:
+    """Config files, checkpoint, and all other flags with their values, classes by their import path."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-c", "--config", action="append", default=[])
     parser.add_argument("--ckpt_path")
     given, flags = parser.parse_known_args(args[1:])
-    return [recipe_path(config) for config in given.config], given.ckpt_path, flags
+    path = given.ckpt_path
+    checkpoint = None if path in (None, "", "null") else _checkpoint_file(path)
+    return [recipe_path(config) for config in given.config], checkpoint, with_full_names(flags)
 
 
-def model_config(path: str, command: str, named: set[str]) -> str:
+def _checkpoint_file(path: str) -> Path:
+    if path in ("last", "best", "hpc", "registry"):
+        raise UsageError(
+            f"--ckpt_path {path} is looked for in the run's own directory, and a new run has none: give the directory"
+            " or the file, such as runs/<experiment>/<run>/checkpoints/last.ckpt"
+        )
+    file = Path(path).expanduser()
+    return best_checkpoint(file) if file.is_dir() else file
+
+
+def model_config(path: Path, command: str) -> str:
     """The ``model`` part of a configuration, as a checkpoint has it, in JSON.
 
     Raises:
-        CheckpointError: also where it names a class outside of Fathom and ``named``, where its weights are not
-            finite, and for ``fit`` where it holds no state of the training.
+        CheckpointError: also if it names a class of a package that the user did not name, if its weights are not
+            finite, and for ``fit`` if it holds no state of the training.
     """
     checkpoint = read_checkpoint(path)
     if broken := [name for name, value in checkpoint["state_dict"].items() if not value.isfinite().all()]:
@@ -116,8 +135,8 @@ def model_config(path: str, command: str, named: set[str]) -> str:
     hparams = checkpoint.get("hyper_parameters", {})
     class_path = hparams.get("_class_path", "lit_models.ImageClassifier")
     arguments = {name: value for name, value in hparams.items() if not name.startswith("_")}
-    if foreign := first_untrusted({**arguments, "class_path": class_path}, named):
-        raise CheckpointError(f"{path} asks for {foreign}, which {OUTSIDE}: {_TRUST} a file that names it")
+    if reason := refusal(path, hparams):
+        raise CheckpointError(reason)
     if not arguments:
         return "{}"
     try:

@@ -1,7 +1,7 @@
 """``fathom fit|validate|test|predict``: one LightningCLI.
 
-Settings come from, each over the one before: defaults, ``_base.yaml``, the experiment's YAML, the checkpoint's
-description of its model, explicit flags.
+Precedence of settings, lowest to highest: defaults, ``_base.yaml``, the experiment's YAML, the checkpoint's description
+of its model, explicit flags.
 """
 
 from __future__ import annotations
@@ -15,37 +15,49 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks import BestCheckpoint, LastCheckpoint, PredictionWriter, Reseeding, RunSummary, StopOnNonFinite
 from callbacks.run.signals import leaving_at_once
 from experiments.cli import TRAINER_COMMANDS
-from experiments.cli.arguments import A_CHECKPOINT, in_order_of_precedence, naming_the_checkpoint
+from experiments.cli.arguments import (
+    CKPT_PATH_EXAMPLE,
+    checkpoint_path,
+    flag_is_given,
+    in_order_of_precedence,
+    naming_the_checkpoint,
+)
+from experiments.cli.contract import RecordFacts, accepted_facts, check_network, link_facts
+from experiments.cli.errors import UsageError
 from experiments.cli.messages import one_sentence
-from experiments.cli.timm_shorthand import PARSER_MODE
+from experiments.cli.paths import resolve_paths
+from experiments.cli.short_names import PARSER_MODE
 from experiments.runs.configuration import SaveConfig
-from experiments.runs.directory import experiment_name, new_run_directory
+from experiments.runs.directory import checked_name, experiment_name, new_run_directory, run_config
 from experiments.runs.lock import run_lock
 from experiments.runs.metrics_csv import MetricsCSV
 from experiments.runs.wandb_logger import WandbOptions, wandb_logger
 from lit_models.checkpoints import AtomicCheckpointIO
-from lit_models.tasks.check_images import check_images
 
 BASE_CONFIG = Path(__file__).parents[1] / "_base.yaml"
+PRETRAINED = "model.init_args.net.init_args.pretrained"
+"""The setting of a network that says which weights it starts from."""
+NAME_HELP = "name of the experiment, in whose folder the run lies (default: that of the last configuration file)"
 
 
 class FathomCLI(LightningCLI):
-    """Every run gets a directory of its own, and the model learns from the data module what it is trained on.
+    """Every run gets a directory of its own, and the model the facts about the data that its constructor takes.
 
     Args:
-        args: of the command line, the command first.
-        run_directory: of a run to go on with, which the caller has locked and whose configuration is in ``args``; a
-            new one where not given.
+        args: words of the command line, the command first.
+        run_directory: directory of a run to resume, which the caller has locked and whose configuration is in ``args``
+            (default: a new one).
     """
 
     def __init__(self, args: list[str], run_directory: Path | None = None) -> None:
         self._run_directory = run_directory
-        with ExitStack() as self._until_done, naming_the_checkpoint(args), leaving_at_once(self._how_to_go_on):
+        self._root_is_given = flag_is_given(args, "--trainer.default_root_dir")
+        checkpoint = checkpoint_path(args)
+        with ExitStack() as self._until_done, naming_the_checkpoint(checkpoint), leaving_at_once(self._how_to_go_on):
             super().__init__(
                 model_class=L.LightningModule,
                 subclass_mode_model=True,
@@ -85,44 +97,51 @@ class FathomCLI(LightningCLI):
         command = self.config.subcommand
         config = self.config[command]
         if config.seed_everything < 0:
-            raise MisconfigurationException(f"seed_everything is {config.seed_everything}; give 0 or more")
-        if command != "fit" and not config.ckpt_path and not config.get("model.init_args.net.init_args.pretrained"):
-            raise MisconfigurationException(
-                f"fathom {command} needs {A_CHECKPOINT}: this network has random weights without"
-            )
+            raise UsageError(f"seed_everything is {config.seed_everything}; give 0 or more")
+        if config.name is not None:
+            checked_name(config.name)
+        if command != "fit" and not config.ckpt_path and not config.get(PRETRAINED):
+            raise UsageError(f"fathom {command} needs {CKPT_PATH_EXAMPLE}: this network has random weights without")
+        resolve_paths(config)
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would put the checkpoint's settings over explicit flags; they are in the arguments already."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--name", type=str | None, default=None, help=NAME_HELP)
         parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_class_arguments(WandbOptions, "wandb")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
-        model = "model.init_args"
-        for fact in ("num_classes", "image_size", "mean", "std"):
-            parser.link_arguments(f"data.{fact}", f"{model}.{fact}", apply_on="instantiate")
-        for fact in ("num_classes", "in_channels"):
-            parser.link_arguments(f"data.{fact}", f"{model}.net.init_args.{fact}", apply_on="instantiate")
+        link_facts(parser)
+
+    def _add_instantiators(self) -> None:
+        super()._add_instantiators()
+        record = RecordFacts(self, "model", set(accepted_facts(self.config[self.subcommand])))
+        self.parser.add_instantiator(record, L.LightningModule, subclasses=True)
+
+    def before_instantiate_classes(self) -> None:
+        """Leave out the weights that a network would start from, where a checkpoint brings others."""
+        config = self.config[self.subcommand]
+        if config.ckpt_path and config.get(PRETRAINED):
+            config[PRETRAINED] = False
 
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
         except (ValueError, TypeError) as error:  # what constructors and jsonargparse raise for arguments
-            raise MisconfigurationException(one_sentence(str(error))) from error
-        data: Any = self.datamodule
-        check_images(self.model.net, (data.in_channels, data.image_size, data.image_size), data.num_classes)
+            raise UsageError(one_sentence(str(error))) from error
+        check_network(self.model, self.datamodule)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self.config[self.subcommand]
         for name in ("accumulate_grad_batches", "log_every_n_steps"):
             if config.trainer[name] is not None and config.trainer[name] < 1:
-                raise MisconfigurationException(f"trainer.{name} is {config.trainer[name]}; give at least 1")
-        root = Path(config.trainer.default_root_dir or "runs")
-        run_directory = self._run_directory or new_run_directory(root, experiment_name(config.config or []))
+                raise UsageError(f"trainer.{name} is {config.trainer[name]}; give at least 1")
+        run_directory = self._run_directory or self._new_directory(config)
         callbacks: list[L.Callback] = [Reseeding(), RunSummary(), StopOnNonFinite()]
         if config.trainer.enable_progress_bar is not False:
-            callbacks.append(RichProgressBar(refresh_rate=10))  # each refresh waits for the device
+            callbacks.append(RichProgressBar(refresh_rate=10))  # each refresh synchronises with the device
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter())
         self.trainer_defaults["callbacks"] = callbacks
@@ -136,13 +155,23 @@ class FathomCLI(LightningCLI):
         trainer.callbacks.sort(key=lambda callback: not isinstance(callback, LastCheckpoint | Reseeding))  # type: ignore[attr-defined]
         return trainer
 
+    def _new_directory(self, config: Any) -> Path:
+        """Within the run whose checkpoint is evaluated, unless the user names another root; otherwise a new run."""
+        command = str(self.subcommand)
+        if command != "fit" and config.ckpt_path and not self._root_is_given:
+            evaluated = run_config(Path(config.ckpt_path))
+            if evaluated is not None:
+                return new_run_directory(evaluated.parent, command)
+        root = Path(config.trainer.default_root_dir or "runs").expanduser()
+        return new_run_directory(root, config.name or experiment_name(config.config or []))
+
     def before_fit(self) -> None:
         """Keep other processes out of the run directory."""
         if self._run_directory is None and not self.config.fit.trainer.fast_dev_run:
             self._until_done.enter_context(run_lock(Path(self.trainer.default_root_dir)))
 
     def _plugins(self) -> list[Any]:
-        """Those of the user, and whole checkpoints or none."""
+        """The user's plugins, and one that writes a checkpoint whole or not at all."""
         chosen = self._get(self.config_init, "trainer").plugins or []
         plugins = list(chosen) if isinstance(chosen, list) else [chosen]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
-import inspect
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 
-OUTSIDE = "is no network, callback or the like from Fathom, torch, torchvision, torchmetrics, lightning or timm"
+from experiments.cli.errors import UsageError
+from experiments.cli.signatures import imported_class, parameters
 
 # Lines in which jsonargparse explains its type system, not what is wrong.
 _NOISE = re.compile(
@@ -25,18 +26,78 @@ _TYPES = {
     "PositiveInt": "a whole number above 0",
     "NonNegativeInt": "a whole number, 0 or above",
 }
-# What the flags of fit begin with.
-_OF_FIT = ("config", "ckpt_path", "seed_everything", "model", "data", "trainer", "wandb")
+FIT_FLAGS = ("config", "ckpt_path", "seed_everything", "name", "import", "model", "data", "trainer", "wandb")
+"""What the flags of ``fathom fit`` begin with."""
 
 
-def one_sentence(message: str, flags: Iterable[str] = _OF_FIT) -> str:
+@dataclass
+class _Problem:
+    """What jsonargparse says of an argument."""
+
+    key: str
+    """The setting, such as ``model.net.depth``."""
+    class_path: str
+    """The class that was given for it."""
+    given: str
+    """The value that was given for it."""
+    flags: Iterable[str]
+    """The flags that there are."""
+
+    @property
+    def where(self) -> str:
+        return f"{self.key}: " if self.key else ""
+
+    @property
+    def parameters(self) -> Iterable[str]:
+        return parameters(imported_class(self.class_path))
+
+
+# Each pattern in what jsonargparse says, and the sentence in its place. The first that fits is taken.
+_SENTENCES: tuple[tuple[str, Callable[[re.Match[str], _Problem], str]], ...] = (
+    (
+        r"Importing '(([^.']+)\S*)' is not allowed",
+        lambda m, p: f"{p.where}{m[1]} is not part of Fathom: if you trust it, add --import {m[2]}",
+    ),
+    (
+        r"Option '(\S+)' is not accepted",
+        lambda m, p: f"{p.where}{p.class_path} has no option {m[1]}{did_you_mean(m[1], p.parameters)}",
+    ),
+    (
+        r"Subcommand '(\S+)' does not accept option '(\S+)'",
+        lambda m, p: f"fathom {m[1]} has no option {m[2]}{_nearest_flag(m[2], p.flags)}",
+    ),
+    (
+        r"^unrecognized arguments: --([^\s=]+)",
+        lambda m, p: f"there is no flag --{m[1]}{_nearest_flag(m[1], p.flags)}",
+    ),
+    (
+        r"Expected an instantiatable class, but (\w+)\.\S+ is abstract",
+        lambda m, p: f"{p.key} needs its class: name it too, as in --{p.key} {m[1]}.CLASS",
+    ),
+    (
+        r"Not of type (\w+): (?:(?:(\S+) )?does not conform|invalid literal .*: '(.*)')",
+        lambda m, p: f"{p.key} takes {_TYPES.get(m[1], m[1])}, not {m[2] or m[3] or p.given}",
+    ),
+    (
+        r"(?:--(\S+)\.help: )?Expected a dot import path string: (\w+)$",
+        lambda m, p: f"{p.where}there is no class {m[2]}{did_you_mean(m[2], _classes_for(m[1] or p.key))}",
+    ),
+    (r"No module named '(\S+)'", lambda m, p: f"{p.where}there is no module {m[1]}"),
+    (
+        r"module '\S+' has no attribute '\S+'",
+        lambda m, p: f"{p.where}there is no class {p.class_path}{_nearest_class(p.class_path)}",
+    ),
+)
+
+
+def one_sentence(message: str, flags: Iterable[str] = FIT_FLAGS) -> str:
     """A message of several lines as one, without those that only describe types.
 
     What jsonargparse says of an argument becomes ``model.net.depth takes a whole number, not deep``.
 
     Args:
         message: of an error.
-        flags: that there are, for one that there is not.
+        flags: the flags that there are, to find the one nearest to an unknown flag.
     """
     keys: list[str] = []
     class_path, given, reasons = "", "", []
@@ -50,23 +111,33 @@ def one_sentence(message: str, flags: Iterable[str] = _OF_FIT) -> str:
             given = given or value[1]
         elif line and not _NOISE.search(line) and line not in reasons:
             reasons.append(line)
-    return _rephrased(".".join(keys), class_path, given, reasons, flags)
+    text = " ".join(reasons)
+    problem = _Problem(".".join(keys), class_path, given, flags)
+    for pattern, sentence in _SENTENCES:
+        if match := re.search(pattern, text):
+            return sentence(match, problem)
+    if reasons and all(reason.startswith("Expected a <class") or "typing.Literal" in reason for reason in reasons):
+        value = re.search(r"Got value: (.*)", text)
+        return f"{problem.key} takes {_expected(reasons)}, not {value[1] if value else given or 'this'}"
+    return problem.where + text
 
 
 def is_for_people(error: BaseException | None) -> bool:
     """Whether ``error`` is about what the user gave; anything else is a defect, which a traceback serves better."""
+    if isinstance(error, UsageError | OSError):
+        return True
+    if "lightning" not in sys.modules:  # which takes seconds, and without it none of the following can be raised
+        return False
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from callbacks import MergeError, NonFiniteError
     from lit_models.errors import CheckpointError, NetworkError
 
-    return isinstance(
-        error, MisconfigurationException | CheckpointError | NetworkError | MergeError | NonFiniteError | OSError
-    )
+    return isinstance(error, MisconfigurationException | CheckpointError | NetworkError | MergeError | NonFiniteError)
 
 
 def os_sentence(error: OSError) -> str:
-    """What the system refused, with the file and the mend where they are known."""
+    """What the system refused, with the file and how to fix it if they are known."""
     reason = error.strerror or str(error)
     if "Original Traceback" in reason:  # of a worker process; the last line is the error
         reason = reason.strip().splitlines()[-1].partition(": ")[2]
@@ -76,36 +147,12 @@ def os_sentence(error: OSError) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint at the nearest of ``known``, or at all of them."""
+    """A hint at the nearest of ``known``, or at all of them if none is near and they are at most twelve."""
     known = list(known)
-    nearest = get_close_matches(word, known, 1, cutoff=0.5)
-    return f"; did you mean {nearest[0]}?" if nearest else f"; there are {', '.join(known)}" if known else ""
-
-
-def _rephrased(key: str, class_path: str, given: str, reasons: list[str], flags: Iterable[str]) -> str:
-    text = " ".join(reasons)
-    where = f"{key}: " if key else ""
-    if denied := re.search(r"Importing '(\S+)' is not allowed", text):
-        return f"{where}{denied[1]} {OUTSIDE}: name it yourself, in a --config or a flag, if you trust it"
-    if option := re.search(r"Option '(\S+)' is not accepted", text):
-        return f"{where}{class_path} has no option {option[1]}{did_you_mean(option[1], arguments(class_path))}"
-    if option := re.search(r"Subcommand '(\S+)' does not accept option '(\S+)'", text):
-        return f"fathom {option[1]} has no option {option[2]}{_near(option[2], flags)}"
-    if flag := re.match(r"unrecognized arguments: (--[^\s=]+)", text):
-        return f"there is no flag {flag[1]}{_near(flag[1].removeprefix('--'), flags)}"
-    if abstract := re.search(r"Expected an instantiatable class, but (\w+)\.\S+ is abstract", text):
-        return f"{key} needs its class: name it too, as in --{key} {abstract[1]}.CLASS"
-    if refused := re.search(r"Not of type (\w+): (?:(?:(\S+) )?does not conform|invalid literal .*: '(.*)')", text):
-        return f"{key} takes {_TYPES.get(refused[1], refused[1])}, not {refused[2] or refused[3] or given}"
-    if absent := re.search(r"No module named '(\S+)'|module '\S+' has no attribute '(\S+)'", text):
-        module, _, name = class_path.rpartition(".")
-        known = getattr(sys.modules.get(module), "__all__", [])
-        missing = f"no module {absent[1]}" if absent[1] else f"no class {class_path}{did_you_mean(name, known)}"
-        return f"{where}there is {missing}"
-    if reasons and all(reason.startswith("Expected a <class") or "typing.Literal" in reason for reason in reasons):
-        value = re.search(r"Got value: (.*)", text)
-        return f"{key} takes {_expected(reasons)}, not {value[1] if value else given or 'this'}"
-    return where + text
+    nearest = {name.lower(): name for name in reversed(known)}
+    if close := get_close_matches(word.lower(), nearest, 1, cutoff=0.5):
+        return f"; did you mean {nearest[close[0]]}?"
+    return f"; there are {', '.join(known)}" if 0 < len(known) <= 12 else ""
 
 
 def _expected(reasons: list[str]) -> str:
@@ -121,28 +168,24 @@ def _expected(reasons: list[str]) -> str:
     return " or ".join(kinds) or "another type"
 
 
-def _near(option: str, flags: Iterable[str]) -> str:
-    """A hint for an option such as ``trainer.max_epoch``."""
-    import lightning as L
-
-    from experiments.runs.wandb_logger import WandbOptions
-
-    group, _, name = option.partition(".")
-    groups = {"trainer": L.Trainer, "wandb": WandbOptions}
+def _nearest_flag(flag: str, flags: Iterable[str]) -> str:
+    """A hint for an unknown flag such as ``trainer.max_epoch``."""
+    group, _, name = flag.partition(".")
+    groups = {"trainer": "lightning.Trainer", "wandb": "experiments.runs.wandb_logger.WandbOptions"}
     if group in groups:
-        return did_you_mean(name, (f for f in inspect.signature(groups[group]).parameters if f != "self"))
+        return did_you_mean(name, parameters(imported_class(groups[group])))
     return did_you_mean(group, flags)
 
 
-def arguments(class_path: str) -> list[str]:
-    """What the constructor of an imported class takes, with what it hands on to its base classes; [] where unknown."""
+def _nearest_class(class_path: str) -> str:
+    """A hint for a class that its module does not have."""
     module, _, name = class_path.rpartition(".")
-    kind = getattr(sys.modules.get(module), name, None)
-    names: list[str] = []
-    for base in getattr(kind, "__mro__", ()):
-        if constructor := vars(base).get("__init__"):
-            parameters = list(inspect.signature(constructor).parameters.values())[1:]
-            names += [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
-            if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-                break
-    return list(dict.fromkeys(names))
+    return did_you_mean(name, getattr(sys.modules.get(module), "__all__", []))
+
+
+def _classes_for(key: str) -> list[str]:
+    """The classes of Fathom that a setting takes."""
+    from experiments.cli.short_names import FOLDERS, known_classes
+
+    setting = key.rpartition(".")[2]
+    return list(known_classes(setting)) if setting in FOLDERS else []

@@ -13,5 +13,11 @@ def recipes() -> dict[str, Path]:
 
 
 def recipe_path(config: str) -> str:
-    """The file of the recipe called ``config``; ``config`` itself where it is the path of a file, or no recipe."""
-    return config if Path(config).exists() else str(recipes().get(config, config))
+    """The file of the recipe called ``config``; ``config`` itself if it is the path of a file, or no recipe.
+
+    ``~`` stands for the home directory.
+    """
+    if config.lstrip().startswith("{"):
+        return config
+    path = Path(config).expanduser()
+    return str(path) if path.exists() else str(recipes().get(config, config))

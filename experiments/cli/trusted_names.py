@@ -1,20 +1,17 @@
-"""Nothing is imported because a file says so: which names a checkpoint, and the configuration beside it, may use.
+"""Which names a checkpoint, and the configuration beside it, may use.
 
-A class that the user names, in a flag or in a file given as ``--config``, is the user's decision. A checkpoint brings
-names of its own, and so does the configuration of its run, which is read without being asked for: they may name
-networks, data modules, callbacks and what else a run is made of, of the packages that Fathom is made of. They may not
-name functions, which would be called with arguments from the same file, nor other ways to read a checkpoint.
+They may name networks, data modules, callbacks and other parts of a run, of the packages that Fathom is made of and of
+those that the user has named (:mod:`experiments.cli.consent`). They may not name functions, which would be called with
+arguments from the same file, nor other ways to read a checkpoint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 import lightning as L
-import yaml
-from jsonargparse import set_parsing_settings
 from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import ClusterEnvironment, LayerSync, Precision
@@ -22,58 +19,43 @@ from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import Strategy
 from torch import nn
 
+from experiments.cli.consent import TRUSTED, import_classes, names_of_user, user_packages
 from lit_models.names import class_paths, dotted_names, package
 
-TRUSTED = {
-    *("lit_models", "datamodules", "callbacks", "experiments"),
-    *("lightning", "torch", "torchvision", "torchmetrics", "timm"),
-}
 PARTS_OF_A_RUN = (
     *(nn.Module, L.LightningDataModule, L.Callback, Logger),
     *(Accelerator, ClusterEnvironment, LayerSync, Precision, Profiler, Strategy),
 )
 
 
-def names_of_user(settings: Iterable[Any]) -> set[str]:
-    """Everything in ``settings``, which the user gave, that could be the name of a class."""
-    return set(dotted_names(list(settings)))
+def refusal(path: str | Path, settings: dict[str, Any]) -> str | None:
+    """Why ``settings``, read from the file ``path``, may not be used; ``None`` if they may.
 
-
-def first_untrusted(settings: Any, named: set[str]) -> str | None:
-    """The first name in ``settings`` of something that the user did not name, nor lies in a package of a name of the
-    user's, and that is no part of a run made of what Fathom is made of.
+    The user's own modules that they name are then imported.
     """
-    packages = set(map(package, named))
+    # Lightning takes no other instantiator than its own.
+    settings = {name: value for name, value in settings.items() if name != "_instantiator"}
+    if name := first_untrusted(settings):
+        if package(name) in TRUSTED:
+            return f"{path} names {name}, which is no part of a run: if you trust it, give a --config that names it"
+        return f"{path} names {name}, which is not part of Fathom: if you trust it, add --import {package(name)}"
+    import_classes(class_paths(settings))
+    return None
+
+
+def first_untrusted(settings: Any) -> str | None:
+    """First import path in ``settings`` that is neither the user's nor a class of a trusted package, or ``None``."""
     for name in class_paths(settings):
-        if package(name) not in TRUSTED | packages:
+        if package(name) not in TRUSTED | user_packages():
             return name
-    suspects = (name for name in dotted_names(settings) if package(name) in TRUSTED and name not in named)
+    suspects = (name for name in dotted_names(settings) if package(name) in TRUSTED and name not in names_of_user())
     return next((name for name in suspects if not _is_part_of_a_run(name)), None)
 
 
 def _is_part_of_a_run(name: str) -> bool:
-    """Whether it is, or nothing at all: a text that only looks like a name."""
+    """Whether it is one, or cannot be imported: a text that only looks like a name."""
     try:
         found = resolve_name(name)
     except (ImportError, AttributeError):
         return True
     return isinstance(found, type) and issubclass(found, PARTS_OF_A_RUN)
-
-
-def trust(named: set[str]) -> None:
-    """Let the command line import by name from the packages of ``named`` and what Fathom is made of, and nothing else.
-
-    Whatever the way in which a name comes to the parser, as a class path, a function or in yet another file.
-    """
-    packages = TRUSTED | set(map(package, named))
-    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=sorted(packages))
-
-
-def flag_values(flags: Iterable[str]) -> Iterator[Any]:
-    """What follows the names of flags, read as YAML where it is."""
-    for word in flags:
-        text = word.partition("=")[2] if word.startswith("-") else word
-        try:
-            yield yaml.safe_load(text)
-        except yaml.YAMLError:
-            yield text

@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import json
 from collections import defaultdict
-from difflib import get_close_matches
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.table import Table
+
+from experiments.cli.errors import UsageError
+from experiments.cli.messages import did_you_mean
 
 Curve = dict[int, float]
 """Epoch, from 0, to the mean of what was logged in it."""
@@ -37,15 +38,14 @@ def compare(runs: list[Path], metric: str = "train/top1,val/top1", out: Path = P
 
     Raises:
         FileNotFoundError: where a directory has no metrics.csv.
-        MisconfigurationException: for a metric that none of the runs has.
+        UsageError: for a metric that none of the runs has.
     """
     metrics = [name.strip() for name in metric.split(",")]
     compared = [read_run(path, name) for path, name in named_apart([newest_run(path) for path in runs]).items()]
     for name in metrics:
         known = sorted({column for run in compared for column in run.curves})
         if name not in known:
-            nearest = ", ".join(get_close_matches(name, known, 3, cutoff=0.4) or known)
-            raise MisconfigurationException(f"no run has logged {name}; there are {nearest}")
+            raise UsageError(f"no run has logged {name}{did_you_mean(name, known)}")
     out.parent.mkdir(parents=True, exist_ok=True)
     write_csv(compared, metrics, out.with_name(f"{out.name}.csv"))
     plot(compared, metrics, out.with_name(f"{out.name}.png"))

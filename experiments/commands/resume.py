@@ -1,4 +1,4 @@
-"""Go on with a run where it was killed, interrupted or preempted."""
+"""Continue a run where it was killed, interrupted or preempted."""
 
 from __future__ import annotations
 
@@ -7,46 +7,48 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from experiments.cli.arguments import trust_run
+from experiments.cli.arguments import allow_run, flag_is_given
 from experiments.cli.command_line import FathomCLI
+from experiments.cli.errors import UsageError
 from experiments.cli.read_config import read_config
+from experiments.cli.short_names import with_full_names
 from experiments.runs.lock import run_lock
 from lit_models.checkpoints import read_checkpoint
 from lit_models.errors import CheckpointError
 
 HELP = """usage: fathom resume RUN_DIR [options of fathom fit]
 
-Go on with a run from its last checkpoint, in its directory and with its configuration.
+Continue a run from its last checkpoint, in its directory and with its configuration.
 
-Options win over that configuration, and the differences are printed. A run that was killed before its first
-checkpoint starts over, and one that is finished says so; --trainer.max_epochs trains it for longer."""
+Options override that configuration, and the differences are printed. A run that was killed before its first
+checkpoint starts over, and one that is finished says so; --trainer.max_epochs trains it for longer. A run of a network
+of your own needs --import PACKAGE."""
 
 
 def resume(args: list[str]) -> None:
     """Run ``fathom resume`` with ``args``.
 
     Raises:
-        MisconfigurationException: for a directory that is no run or whose configuration names what is not Fathom's,
-            and where a live process trains in it.
-        CheckpointError: where none of its checkpoints is whole.
+        UsageError: if the directory is no run, its configuration names a class of a package that the user did not name,
+            or another process trains in it.
+        CheckpointError: if none of its checkpoints is whole.
     """
     if not args or args[0].startswith("-"):
         if set(args) & {"-h", "--help"}:
             print(HELP)
             return
-        raise MisconfigurationException("fathom resume takes the directory of a run first")
-    run_directory, overrides = Path(args[0]).resolve(), args[1:]
+        raise UsageError("fathom resume takes the directory of a run first")
+    run_directory, overrides = Path(args[0]).expanduser().resolve(), with_full_names(args[1:])
     if not (run_directory / "config.yaml").is_file():
-        raise MisconfigurationException(f"{run_directory} is not the directory of a run: it has no config.yaml")
-    if any(flag.partition("=")[0] == "--ckpt_path" for flag in overrides):
-        raise MisconfigurationException("fathom resume finds the checkpoint itself: leave --ckpt_path out")
+        raise UsageError(f"{run_directory} is not the directory of a run: it has no config.yaml")
+    if flag_is_given(overrides, "--ckpt_path"):
+        raise UsageError("fathom resume finds the checkpoint itself: leave --ckpt_path out")
     config = read_config(str(run_directory / "config.yaml"))
-    trust_run(run_directory / "config.yaml", overrides)
+    allow_run(run_directory / "config.yaml", overrides)
     if config.keys() & {"verbose", "return_predictions"}:  # of validate and test, and of predict
-        raise MisconfigurationException(f"{run_directory} is no training: its config.yaml is of a test or the like")
+        raise UsageError(f"{run_directory} is no training: its config.yaml is of a test or the like")
     with run_lock(run_directory):
         _remove_unfinished(run_directory)
         checkpoint = newest_checkpoint(run_directory)
@@ -65,11 +67,11 @@ def resume(args: list[str]) -> None:
 
 
 class Checkpoint(NamedTuple):
-    """A whole one, and what is asked of it: reading a file with its checksums takes long, so it is done once."""
+    """A whole checkpoint, with what is needed of it: its file is read, and its checksums compared, only once."""
 
     path: Path
     ended_after: tuple[int, int] | None
-    """Epochs and steps of training, where it is of the end of a fit."""
+    """Epochs and steps of training, if it was written at the end of a fit; otherwise ``None``."""
 
 
 class ResumeCLI(FathomCLI):
@@ -80,7 +82,7 @@ class ResumeCLI(FathomCLI):
     ) -> None:
         self._config_before, self._checkpoint = config, checkpoint
         from_config = ["--config", str(run_directory / "config.yaml")]
-        # Where there is none, null: the configuration may name what the run was begun from.
+        # Without a checkpoint it is null: the configuration may name the one that the run was begun from.
         from_checkpoint = ["--ckpt_path", str(checkpoint.path) if checkpoint else "null"]
         super().__init__(["fit", *from_config, *overrides, *from_checkpoint], run_directory)
 
@@ -94,7 +96,7 @@ class ResumeCLI(FathomCLI):
         limits = {"max_epochs": self.trainer.max_epochs, "max_steps": self.trainer.max_steps}
         epochs, steps = self._checkpoint.ended_after
         if _nothing_left(limits, epochs, steps):
-            raise MisconfigurationException(
+            raise UsageError(
                 f"this run has trained {epochs} epochs and {steps} steps, and these options leave nothing to train:"
                 " raise --trainer.max_epochs or --trainer.max_steps"
             )
@@ -104,7 +106,7 @@ class ResumeCLI(FathomCLI):
         now = self.config.fit.model.init_args
         for name in ("optimizer", "no_bias_decay", "layer_decay"):
             if name in before and before[name] != now.get(name):
-                raise MisconfigurationException(
+                raise UsageError(
                     f"model.{name} can't change from {before[name]} to {now.get(name)} within a run: the checkpoint has"
                     " the state of the optimizer as it was; begin a new run with `fathom fit`"
                 )
@@ -116,9 +118,9 @@ def _nothing_left(trainer: dict[str, Any], epochs: int, steps: int) -> bool:
 
 
 def _before_the_end(run_directory: Path) -> Checkpoint | None:
-    """The checkpoint before the one of the end, made the last one.
+    """The checkpoint before the one of the end, copied to ``last.ckpt``.
 
-    Of a run that was killed in what follows the training, such as the merge, the end is done again, however often.
+    A run that was killed in what follows the training, such as the merge, does its end again, however often.
     """
     last, previous = (run_directory / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
     if checkpoint := whole_checkpoint(previous):
@@ -129,10 +131,10 @@ def _before_the_end(run_directory: Path) -> Checkpoint | None:
 
 
 def newest_checkpoint(run_directory: Path) -> Checkpoint | None:
-    """The last checkpoint, or the one before where that is damaged; ``None`` where there is none yet.
+    """The last checkpoint, or the one before if that is damaged; ``None`` if there is none yet.
 
     Raises:
-        CheckpointError: where there are some, and none is whole.
+        CheckpointError: if there are some, and none is whole.
     """
     paths = [run_directory / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous")]
     for path in paths:
@@ -144,7 +146,7 @@ def newest_checkpoint(run_directory: Path) -> Checkpoint | None:
 
 
 def whole_checkpoint(path: Path) -> Checkpoint | None:
-    """The checkpoint in ``path`` where it is whole; otherwise a sentence says what is wrong with it."""
+    """The checkpoint in ``path`` if it is whole; otherwise ``None``, and what is wrong with it is printed."""
     try:
         content = read_checkpoint(path)
         _check_it_can_go_on(path, content)
@@ -178,6 +180,6 @@ def _is_finished(run_directory: Path) -> bool:
 
 @rank_zero_only
 def _remove_unfinished(run_directory: Path) -> None:
-    """What a process was writing when it was killed."""
+    """Remove the files that a process was writing when it was killed."""
     for path in [*run_directory.glob(".*.*.[0-9]*"), *(run_directory / "checkpoints").glob(".*.ckpt*")]:
         path.unlink(missing_ok=True)

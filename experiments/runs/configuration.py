@@ -14,7 +14,7 @@ from experiments.runs.metrics_csv import MetricsCSV
 
 
 class SaveConfig(SaveConfigCallback):
-    """The resolved configuration, in the run directory and in Weights & Biases; of a resumed run, what is new in it.
+    """Writes the resolved configuration into the run directory and to Weights & Biases; prints what a resume changes.
 
     The file of a resumed run is replaced when training begins, so that settings that it can't begin with are not kept.
     """
@@ -27,8 +27,7 @@ class SaveConfig(SaveConfigCallback):
         path.parent.mkdir(parents=True, exist_ok=True)
         resolved = self.config.clone()
         if before := _loaded(path):
-            resolved.ckpt_path = before.get("ckpt_path")
-        _make_paths_absolute(resolved)
+            _keep_what_it_began_from(resolved, before)
         self.parser.save(resolved, self._unfinished, skip_unset=False, overwrite=True, multifile=False)
         if before:
             for line in changes(before, _loaded(self._unfinished)):
@@ -50,12 +49,14 @@ class SaveConfig(SaveConfigCallback):
             self._unfinished.unlink(missing_ok=True)
 
 
-def _make_paths_absolute(config: Any) -> None:
-    """A run can be resumed from another folder than it was begun in."""
-    for part, name in (("data", "root"), ("model", "teacher"), ("model", "teacher_weights")):
-        arguments = config[part].get("init_args", {})
-        if isinstance(path := arguments.get(name), str) and Path(path).exists():
-            arguments[name] = str(Path(path).absolute())
+def _keep_what_it_began_from(resolved: Any, before: dict[str, Any]) -> None:
+    """A resumed run has the weights of its own checkpoint; its record says what it was begun from."""
+    for setting in ("ckpt_path", "model.init_args.net.init_args.pretrained"):
+        value: Any = before
+        for name in setting.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        if setting in resolved:
+            resolved[setting] = value
 
 
 def changes(before: Any, after: Any, name: str = "") -> Iterator[str]:

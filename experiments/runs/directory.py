@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.cli.errors import UsageError
+
 
 def new_run_directory(root: Path, experiment: str) -> Path:
     """A directory no other run has. It is made by the first that writes into it."""
@@ -15,14 +17,37 @@ def new_run_directory(root: Path, experiment: str) -> Path:
 
 
 def experiment_name(configs: Sequence[Any]) -> str:
-    """The stem of the last configuration file; for the resolved one of a run, that of the run."""
+    """The stem of the last configuration file; for the resolved one of a run, the name of that run's experiment."""
     files = [Path(str(config)) for config in configs if config is not None]
     for path in reversed(files):
         if path.name == "config.yaml":
-            return path.resolve().parent.parent.name
+            return _recorded_name(path) or path.resolve().parent.parent.name
         if path.suffix in (".yaml", ".yml"):
             return path.stem
     return "unnamed"
+
+
+def _recorded_name(config: Path) -> str | None:
+    """What the user called the run with ``--name``."""
+    import yaml
+
+    try:
+        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    name = settings.get("name") if isinstance(settings, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def checked_name(name: str) -> str:
+    """``name`` as that of an experiment, whose runs lie in a folder of that name.
+
+    Raises:
+        UsageError: if it cannot be that of a folder.
+    """
+    if not name.strip() or name != Path(name).name or name.startswith(".") or not name.isprintable():
+        raise UsageError(f"--name {name!r} has to be the name of a folder, such as --name narrow")
+    return name
 
 
 def run_config(checkpoint: Path) -> Path | None:
@@ -31,3 +56,16 @@ def run_config(checkpoint: Path) -> Path | None:
         if (directory / "config.yaml").is_file():
             return directory / "config.yaml"
     return None
+
+
+def best_checkpoint(run_directory: Path) -> Path:
+    """The best checkpoint of a run, or its last one.
+
+    Raises:
+        UsageError: if it has neither.
+    """
+    best, last = (run_directory / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    for checkpoint in (best, last):
+        if checkpoint.is_file():
+            return checkpoint
+    raise UsageError(f"{run_directory} is no run directory: it has no checkpoints/best.ckpt or checkpoints/last.ckpt")

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from experiments.cli.errors import UsageError
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def run_lock(run_directory: Path) -> Iterator[None]:
     The system drops the lock of a process that dies, so there is no stale one; the file says who holds it.
 
     Raises:
-        MisconfigurationException: where another process does.
+        UsageError: if another process holds it.
     """
     if getattr(rank_zero_only, "rank", 0) != 0:
         yield
@@ -44,6 +45,6 @@ def _acquire(descriptor: int, run_directory: Path) -> None:
         if error.errno not in (errno.EACCES, errno.EAGAIN):
             return  # a file system without locks
         holder = os.read(descriptor, 500).decode(errors="replace")
-        raise MisconfigurationException(f"{run_directory} is being trained by a live process: {holder}") from error
+        raise UsageError(f"{run_directory} is being trained by a live process: {holder}") from error
     os.ftruncate(descriptor, 0)
     os.write(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())

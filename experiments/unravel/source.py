@@ -1,11 +1,10 @@
-"""The network that is taken apart, and the images it is looked at with."""
+"""The network that is taken apart, and the images it is evaluated on."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from pickle import UnpicklingError
 from textwrap import shorten
@@ -22,10 +21,12 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from datamodules.pipeline.image_data import ImageData
-from experiments.cli.messages import OUTSIDE, one_sentence
-from experiments.cli.trusted_names import first_untrusted
-from experiments.runs.directory import experiment_name, run_config
+from experiments.cli.messages import did_you_mean, one_sentence
+from experiments.cli.paths import resolve_paths
+from experiments.cli.trusted_names import refusal
+from experiments.runs.directory import best_checkpoint, experiment_name, run_config
 from lit_models import CheckpointError, load_checkpoint
+from lit_models.checkpoints import read_checkpoint
 from lit_models.interfaces import Link
 from lit_models.surgery.links import links
 
@@ -34,7 +35,7 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Subject:
-    """A network in evaluation mode, and the data it is to see."""
+    """A network in evaluation mode, and the data it is evaluated on."""
 
     name: str
     net: nn.Module
@@ -42,7 +43,7 @@ class Subject:
     directory: Path
     """Where results go unless the user says otherwise."""
     repeats_grey: bool = False
-    """The network takes three channels, of images that have one."""
+    """Grey images are repeated to three channels."""
 
     @property
     def links(self) -> list[Link]:
@@ -64,7 +65,7 @@ class Subject:
             yield pixels.expand(-1, 3, -1, -1) if self.repeats_grey else pixels, targets
 
     def fingerprint(self) -> str:
-        """Of the weights and the data, so that results of others are never taken for this one's."""
+        """Hash of the weights and the data, by which recorded results are recognised as this network's."""
         data = self.data
         seen = type(data).__name__, data.image_size, data.mean, data.std, data.class_names, data.fingerprint(test=True)
         digest = hashlib.sha256(f"{seen}".encode())
@@ -79,18 +80,20 @@ def open_subject(source: str, data: ImageData | None = None, weights: Path | Non
 
     Args:
         source: a run directory (its best checkpoint is taken), a checkpoint, ``timm:NAME`` or ``torchvision:NAME``.
-        data: may be left out for a run, which then sees its own.
-        weights: file with the weights of a network of timm or torchvision; random ones where not given.
-        seed: of random weights.
+        data: data module to evaluate on (default: the run's).
+        weights: weights file for ``timm:NAME`` and ``torchvision:NAME`` (default: random initialisation).
+        seed: random seed of the initialisation.
 
     Raises:
-        MisconfigurationException, CheckpointError, FileNotFoundError: where there is no such network, or it does not go
-            with the data.
+        UsageError, MisconfigurationException, CheckpointError, FileNotFoundError: if there is no such network, it is of
+            a package that the user did not name, or it does not fit the data.
     """
     library, _, name = source.partition(":")
     if library in ("timm", "torchvision") and name:
         if data is None:
-            raise MisconfigurationException(f"say which images {source} is to see: --data datamodules.SmallImages …")
+            raise MisconfigurationException(
+                f"say which images to evaluate {source} on, such as --data datamodules.SmallImages"
+            )
         net = _library_network(library, name, data, weights, seed)
         directory = Path("runs") / "unravel" / source.replace(":", "-")
         subject = Subject(source, net, data, directory, repeats_grey=data.in_channels == 1)
@@ -106,10 +109,10 @@ def open_subject(source: str, data: ImageData | None = None, weights: Path | Non
 
 
 def taken_apart(subject: Subject) -> list[Link]:
-    """The links of the network, which are the network bit for bit on a few images.
+    """The links of the network, whose composition gives its very logits on two images.
 
     Raises:
-        MisconfigurationException: where it can't be taken apart.
+        MisconfigurationException: if it can't be taken apart.
     """
     chain = subject.links
     x, _ = next(subject.batches(2))
@@ -126,18 +129,14 @@ def taken_apart(subject: Subject) -> list[Link]:
 
 
 def _own_subject(path: Path, data: ImageData | None) -> Subject:
-    checkpoint = path
-    if path.is_dir():
-        best, last = (path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
-        checkpoint = best if best.is_file() else last
-        if not checkpoint.is_file():
-            raise FileNotFoundError(
-                f"{path} is no run directory: it has no checkpoints/best.ckpt or checkpoints/last.ckpt"
-            )
-    elif not path.exists():
+    path = path.expanduser()
+    if not path.exists():
         raise FileNotFoundError(
             f"there is no {path}: give a run directory, a checkpoint, timm:NAME or torchvision:NAME"
         )
+    checkpoint = best_checkpoint(path) if path.is_dir() else path
+    if reason := refusal(checkpoint, read_checkpoint(checkpoint).get("hyper_parameters", {})):
+        raise CheckpointError(reason)
     net = load_checkpoint(checkpoint).net
     config = run_config(checkpoint)
     if data is None:
@@ -162,11 +161,13 @@ def _data_of_run(config: Path) -> ImageData:
         raise MisconfigurationException(
             f"{config} does not say what data the network is of: give --data, such as --data datamodules.CIFAR10"
         )
-    if foreign := first_untrusted(spec, set()):
-        raise MisconfigurationException(f"{config} names {foreign}, which {OUTSIDE}: give --data")
+    if reason := refusal(config, spec):
+        raise MisconfigurationException(reason)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ImageData, "data")
-    return parser.instantiate(parser.parse_object({"data": spec})).data
+    parsed = parser.parse_object({"data": spec})
+    resolve_paths(parsed)
+    return parser.instantiate(parsed).data
 
 
 def _library_network(library: str, name: str, data: ImageData, weights: Path | None, seed: int) -> nn.Module:
@@ -175,8 +176,7 @@ def _library_network(library: str, name: str, data: ImageData, weights: Path | N
     else:
         known = torchvision.models.list_models(torchvision.models)
     if name not in known:
-        nearest = ", ".join(get_close_matches(name, known)) or "fathom can't guess which"
-        raise MisconfigurationException(f"{library} has no network {name!r}; near it: {nearest}")
+        raise MisconfigurationException(f"{library} has no network {name!r}{did_you_mean(name, known)}")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if library == "timm":
@@ -206,7 +206,7 @@ def _load(net: nn.Module, weights: Path, name: str) -> None:
 
 
 def _check(subject: Subject) -> None:
-    """That the network takes the images, and has a logit for each class."""
+    """Check that the network takes the images, and has a logit for each class."""
     images, _ = next(subject.batches(2))
     with torch.inference_mode():
         try:

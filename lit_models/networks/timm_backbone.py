@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import timm
 from timm.models import get_pretrained_cfg, is_model, load_state_dict
@@ -44,7 +44,7 @@ class TimmBackbone(nn.Module):
         name: str,
         num_classes: int,
         in_channels: int = 3,
-        pretrained: bool | str = False,
+        pretrained: bool | Annotated[str, Path] = False,
         frozen: bool = False,
         model_args: dict[str, Any] | None = None,
     ) -> None:

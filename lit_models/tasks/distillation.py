@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch.nn.functional as F
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -48,8 +49,8 @@ class Distillation(ImageClassifier):
         self,
         net: nn.Module,
         num_classes: int,
-        teacher: str,
-        teacher_weights: str | None = None,
+        teacher: Annotated[str, Path],
+        teacher_weights: Annotated[str, Path] | None = None,
         temperature: float = 20.0,
         halved: bool = False,
         **arguments: Any,

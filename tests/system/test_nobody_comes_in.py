@@ -117,7 +117,7 @@ def test_nor_does_a_checkpoint(command, tiny_config, copy, foreign, fathom):
     torch.save(content, path)
     code, sentence = fathom(command, "--config", tiny_config, "--ckpt_path", path)
     assert code == 1
-    assert "asks for torch.fx.graph_module.reduce_graph_module" in sentence
+    assert "names torch.fx.graph_module.reduce_graph_module" in sentence
     assert not foreign.exists()
 
 
@@ -147,17 +147,27 @@ def test_nor_does_another_file_it_points_to(copy, foreign, fathom):
 
 
 def test_what_the_user_names_is_imported(tiny_config, foreign, fathom, tmp_path):
-    """In a flag, in a file given as --config, and from then on in checkpoints beside such a file."""
+    """In a flag, as --import, or in a file given as --config, each time for that command alone."""
     runs = ("--trainer.default_root_dir", tmp_path / "own")
     net = ("--model.net", "foreignnets.Net", "--model.net.init_args.depth", 8, "--model.net.init_args.width", 4)
     assert fathom("fit", "--config", tiny_config, *net, *runs)[0] == 0
     assert foreign.exists()
     (run_directory,) = (tmp_path / "own").glob("tiny/*")
-    checkpoint = run_directory / "checkpoints" / "last.ckpt"
-    code, sentence = fathom("test", "--ckpt_path", checkpoint, *runs)
-    assert code == 1
-    assert sentence.endswith(f"if you trust it, add --config {run_directory / 'config.yaml'}")
-    assert fathom("test", "--config", run_directory / "config.yaml", "--ckpt_path", checkpoint, *runs)[0] == 0
+    config = run_directory / "config.yaml"
+    refusal = f"{config} names foreignnets.Net, which is not part of Fathom: if you trust it, add --import foreignnets"
+    consent = ("--import", "foreignnets")
+    test = ("test", "--ckpt_path", run_directory)
+    assert fathom(*test) == (1, refusal)
+    assert fathom(*test, *consent)[0] == 0
+    assert fathom(*test) == (1, refusal)
+    assert fathom(*test, "--config", config)[0] == 0
+    assert fathom("resume", run_directory) == (1, refusal)
+    assert fathom("resume", run_directory, *consent)[0] == 0
+    small = ("--images", 20, "--draws", 0, "--runs", "[]", "--wandb.mode", "disabled")
+    for command in (("lesion", run_directory, *small), ("reorder", run_directory, "--swaps", "[1]", "--draws", 1)):
+        code, sentence = fathom(*command)
+        assert (code, sentence.split(": ")[-1]) == (1, "if you trust it, add --import foreignnets")
+    assert fathom("lesion", run_directory, *small, *consent)[0] == 0
 
 
 def test_a_path_that_looks_like_a_name_is_none(copy, foreign, fathom, monkeypatch):
@@ -171,7 +181,7 @@ def test_a_path_that_looks_like_a_name_is_none(copy, foreign, fathom, monkeypatc
     monkeypatch.chdir(evil)
     code, sentence = fathom("test", "--ckpt_path", "foreignnets.ckpt")
     assert code == 1
-    assert "foreignnets.ckpt asks for foreignnets.Net" in sentence
+    assert "foreignnets.ckpt names foreignnets.Net" in sentence
     assert not foreign.exists()
 
 

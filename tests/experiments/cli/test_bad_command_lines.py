@@ -5,8 +5,6 @@ import shutil
 
 import pytest
 
-from experiments.__main__ import main
-
 CALLBACK = "trainer: {{callbacks: [{{class_path: callbacks.{}, init_args: {{{}}}}}]}}"
 VANILLANET = """
 model: {init_args: {net: {class_path: lit_models.VanillaNet, init_args: {depth: 5, width: 4, stem_stride: 1}}}}
@@ -29,6 +27,17 @@ FLAGS = {
     "--data.erasing 3": "erasing is 3.0",
     "--data.flip maybe": "data.flip takes true or false, not maybe",
     "--data datamodules.Digitz": "no class datamodules.Digitz; did you mean Digits?",
+    "--data Digitz": "data: there is no class Digitz; did you mean Digits?",
+    "--model ImageClasifier": "model: there is no class ImageClasifier; did you mean ImageClassifier?",
+    "--model.net cifarresnt": "model.net: there is no class cifarresnt; did you mean CIFARResNet?",
+    "--trainer.callbacks StochasticDept": "there is no class StochasticDept; did you mean StochasticDepth?",
+    "--data.help Digitz": "there is no class Digitz; did you mean Digits?",
+    "--name a/b": "--name 'a/b' has to be the name of a folder",
+    "--name ..": "--name '..' has to be the name of a folder",
+    "--name=": "has to be the name of a folder",
+    "--import nowhere": "there is no package nowhere",
+    "--import a/b": "--import takes the name of a package of yours",
+    "--import": "--import takes the name of a package of yours",
     "--data datamodules.Photos": "root",
     "--data datamodules.Photos --data.root nowhere": "nowhere is no folder",
     "--data datamodules.SmallImages --data.root EMPTY": "has no class folder in it",
@@ -141,7 +150,8 @@ def test_a_bad_configuration_is_named(name, refused, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("EMPTY", "EMPTY is a folder"), ("nothing.yaml", "there is no configuration nothing.yaml")]
+    ("name", "expected"),
+    [("EMPTY", "EMPTY is a folder"), ("nothing.yaml", "there is no recipe or configuration file nothing.yaml")],
 )
 def test_a_configuration_that_is_no_file_is_named(name, expected, refused):
     refused(expected, "--config", name)
@@ -199,10 +209,3 @@ def test_spaces_and_korean_letters_work_everywhere(tiny_config, tiny_run, fathom
 def test_a_wrong_flag_of_a_tool_is_named(fathom):
     code, sentence = fathom("shard", "a", "b", "--num_workers", "many")
     assert (code, sentence) == (2, "num_workers takes a whole number, not many")
-
-
-def test_help_is_no_mistake(capsys):
-    with pytest.raises(SystemExit) as end:
-        main(["fit", "--help"])
-    assert end.value.code == 0
-    assert "--config" in capsys.readouterr().out

@@ -7,7 +7,7 @@ import yaml
 from safetensors.torch import save_file
 
 from experiments.__main__ import main
-from experiments.cli.timm_shorthand import expand, load
+from experiments.cli.short_names import expand, load
 from lit_models import TimmBackbone, load_checkpoint
 
 BASE = {

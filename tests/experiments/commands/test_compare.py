@@ -74,7 +74,7 @@ def test_mistakes_are_named_and_leave_nothing(run, tmp_path, capsys):
     directory = run("plain", "1", [0.1])
     out = tmp_path / "plot"
     for args, words in (
-        ([directory, "--metric", "val/top5"], "no run has logged val/top5; there are val/top1"),
+        ([directory, "--metric", "val/top5"], "no run has logged val/top5; did you mean val/top1?"),
         ([tmp_path / "nowhere"], "nowhere has no metrics.csv"),
         ([], "runs"),
     ):

@@ -335,15 +335,19 @@ def test_weights_come_from_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("source", "options", "sentence"),
     [
-        ("timm:resnt18", {"data": True}, "timm has no network 'resnt18'; near it: resnet18"),
-        ("torchvision:resnet51", {"data": True}, "torchvision has no network 'resnet51'; near it: resnet50"),
+        ("timm:resnt18", {"data": True}, "timm has no network 'resnt18'; did you mean resnet18"),
+        ("torchvision:resnet51", {"data": True}, "torchvision has no network 'resnet51'; did you mean resnet50"),
         ("timm:resnet10t", {}, "--data"),
         ("nowhere", {}, "there is no nowhere: give a run directory"),
         (".", {}, "is no run directory"),
         ("timm:ghostnet_100", {"data": True}, "can't be taken apart"),
         ("{checkpoint}", {}, "does not lie in the directory of its run"),
-        ("timm:resnet18.foo", {"data": True}, "timm has no network 'resnet18.foo'; near it: resnet18"),
-        ("torchvision:resnet18.foo", {"data": True}, "torchvision has no network 'resnet18.foo'; near it: resnet18"),
+        ("timm:resnet18.foo", {"data": True}, "timm has no network 'resnet18.foo'; did you mean resnet18"),
+        (
+            "torchvision:resnet18.foo",
+            {"data": True},
+            "torchvision has no network 'resnet18.foo'; did you mean resnet18",
+        ),
         ("timm:vit_tiny_patch16_224", {"data": True, "size": "8"}, "vit_tiny_patch16_224 can't take images of 8×8"),
         ("{checkpoint}", {"data": True, "weights": "x.pth"}, "--weights is for timm:NAME"),
         ("timm:resnet10t", {"data": True, "weights": "x.pth"}, r"there are no weights x\.pth"),

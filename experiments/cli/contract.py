@@ -1,0 +1,89 @@
+"""What the command line asks of a module and of a data module, and what it hands from the one to the other.
+
+Any ``LightningModule`` can be trained, tested and resumed. Its constructor, and that of a network among its arguments,
+get those facts about the data for which they have a parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, _InstantiatorFn
+from torch import nn
+
+from lit_models.tasks.check_images import check_images
+
+FACTS = ("num_classes", "in_channels", "image_size", "mean", "std", "class_names")
+"""The attributes of a data module that become constructor arguments."""
+TARGETS = ("model.init_args", "model.init_args.net.init_args")
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """A module around a network that maps images (N, C, H, W) to logits (N, K).
+
+    Its network is tried on one image before anything is trained.
+    """
+
+    net: nn.Module
+
+
+@runtime_checkable
+class ImageFacts(Protocol):
+    """A data module that says which images its batches have."""
+
+    num_classes: int
+    in_channels: int
+    image_size: int
+    """Height and width in pixels."""
+
+
+def link_facts(parser: LightningArgumentParser) -> None:
+    """Hand ``FACTS`` over when the classes are instantiated; jsonargparse leaves out those without a parameter."""
+    for target in TARGETS:
+        for fact in FACTS:
+            parser.link_arguments(f"data.{fact}", f"{target}.{fact}", apply_on="instantiate")
+
+
+def check_network(module: Any, data: Any) -> None:
+    """Try the network on one image of the data, if the two are described as above.
+
+    Raises:
+        MisconfigurationException: see :func:`lit_models.tasks.check_images.check_images`.
+    """
+    if isinstance(module, Classifier) and isinstance(data, ImageFacts):
+        check_images(module.net, (data.in_channels, data.image_size, data.image_size), data.num_classes)
+
+
+class RecordFacts(_InstantiatorFn):
+    """Gives a module its hyperparameters as written, with the facts that its constructors have been given.
+
+    Lightning's own expects that every linked argument has a parameter, and a place in the configuration.
+    """
+
+    def __init__(self, cli: LightningCLI, key: str, accepted: set[str]) -> None:
+        super().__init__(cli, key)
+        self._accepted = accepted
+
+    def __call__(self, class_type: type, *args: Any, applied_instantiation_links: dict[str, Any], **kwargs: Any) -> Any:
+        self.cli._dump_config()
+        links = {key: value for key, value in applied_instantiation_links.items() if key in self._accepted}
+        for key in links:
+            _make_place(self.cli.config_dump, key)
+        return super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
+
+
+def accepted_facts(config: Namespace) -> Iterator[str]:
+    """The settings of a parsed configuration that a fact about the data fills."""
+    for target in TARGETS:
+        for fact in FACTS:
+            if f"{target}.{fact}" in config:
+                yield f"{target}.{fact}"
+
+
+def _make_place(settings: dict[str, Any], key: str) -> None:
+    """Dictionaries down to ``key``, of which an empty one is not dumped."""
+    for name in key.split(".")[:-1]:
+        settings = settings.setdefault(name, {})

@@ -1,0 +1,97 @@
+"""Short names in configuration files and in flags: ``CIFARResNet`` for a class of Fathom, ``timm:NAME`` for a network.
+
+A class is known by its name as soon as its module lies in one of the folders below.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib import import_module
+from pkgutil import walk_packages
+from types import ModuleType
+from typing import Any
+
+from jsonargparse import get_loader, set_loader
+from yaml import YAMLError
+
+from lit_models.names import with_current_names
+
+FOLDERS = {
+    "model": "lit_models.tasks",
+    "net": "lit_models.networks",
+    "data": "datamodules",
+    "callbacks": "callbacks",
+}
+"""Settings that take a class, and the folder with those of Fathom."""
+TIMM = "timm:"
+PARSER_MODE = "yaml with short names"
+"""The ``parser_mode`` of an ``ArgumentParser`` that understands them."""
+
+
+@cache
+def known_classes(setting: str) -> dict[str, str]:
+    """The import path of every class in the folder for ``setting``, by its name."""
+    return {kind.__name__: _public_path(kind) for kind in _classes(import_module(FOLDERS[setting]))}
+
+
+def _classes(folder: ModuleType) -> Iterator[type]:
+    """Classes that can be instantiated and that a module of ``folder`` defines, but for those of a private name."""
+    for info in walk_packages(folder.__path__, f"{folder.__name__}."):
+        for name, kind in vars(import_module(info.name)).items():
+            if inspect.isclass(kind) and kind.__module__ == info.name and _is_part_of_a_run(kind) and name[0] != "_":
+                yield kind
+
+
+def _is_part_of_a_run(kind: type) -> bool:
+    from lightning import Callback, LightningDataModule
+    from torch.nn import Module
+
+    return issubclass(kind, Callback | LightningDataModule | Module) and not inspect.isabstract(kind)
+
+
+def _public_path(kind: type) -> str:
+    """From the top-level package if it has the class, and otherwise from its module."""
+    root = kind.__module__.partition(".")[0]
+    public = getattr(import_module(root), kind.__name__, None) is kind
+    return f"{root if public else kind.__module__}.{kind.__name__}"
+
+
+def full_name(key: str, value: Any) -> Any:
+    """``value`` of the setting ``key``, with a class of Fathom by its import path."""
+    setting = key.removesuffix(".help").removesuffix("+").removesuffix(".class_path").rpartition(".")[2]
+    if setting in FOLDERS and isinstance(value, str) and value.isidentifier():
+        return known_classes(setting).get(value, value)
+    return value
+
+
+def with_full_names(flags: Iterable[str]) -> list[str]:
+    """``flags`` of a command line, ``--key value`` or ``--key=value``, with classes of Fathom by their import paths."""
+    words, key = [], ""
+    for word in flags:
+        if word.startswith("--"):
+            key, equals, value = word.removeprefix("--").partition("=")
+            words.append(f"--{key}={full_name(key, value)}" if equals else word)
+        else:
+            words.append(full_name(key, word))
+    return words
+
+
+def expand(value: Any, key: str = "") -> Any:
+    """A parsed configuration with every short name replaced by what it stands for."""
+    if isinstance(value, str) and value.startswith(TIMM):
+        return {"class_path": "lit_models.TimmBackbone", "init_args": {"name": value.removeprefix(TIMM)}}
+    if isinstance(value, dict):
+        return {name: expand(item, f"{key}.{name}") for name, item in value.items()}
+    if isinstance(value, list):
+        return [expand(item, key) for item in value]
+    return full_name(key, value)
+
+
+def load(text: str) -> Any:
+    """YAML, expanded, and with the names that classes have now."""
+    return with_current_names(expand(get_loader("yaml")(text)))
+
+
+set_loader(PARSER_MODE, load, exceptions=(YAMLError,))
