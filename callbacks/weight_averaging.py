@@ -81,6 +81,10 @@ class WeightAveraging(EMAWeightAveraging):
         super().on_train_batch_end(trainer, pl_module, *args)
         self._stepped = False
 
+    def explain(self, trainer: L.Trainer) -> dict[str, str]:
+        """What ``fathom explain`` says of it."""
+        return {"weight averaging": f"decay {self.decay:g}, which spans about {1 / (1 - self.decay):,.0f} steps"}
+
     # In the place of the trained weights, and back
 
     def _swap_models(self, pl_module: L.LightningModule) -> None:

@@ -18,6 +18,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_models.interfaces import LogitsWithAux
+from lit_models.tasks.explanation import recipe
 from lit_models.tasks.losses import LOSSES, Loss, SmoothOver, share_over_all
 from lit_models.tasks.optimization import (
     check_layer_decay,
@@ -219,6 +220,10 @@ class ImageClassifier(L.LightningModule):
     def on_train_start(self) -> None:
         """A checkpoint brings the settings of its optimizer with its state; those of this fit hold."""
         restore_settings(self.optimizers(), self.lr_schedulers(), self._settings)
+
+    def explain(self, trainer: L.Trainer) -> dict[str, str]:
+        """What ``fathom explain`` says of this module, by topic."""
+        return recipe(self)
 
     @property
     def peak_lr(self) -> float:
