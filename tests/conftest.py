@@ -10,6 +10,7 @@ import io
 import shutil
 import tempfile
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import lightning  # noqa: F401  # now, as its log handler keeps the stderr of this moment, not that of one test
@@ -141,6 +142,23 @@ def fathom(capsys):
         return code, "".join(sentences)
 
     return run
+
+
+@pytest.fixture
+def seen_with():
+    """A context for what a fence of private names promises: a failure in it names the package and both releases."""
+
+    @contextmanager
+    def seen_with(fence, package):
+        try:
+            yield
+        except (AssertionError, AttributeError, ImportError, LookupError, TypeError, ValueError) as error:
+            pytest.fail(
+                f"{package} {version(package)} has changed what {fence.__name__} uses; it was seen with"
+                f" {fence.SEEN_WITH[package]}: {type(error).__name__}: {error}"
+            )
+
+    return seen_with
 
 
 @pytest.fixture
