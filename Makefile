@@ -12,9 +12,8 @@ quickstart: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-drill: .venv/installed
-	$(BIN)/fathom drill --kills $(KILLS)
-	$(BIN)/fathom drill --kills $$(( ($(KILLS) + 3) / 4 )) --devices 2
+drill: .venv/installed-dev
+	$(BIN)/python -m pytest -m drill --kills $(KILLS)
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -34,6 +34,10 @@ wandb: {mode: disabled}
 """
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=20, help="how often a run of the drill is killed (with -m drill)")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
     """Caches of the tests are the tests' own."""
