@@ -91,6 +91,11 @@ class ActivationAnnealing(L.Callback):
             self._current = value
         pl_module.log("activation_lambda", self._net.activation_lambda)
 
+    def explain(self, trainer: L.Trainer) -> dict[str, str]:
+        """What ``fathom explain`` says of it."""
+        end = annealing_epochs(self.epochs, self.per, trainer.max_epochs)
+        return {"annealing": f"λ from 0 to 1 in {end:g} epochs, {self.shape}, by {self.per}"}
+
     def _position(self, trainer: L.Trainer) -> float:
         """Epochs trained so far, whole or with their fraction."""
         if self.per == "epoch":

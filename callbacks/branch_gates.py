@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from callbacks.requirements import network_with
+from lit_models.cost import count_branch_macs
 from lit_models.interfaces import Gate, ResidualBlock, ResidualNetwork
 
 
@@ -67,6 +68,16 @@ class BranchGates:
             if block.gate is False:
                 for parameter in parameters:
                     parameter.grad = None
+
+    def skipped_macs(self, probs: Sequence[float], image_shape: tuple[int, int, int]) -> float:
+        """Expected multiply-adds of the branches that are shut, where each is open with its probability.
+
+        Args:
+            probs: of each block.
+            image_shape: (C, H, W).
+        """
+        macs = count_branch_macs(self.net, image_shape)
+        return sum((1 - prob) * branch for prob, branch in zip(probs, macs, strict=True))
 
     def detach(self) -> None:
         """Remove what ``attach`` hung onto the blocks."""

@@ -97,6 +97,15 @@ class EffectivePathTraining(L.Callback):
         blocks = len(self._gates.blocks)
         return {"effective_paths": {"open_blocks": self.num_open, "blocks": blocks}} if blocks else {}
 
+    def explain(self, trainer: L.Trainer) -> dict[str, str]:
+        """What ``fathom explain`` says of it."""
+        return {"effective paths": f"{self.num_open} of {len(self._gates.blocks)} blocks open in each step"}
+
+    def skipped_macs(self, image_shape: tuple[int, int, int]) -> float:
+        """Multiply-adds of an image's forward pass that a step leaves out on average."""
+        blocks = len(self._gates.blocks)
+        return self._gates.skipped_macs([self.num_open / blocks] * blocks, image_shape)
+
     def _log_unscaled(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, name: str) -> None:
         images, targets = batch
         self._gates.set([True] * len(self._gates.blocks))

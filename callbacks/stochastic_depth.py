@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, Literal
 
 import lightning as L
@@ -12,7 +11,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
 from callbacks.branch_gates import BranchGates, seed_of_run
-from callbacks.saved_time import SavedTime
 from lit_models.cost import count_branch_macs
 from lit_models.interfaces import Window
 
@@ -96,9 +94,6 @@ class StochasticDepth(L.Callback):
         self._gates = BranchGates()
         self._probs: list[float] = []
         self._macs: list[int] = []
-        self._saved_time = SavedTime()
-        self._step_started = 0.0
-        self._work = 1.0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -122,31 +117,25 @@ class StochasticDepth(L.Callback):
         self._gates.set(gates)
 
         shares = [_share(gate, len(images)) for gate in gates]
-        self._work = self._share_of_work(shares)
         metrics = {
             "planned_work": self._share_of_work(self._probs),
-            "executed_work": self._work,
+            "executed_work": self._share_of_work(shares),
             "effective_depth": sum(shares),
         }
-        saved = self._saved_time.seconds()
-        if saved is not None:
-            metrics["seconds_saved"] = saved
         # As tensors on the host: Lightning copies bare numbers to the device, which waits for it.
         pl_module.log_dict({f"stochastic_depth/{name}": torch.tensor(value) for name, value in metrics.items()})
-        self._step_started = time.perf_counter()
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         self._gates.drop_gradients()
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self._saved_time.add(self._work, time.perf_counter() - self._step_started)
         self._gates.open()
 
     def on_exception(self, *_: Any) -> None:
         self._gates.open()
 
     def report(self) -> dict[str, Any]:
-        """For ``summary.json``: what the last epoch planned, and an estimate of all the time that was saved.
+        """For ``summary.json``: what the last epoch planned.
 
         ``macs_saved`` are multiply-adds of an image's forward pass in training, expected over the draws.
         """
@@ -157,15 +146,17 @@ class StochasticDepth(L.Callback):
             "stochastic_depth": {
                 "planned_work": planned,
                 "macs_saved": round((1 - planned) * sum(self._macs)),
-                "seconds_saved": self._saved_time.seconds(),
             }
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"saved_time": dict(self._saved_time.sums)}
+    def explain(self, trainer: L.Trainer) -> dict[str, str]:
+        """What ``fathom explain`` says of it."""
+        return {"stochastic depth": f"p_L = {self.schedule[-1]:g}, {self.decay}, by {self.mode}"}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._saved_time.sums = dict(state_dict["saved_time"])
+    def skipped_macs(self, image_shape: tuple[int, int, int]) -> float:
+        """Multiply-adds of an image's forward pass that a step leaves out on average, once p_L is at its end."""
+        probs = survival_probs(len(self._gates.blocks), self.schedule[-1], self.decay)
+        return self._gates.skipped_macs(probs, image_shape)
 
     def _set_probs(self, epoch: int) -> None:
         last = self.schedule[min(epoch, len(self.schedule) - 1)]

@@ -10,11 +10,11 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 
 from lit_models import ImageClassifier
+from lit_models.networks.folding import BATCH_NORMS
 
 
 class WeightAveraging(EMAWeightAveraging):
@@ -80,6 +80,10 @@ class WeightAveraging(EMAWeightAveraging):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         super().on_train_batch_end(trainer, pl_module, *args)
         self._stepped = False
+
+    def explain(self, trainer: L.Trainer) -> dict[str, str]:
+        """What ``fathom explain`` says of it."""
+        return {"weight averaging": f"decay {self.decay:g}, which spans about {1 / (1 - self.decay):,.0f} steps"}
 
     # In the place of the trained weights, and back
 
@@ -162,14 +166,15 @@ class Average(AveragedModel):
         if self._learned is None:  # by now the module is on its device
             self._learned = self._pairs(model, learned=True)
         averages, values = self._learned
-        torch._foreach_lerp_(averages, values, 1 - self.decay if self.n_averaged > 0 else 1.0)
+        average = get_ema_multi_avg_fn(self.decay if self.n_averaged > 0 else 0.0)
+        average(averages, values, self.n_averaged)  # in place, in one kernel for all tensors
         self.n_averaged += 1
 
     @torch.no_grad()
     def follow(self, model: nn.Module) -> None:
         """Copy what is set and not learned."""
-        copies, values = self._pairs(model, learned=False)
-        torch._foreach_copy_(copies, values)
+        for copy, value in zip(*self._pairs(model, learned=False), strict=True):
+            copy.copy_(value)
 
     def _pairs(self, model: nn.Module, learned: bool) -> tuple[list[Tensor], list[Tensor]]:
         """This copy's tensors, and those of ``model``."""
@@ -192,7 +197,7 @@ def _learned_names(model: nn.Module) -> set[str]:
     statistics = {
         f"{prefix}.{name}"
         for prefix, module in model.named_modules()
-        if isinstance(module, _BatchNorm)
+        if isinstance(module, BATCH_NORMS)
         for name, buffer in module.named_buffers()
         if buffer.is_floating_point()
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import re
 import zipfile
 import zlib
@@ -17,6 +16,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from lit_models.errors import CheckpointError
+from lit_models.files import atomic
 from lit_models.names import with_current_names
 
 _OFFICIAL = "official VanillaNet weights are turned into a checkpoint by `fathom convert vanillanet`"
@@ -127,23 +127,14 @@ def write_atomically(checkpoint: dict[str, Any], path: str | Path) -> None:
     Raises:
         OSError: naming the file.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(unfinished, "wb") as file:
+        with atomic(path, "wb") as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except (OSError, RuntimeError) as error:
+    except RuntimeError as error:
         # torch hides what the system said, such as that the disk is full.
-        reason = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(reason, OSError):
+        if not isinstance(reason := error.__context__, OSError):
             raise
         raise OSError(reason.errno, reason.strerror, str(path)) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -10,6 +10,7 @@ import io
 import shutil
 import tempfile
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import lightning  # noqa: F401  # now, as its log handler keeps the stderr of this moment, not that of one test
@@ -31,6 +32,10 @@ data:
 trainer: {max_epochs: 1, enable_progress_bar: false, limit_val_batches: 1, limit_test_batches: 1}
 wandb: {mode: disabled}
 """
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=20, help="how often a run of the drill is killed (with -m drill)")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -141,6 +146,23 @@ def fathom(capsys):
         return code, "".join(sentences)
 
     return run
+
+
+@pytest.fixture
+def seen_with():
+    """A context for what a fence of private names promises: a failure in it names the package and both releases."""
+
+    @contextmanager
+    def seen_with(fence, package):
+        try:
+            yield
+        except (AssertionError, AttributeError, ImportError, LookupError, TypeError, ValueError) as error:
+            pytest.fail(
+                f"{package} {version(package)} has changed what {fence.__name__} uses; it was seen with"
+                f" {fence.SEEN_WITH[package]}: {type(error).__name__}: {error}"
+            )
+
+    return seen_with
 
 
 @pytest.fixture

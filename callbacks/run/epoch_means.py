@@ -8,14 +8,15 @@ import lightning as L
 import torch
 from torchmetrics import Metric
 
+from callbacks.run.internals import SUMS, go_on_logging, logged_results, set_update_count
+
 
 def epoch_means(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
     """What has been logged in this epoch and is not yet reset, in tensors and primitives; of this rank alone."""
-    logged = trainer.fit_loop.epoch_loop._results
     return {
-        "logged": [_entry(result) for result in logged.values() if not result.has_reset],
+        "logged": [_entry(result) for result in logged_results(trainer).values() if not result.has_reset],
         "metrics": {
-            name: {"updates": metric._update_count, "state": metric.metric_state}
+            name: {"updates": metric.update_count, "state": metric.metric_state}
             for name, metric in pl_module.named_modules()
             if isinstance(metric, Metric) and metric.update_called
         },
@@ -30,9 +31,9 @@ def restore_epoch_means(trainer: L.Trainer, pl_module: L.LightningModule, means:
         metric: Any = modules[name]
         for state, tensors in saved["state"].items():
             setattr(metric, state, _moved(tensors, metric.device))
-        metric._update_count, metric._computed = saved["updates"], None
+        set_update_count(metric, saved["updates"])
 
-    logged = trainer.fit_loop.epoch_loop._results
+    logged = logged_results(trainer)
     for saved in means["logged"]:
         arguments, attribute = saved["arguments"], saved["arguments"]["metric_attribute"]
         value: Any = torch.tensor(0.0) if attribute is None else modules.get(attribute)
@@ -42,10 +43,7 @@ def restore_epoch_means(trainer: L.Trainer, pl_module: L.LightningModule, means:
         logged.log(**arguments, value=value, batch_size=0, sync_dist_fn=trainer.strategy.reduce)
         for name, tensor in saved["sums"].items():
             setattr(logged[f"{arguments['fx']}.{arguments['name']}"], name, tensor)
-    if means["logged"]:
-        # Else the first batch would be taken for the first of the epoch, where all sums start from zero.
-        trainer._logger_connector._first_loop_iter = False
-    trainer._logger_connector._callback_metrics.update(means["callback_metrics"])
+    go_on_logging(trainer, means["callback_metrics"])
 
 
 def _entry(result: Any) -> dict[str, Any]:
@@ -60,9 +58,7 @@ def _entry(result: Any) -> dict[str, Any]:
             "rank_zero_only": meta.sync.rank_zero_only,
         },
         "sums": {
-            name: getattr(result, name)
-            for name in ("value", "cumulated_batch_size", "_forward_cache")
-            if result.is_tensor and getattr(result, name, None) is not None
+            name: getattr(result, name) for name in SUMS if result.is_tensor and getattr(result, name, None) is not None
         },
     }
 

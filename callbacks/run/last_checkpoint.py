@@ -15,6 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.run.epoch_means import epoch_means, restore_epoch_means
+from callbacks.run.internals import count_steps_for_loggers, is_accumulating
 from callbacks.run.signals import EXIT_CODE, LeftEarly, NotedSignals, say
 
 Moment = Literal["batch", "validation", "end"]
@@ -66,8 +67,7 @@ class LastCheckpoint(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if self._restored:
-            # Lightning's count of steps for loggers may be one off after it has resumed.
-            trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+            count_steps_for_loggers(trainer)
             self._restored = {}
         if batch_idx % trainer.accumulate_grad_batches:
             return
@@ -81,7 +81,7 @@ class LastCheckpoint(L.Callback):
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         self._validated, self._common_batches = 0, self._least(int(sum(trainer.num_val_batches)))
-        if not trainer.fit_loop._should_accumulate() and not self._restored:
+        if not is_accumulating(trainer) and not self._restored:
             self._save(trainer, "validation")
 
     def on_validation_batch_start(self, trainer: L.Trainer, *_: Any) -> None:

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
 from lit_models.cost import count_macs, count_parameters
+from lit_models.files import atomic
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "torchvision", "timm", "wandb")
 
@@ -103,11 +104,8 @@ class RunSummary(L.Callback):
             with suppress(Exception) if self._status == "failed" else nullcontext():
                 summary |= report()
         summary |= provenance()
-        path = _path(trainer)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(".summary.json")
-        unfinished.write_text(json.dumps(summary, indent=2) + "\n")
-        unfinished.replace(path)
+        with atomic(_path(trainer)) as file:
+            file.write(json.dumps(summary, indent=2) + "\n")
 
 
 def _path(trainer: L.Trainer) -> Path:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import lightning as L
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torch.nn.utils import get_total_norm
-from torch.utils._pytree import tree_map_only
 
 from lit_models.checkpoints import write_atomically
 
@@ -123,7 +123,7 @@ class StopOnNonFinite(L.Callback):
             "gradient_norm": None if self._scaled else gradient_norm,
             "last_finite_loss": self._last_finite_loss,
             "lr": float(step.lr),
-            "batch": tree_map_only(Tensor, lambda tensor: tensor.detach().cpu().contiguous(), step.batch),
+            "batch": apply_to_collection(step.batch, Tensor, lambda tensor: tensor.detach().cpu().contiguous()),
         }
         try:
             write_atomically(record, path)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.data._utils.pin_memory import pin_memory
 
 from datamodules.pipeline.randomness import Stream, generator
 
@@ -90,31 +89,23 @@ class Loader:
         num_workers: int = 0,
         pin: bool = False,
     ) -> None:
-        self._tickets, self._fetch, self._length = tickets, fetch, length
-        self._pin_memory = pin
-        self._workers: DataLoader[Any] | None = None
-        if num_workers:
-            self._workers = DataLoader(
-                _Fetched(fetch),
-                sampler=_Lazy(tickets),
-                batch_size=None,
-                num_workers=num_workers,
-                persistent_workers=True,
-                worker_init_fn=leave_signals_to_parent,
-                pin_memory=pin,
-            )
+        self._length = length
+        self._batches: DataLoader[Any] = DataLoader(
+            _Fetched(fetch),
+            sampler=_Lazy(tickets),
+            batch_size=None,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            worker_init_fn=leave_signals_to_parent,
+            # Only from pinned memory does a copy to the device run beside what the device computes.
+            pin_memory=pin,
+        )
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[Any]:
-        if self._workers is not None:
-            yield from self._workers
-            return
-        for ticket in self._tickets():
-            batch = self._fetch(ticket)
-            # Only from pinned memory does a copy to the device run beside what the device computes.
-            yield pin_memory(batch) if self._pin_memory else batch
+        yield from self._batches
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the position is the DataModule's. Lightning warns without this."""

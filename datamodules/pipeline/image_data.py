@@ -17,7 +17,7 @@ from torch import Tensor
 from datamodules.pipeline.allocator import keep_freed_memory
 from datamodules.pipeline.batches import Loader, Ticket, evaluation_tickets, training_steps, training_tickets
 from datamodules.pipeline.fingerprint import fingerprint
-from datamodules.pipeline.mixing import mix
+from datamodules.pipeline.mixing import mix, mixing_in_words
 from datamodules.pipeline.randomness import Stream, generator
 from datamodules.pipeline.splits import split, stratified_order
 
@@ -246,6 +246,15 @@ class ImageData(LightningDataModule, ABC):
             "val_images": len(val),
             "data": type(self).__qualname__,
             "data_fingerprint": self.fingerprint(test=testing),
+        }
+
+    def explain(self, trainer: Any) -> dict[str, str]:
+        """What ``fathom explain`` says of the data and of mixing."""
+        train, _ = self.split
+        return {
+            "data": f"{type(self).__name__}, {len(train):,} training images of {self.image_size} pixels,"
+            f" {self.num_classes} classes",
+            "mixing": mixing_in_words(self.mixup_alpha, self.cutmix_alpha, self.mix_prob, self.mix_off_epochs),
         }
 
     # On the device

@@ -80,3 +80,13 @@ def mix(
         return mixup(images, soft, partner, rng.beta(mixup_alpha, mixup_alpha))
     weight = rng.beta(cutmix_alpha, cutmix_alpha)
     return cutmix(images, soft, partner, cutmix_box(images.shape[2], images.shape[3], weight, y, x))
+
+
+def mixing_in_words(mixup_alpha: float, cutmix_alpha: float, prob: float, off_epochs: int) -> str:
+    """Which kinds of mixing there are, and on how many batches."""
+    alphas = {"mixup": mixup_alpha, "CutMix": cutmix_alpha}
+    used = [f"{name} with α = {alpha:g}" for name, alpha in alphas.items() if alpha]
+    if not used:
+        return "none"
+    off = f", none in the last {off_epochs} epochs" if off_epochs else ""
+    return f"{' or '.join(used)}, on {prob:.0%} of the batches{off}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -32,9 +33,9 @@ def compare(runs: list[Path], metric: str = "train/top1,val/top1", out: Path = P
     """Plot metrics of several runs over the epochs, and print what the runs cost and where they came.
 
     Args:
-        runs: run directories, or directories of experiments, whose newest run is taken.
-        metric: columns of metrics.csv, with commas between them; each gets a plot.
-        out: path without its ending; .png and .csv are written, over files that are there.
+        runs: run directories, or directories of experiments, whose newest training run is taken.
+        metric: columns of metrics.csv, separated by commas; each gets a plot.
+        out: path of the results without its ending; existing .png and .csv files are overwritten.
 
     Raises:
         FileNotFoundError: where a directory has no metrics.csv.
@@ -54,15 +55,25 @@ def compare(runs: list[Path], metric: str = "train/top1,val/top1", out: Path = P
 
 
 def newest_run(path: Path) -> Path:
-    """``path`` itself, or the newest run in it."""
-    inside = [path] if (path / "metrics.csv").is_file() else [file.parent for file in path.glob("*/metrics.csv")]
-    if not inside:
-        raise FileNotFoundError(f"{path} has no metrics.csv: give run directories, as runs/<experiment>/<run>")
-    return max(inside, key=lambda run: run.name)
+    """``path`` itself, or the newest run in it that has trained; evaluations are passed over."""
+    if (path / "metrics.csv").is_file():
+        return path
+    trained = [file.parent for file in path.glob("*/metrics.csv") if has_trained(file)]
+    if not trained:
+        raise FileNotFoundError(
+            f"{path} has no metrics.csv of a training run: give run directories, as runs/<experiment>/<run>"
+        )
+    return max(trained, key=lambda run: run.name)
+
+
+def has_trained(metrics: Path) -> bool:
+    """Whether a metrics.csv is of a fit, as its columns say."""
+    with open(metrics, newline="") as file:
+        return any(column.startswith("train/") for column in next(csv.reader(file), []))
 
 
 def named_apart(paths: list[Path]) -> dict[Path, str]:
-    """Each run under the name of its experiment; with its own where there are several of one."""
+    """Name each run after its experiment, and several runs of one experiment after their directories too."""
     experiments = [path.resolve().parent.name for path in paths]
     return {
         path: experiment if experiments.count(experiment) == 1 else f"{experiment}/{path.resolve().name}"
@@ -112,25 +123,34 @@ def plot(runs: list[Run], metrics: list[str], path: Path) -> None:
 
 
 def overview(runs: list[Run], metrics: list[str]) -> Table:
-    """What each run cost, and the last value of each metric with its epoch."""
-    table = Table("")
+    """A row for each run: what it cost, and the last value of each metric with its epoch. 80 columns hold it."""
+    table = Table("run", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("parameters", "multiply-\nadds", "seconds\nan epoch", *(f"{metric}\n(epoch)" for metric in metrics)):
+        table.add_column(name, justify="right", no_wrap=True)
     for run in runs:
-        table.add_column(run.name, overflow="fold")
-    for fact in ("parameters", "macs"):
-        name = "multiply-adds" if fact == "macs" else fact
-        table.add_row(name, *(f"{run.summary[fact]:,}" if fact in run.summary else "–" for run in runs))
-    table.add_row("seconds an epoch", *(_seconds_an_epoch(run.summary) for run in runs))
-    for metric in metrics:
-        table.add_row(metric, *(_last(run.curves.get(metric, {})) for run in runs))
+        cost = (_engineering(run.summary.get(fact)) for fact in ("parameters", "macs"))
+        values = (_last(run.curves.get(metric, {})) for metric in metrics)
+        table.add_row(run.name, *cost, _seconds_an_epoch(run.summary), *values)
+    table.columns[0].overflow = "fold"
     return table
 
 
+def _engineering(number: float | None) -> str:
+    """Such as ``23.5 M``."""
+    if number is None:
+        return "–"
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:g}"
+
+
 def _seconds_an_epoch(summary: dict[str, Any]) -> str:
-    return f"{summary['seconds'] / summary['epochs']:.0f}" if summary.get("epochs") else "–"
+    return f"{summary['seconds'] / summary['epochs']:.3g}" if summary.get("epochs") else "–"
 
 
 def _last(curve: Curve) -> str:
     if not curve:
         return "–"
     epoch = max(curve)
-    return f"{curve[epoch]:.4g} (epoch {epoch})"
+    return f"{curve[epoch]:.4g} ({epoch})"

@@ -11,6 +11,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from yaml import safe_load
 
 from experiments.runs.metrics_csv import MetricsCSV
+from lit_models.files import atomic
 
 
 class SaveConfig(SaveConfigCallback):
@@ -19,21 +20,19 @@ class SaveConfig(SaveConfigCallback):
     The file of a resumed run is replaced when training begins, so that settings that it can't begin with are not kept.
     """
 
-    _unfinished: Path | None = None
+    _resolved: str | None = None
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         path = Path(trainer.default_root_dir) / "config.yaml"
-        self._unfinished = path.with_name(".config.yaml")
-        path.parent.mkdir(parents=True, exist_ok=True)
         resolved = self.config.clone()
         if before := _loaded(path):
             _keep_what_it_began_from(resolved, before)
-        self.parser.save(resolved, self._unfinished, skip_unset=False, overwrite=True, multifile=False)
+        self._resolved = self.parser.dump(resolved, skip_unset=False)
         if before:
-            for line in changes(before, _loaded(self._unfinished)):
+            for line in changes(before, safe_load(self._resolved)):
                 print(line)
         else:
-            self._unfinished.replace(path)
+            self._write(path)
 
         config = self.config.as_dict()
         for logger in trainer.loggers:
@@ -41,12 +40,13 @@ class SaveConfig(SaveConfigCallback):
                 logger.log_hyperparams({name: config[name] for name in ("seed_everything", "model", "data", "trainer")})
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._unfinished and self._unfinished.is_file():
-            self._unfinished.replace(self._unfinished.with_name("config.yaml"))
+        if self._resolved is not None:
+            self._write(Path(trainer.default_root_dir) / "config.yaml")
 
-    def on_exception(self, *_: Any) -> None:
-        if self._unfinished:
-            self._unfinished.unlink(missing_ok=True)
+    def _write(self, path: Path) -> None:
+        with atomic(path) as file:
+            file.write(self._resolved)
+        self._resolved = None
 
 
 def _keep_what_it_began_from(resolved: Any, before: dict[str, Any]) -> None:

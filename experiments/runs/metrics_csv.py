@@ -11,6 +11,8 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
+from lit_models.files import atomic
+
 
 class MetricsCSV(CSVLogger):
     """Lightning's logger, which would delete the file of a run that is resumed.
@@ -94,12 +96,10 @@ class _Writer(ExperimentWriter):
             return list(reader.fieldnames or []), rows
 
     def _replace(self, rows: list[dict[str, str]]) -> None:
-        unfinished = self._path.with_name(f".{self._path.name}")
-        with open(unfinished, "w", newline="", encoding="utf-8") as file:
+        with atomic(self._path) as file:
             writer = csv.DictWriter(file, self.metrics_keys)
             writer.writeheader()
             writer.writerows(rows)
-        unfinished.replace(self._path)
 
     def _check_log_dir_exists(self) -> None:
         """Lightning would delete what is there."""

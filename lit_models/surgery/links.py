@@ -19,6 +19,7 @@ from torchvision.models import resnet as torchvision_resnet
 
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link, LinkedNetwork, identity
+from lit_models.internals import with_positions
 from lit_models.networks.plain import two_part_links
 
 
@@ -127,7 +128,7 @@ def _convnext_branch(block: Any) -> Callable[[Tensor], Tensor]:
 @_links_of.register
 def _(net: vision_transformer.VisionTransformer) -> list[Link]:
     def stem(images: Tensor) -> Tensor:
-        return net.norm_pre(net.patch_drop(net._pos_embed(net.patch_embed(images))))
+        return net.norm_pre(net.patch_drop(with_positions(net, net.patch_embed(images))))
 
     def head(tokens: Tensor) -> Tensor:
         return net.forward_head(net.norm(tokens))

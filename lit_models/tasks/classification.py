@@ -8,7 +8,6 @@ from typing import Any, Literal
 import lightning as L
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -18,6 +17,8 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_models.interfaces import LogitsWithAux
+from lit_models.internals import built_from_settings
+from lit_models.tasks.explanation import recipe
 from lit_models.tasks.losses import LOSSES, Loss, SmoothOver, share_over_all
 from lit_models.tasks.optimization import (
     check_layer_decay,
@@ -106,7 +107,7 @@ class ImageClassifier(L.LightningModule):
                 raise MisconfigurationException(f"{name} is {value}; give a number from 0 to {most:g}")
         # LightningCLI hands over the arguments as written, the network's among them: a checkpoint is then complete
         # in primitives. Constructed in Python, ``net`` is an object, which a checkpoint must not hold.
-        self.save_hyperparameters(ignore=[] if _given_hyperparameters.get() else ["net"])
+        self.save_hyperparameters(ignore=[] if built_from_settings() else ["net"])
         self._forget_where_weights_came_from()
         # Convolutions are fastest in channels_last on GPUs with tensor cores and on CPUs.
         self.net = net.to(memory_format=torch.channels_last)
@@ -219,6 +220,10 @@ class ImageClassifier(L.LightningModule):
     def on_train_start(self) -> None:
         """A checkpoint brings the settings of its optimizer with its state; those of this fit hold."""
         restore_settings(self.optimizers(), self.lr_schedulers(), self._settings)
+
+    def explain(self, trainer: L.Trainer) -> dict[str, str]:
+        """What ``fathom explain`` says of this module, by topic."""
+        return recipe(self)
 
     @property
     def peak_lr(self) -> float:

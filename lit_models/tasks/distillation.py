@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+import lightning as L
 import torch.nn.functional as F
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
@@ -68,6 +69,11 @@ class Distillation(ImageClassifier):
         if stage == "fit":
             teacher = load_teacher(self.teacher_source, self.teacher_weights, self.num_classes)
             self.teacher = teacher.expect(self.hparams.get("mean"), self.hparams.get("std"), self.device)
+
+    def explain(self, trainer: L.Trainer) -> dict[str, str]:
+        halved = ", half of the sum" if self.halved else ""
+        teacher = f"{self.teacher_source}, temperature {self.temperature:g}{halved}"
+        return super().explain(trainer) | {"teacher": teacher}
 
     def teardown(self, stage: str) -> None:
         # Nothing but a fit asks the teacher, and a copy of the module is not to copy it.

@@ -147,7 +147,6 @@ def test_shares_of_work_are_weighted_by_multiply_adds(tmp_path):
     report = callback.report()["stochastic_depth"]
     assert report["planned_work"] == pytest.approx(planned)
     assert report["macs_saved"] == round((1 - planned) * 34 * 4608)  # 9 · 4 · 4 · 64 · 2 / 4
-    assert report["seconds_saved"] is None  # too few steps to tell
 
 
 def test_by_sample_every_parameter_is_used_in_every_step(tmp_path):

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -56,8 +58,45 @@ def test_curves_of_several_runs(run, tmp_path, capsys):
     png = (tmp_path / "plots" / "depth.png").read_bytes()
     assert png.startswith(b"\x89PNG")
     assert len(png) < 100_000
-    for words in ("12,345", "678", "45", "0.2 (epoch 1)", "0.5 (epoch 2)"):
+    for words in ("12.3 k", "678", "45", "0.2 (1)", "0.5 (2)"):
         assert words in printed.out
+
+
+def test_the_table_of_six_runs_is_80_columns_wide(run, tmp_path, capsys):
+    names = [f"resnet110_stochastic_depth_long_{letter}_cifar10" for letter in "abcdef"]
+    summary = {"parameters": 23_547_178, "macs": 4_320_000_000, "seconds": 123456.0, "epochs": 3}
+    directories = [run(name, "1", [0.12345, 0.123456, 0.1234567], summary) for name in names]
+    code, printed = compare(capsys, *directories, "--metric", "train/loss,val/top1", "--out", tmp_path / "comparison")
+    assert code == 0
+    lines = printed.out.splitlines()[:-1]  # the last has paths
+    assert max(map(len, lines)) <= 80
+    rows = [line for line in lines if "23.5 M" in line]
+    assert len(rows) == 6
+    assert {" ".join(row.split()[1:]) for row in rows} == {"23.5 M 4.32 G 4.12e+04 1.3 (2) 0.1235 (2)"}
+    joined = "".join(line.split()[0] for line in lines if line.strip())
+    assert all(name in joined for name in names)
+
+
+def test_evaluations_are_passed_over(run, tmp_path, capsys):
+    """Those that lie inside the run, and those that lie beside it."""
+    trained = run("plain", "20260101", [0.1, 0.4])
+    for evaluation in (trained / "test" / "20260102", trained.with_name("20260103")):
+        evaluation.mkdir(parents=True)
+        (evaluation / "metrics.csv").write_text("epoch,step,val/top1\n1,2,0.9\n")
+    code, printed = compare(capsys, trained.parent, "--metric", "val/top1", "--out", tmp_path / "plot")
+    assert code == 0
+    assert "0.4 (1)" in printed.out
+    code, printed = compare(capsys, trained / "test", "--metric", "val/top1", "--out", tmp_path / "plot")
+    assert code == 1
+    assert "no metrics.csv of a training run" in printed.err
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed():
+    script = "import sys; from experiments.__main__ import main; main(['compare', '--help'])"
+    script += "; print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert "run directories" in done.stdout
+    assert not {"lightning", "torch", "numpy", "matplotlib", "wandb"} & set(done.stderr.split())
 
 
 def test_runs_of_one_experiment_keep_their_names(run, tmp_path, capsys):

@@ -103,6 +103,75 @@ def test_stochastic_depth_is_in_the_cost(explain, tmp_path):
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_effective_paths_are_in_the_cost(explain, tmp_path):
+    config = tmp_path / "short_paths.yaml"
+    callback = {"class_path": "callbacks.EffectivePathTraining", "init_args": {"blocks": 3}}
+    config.write_text(yaml.safe_dump({"trainer": {"callbacks+": callback}}))
+    code, printed, _ = explain("resnet20_cifar10", "--config", str(config), "--data", "datamodules.Digits")
+    assert code == 0
+    net = CIFARResNet(20, in_channels=1)
+    expected = count_macs(net, (1, 32, 32)) - sum(count_branch_macs(net, (1, 32, 32))) * 2 / 3
+    assert topic(printed, "training cost").startswith(f"{expected / 1e6:.2f} M multiply-adds expected forward")
+    assert topic(printed, "effective paths") == "3 of 9 blocks open in each step"
+
+
+STRANGERS = """
+import lightning as L
+import torch
+from torch import nn
+
+
+class Halving(L.Callback):
+    def explain(self, trainer):
+        return {"halving": f"of {type(trainer.lightning_module).__name__}, {trainer.datamodule.batch_size} at a time"}
+
+    def skipped_macs(self, image_shape):
+        return 10.0 ** 6
+
+
+class Silent(L.LightningModule):
+    def __init__(self, net: nn.Module, num_classes: int, image_size: int, mean: tuple, std: tuple):
+        super().__init__()
+        self.net = net
+
+    def training_step(self, batch, batch_idx):
+        return self.net(batch[0]).mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+"""
+
+
+@pytest.fixture
+def strangers(tmp_path, monkeypatch):
+    """A configuration with a callback of the user's."""
+    (tmp_path / "user").mkdir()
+    (tmp_path / "user" / "strangers_of_explain.py").write_text(STRANGERS)
+    monkeypatch.syspath_prepend(tmp_path / "user")
+    config = tmp_path / "user" / "mine.yaml"
+    config.write_text("trainer: {callbacks+: {class_path: strangers_of_explain.Halving}}\n")
+    return str(config)
+
+
+def test_a_callback_of_the_user_explains_itself(explain, strangers):
+    code, printed, _ = explain("vanillanet_digits", "--config", strangers)
+    assert code == 0
+    assert topic(printed, "halving") == "of ImageClassifier, 64 at a time"
+    assert topic(printed, "training cost").startswith("2.98 M multiply-adds expected forward, 8.95 M")
+
+
+def test_a_module_of_the_user_need_not_explain_itself(explain, strangers, tmp_path):
+    flags = ["--config", strangers, "--model", "strangers_of_explain.Silent", "--data", "datamodules.Digits"]
+    flags += ["--trainer.max_epochs", "3", "--data.batch_size", "64"]
+    code, printed, said = explain("resnet20_cifar10", *flags)
+    assert code == 0, said
+    assert topic(printed, "halving") == "of Silent, 64 at a time"
+    assert topic(printed, "steps") == "63 in all, 21 an epoch"
+    code, _, said = explain("resnet20_cifar10", *flags, "--curve", str(tmp_path / "curve.png"))
+    assert code == 1
+    assert "Silent has none: leave it out" in said
+
+
 def test_it_says_what_a_fit_does(explain, tmp_path):
     """The steps and the last learning rate, beside those of the fit itself."""
     flags = ["--data.train_size", "64", "--data.batch_size", "16", "--trainer.max_epochs", "2"]

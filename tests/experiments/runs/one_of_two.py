@@ -3,9 +3,8 @@
 import os
 import sys
 
+from drill import main
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-
-from experiments.__main__ import main
 
 rank, port, *args = sys.argv[1:]
 os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from drill import CONFIG, Kills, command, differences, finished_run, rows, run_directory, wait
 
 from experiments.__main__ import main
-from experiments.commands.drill import CONFIG, Kills, command, differences, finished_run, rows, run_directory, wait
 from experiments.runs.lock import run_lock
 from lit_models import ImageClassifier
 
@@ -405,12 +405,12 @@ class Forked:
     """``fathom`` in a process that needs not import anything; ``script`` in its place gets the same arguments."""
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["experiments.commands.drill", "experiments.commands.resume", "datamodules"])
+    context.set_forkserver_preload(["drill", "experiments.commands.resume", "datamodules"])
 
     def __init__(self, args, script=None):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", ["fathom", *args])
-            run = {"target": runpy.run_module, "args": ("experiments",)}
+            run = {"target": runpy.run_module, "args": ("drill",)}
             if script:
                 run = {"target": runpy.run_path, "args": (str(script),)}
             self._process = self.context.Process(**run, kwargs={"run_name": "__main__"})
@@ -422,7 +422,7 @@ class Forked:
 
 
 def test_a_run_killed_at_random_ends_as_if_it_had_not_been(whole, tmp_path):
-    kill = Kills(tmp_path / "kills.json", seed=0)
+    kill = Kills()
     while finished_run(tmp_path) is None:
         process = Forked(command(tmp_path, SMALL))
         if not (kill.count < 3 and kill(process, tmp_path, 0.3)):
@@ -461,7 +461,7 @@ def test_two_processes_leave_together_and_end_as_if_they_had_not(tmp_path):
     assert exit_codes(processes) == [75, 75]
 
     processes = two_processes(broken)
-    kill = Kills(tmp_path / "kills.json", seed=0)
+    kill = Kills()
     assert kill(processes[0], broken, 0.1)
     processes[1].kill()
     exit_codes(processes)

@@ -1,4 +1,7 @@
-"""Kill a run at random, resume it, and compare it with one that never stopped."""
+"""A run that is killed at random, resumed, and compared with one that never stopped.
+
+As a script this is ``fathom`` for processes of their own, to which the network below is no stranger.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from experiments.__main__ import main
+from experiments.cli.trusted_names import TRUSTED
 from lit_models import CIFARResNet
 from lit_models.checkpoints import read_checkpoint
 from lit_models.networks.vanillanet import annealed_relu
 
+TRUSTED.add("drill")  # else a resumed run may not name the network
+REPOSITORY = Path(__file__).parents[2]
 CONFIG = Path(__file__).parent / "drill.yaml"
-TIMES = ("saved_time", "seconds", "RunSummary")
+TIMES = ("seconds", "RunSummary")
 """Of what is compared, all that measures time or counts resumptions."""
 
 
@@ -52,59 +58,6 @@ class DrilledNet(CIFARResNet):
         return self.dropout(annealed_relu(inputs[0] - inputs[0].mean(), self.activation_lambda))
 
 
-class Process(Protocol):
-    """What is needed of a process that trains."""
-
-    pid: int
-
-    def kill(self) -> None:
-        """SIGKILL, to it and to those that train with it."""
-
-    def poll(self) -> int | None:
-        """Its exit code, ``None`` while it runs."""
-
-
-def drill(kills: int = 20, devices: int = 1, runs: str = "runs/drill", seed: int = 0) -> None:
-    """Train twice, once without a break and once killed at random and resumed; print whether the two ends are equal.
-
-    Kills fall anywhere in training, into the writing of checkpoints and into validations. A drill that is itself
-    interrupted goes on where it was when it is called again with the same ``runs``.
-
-    Args:
-        kills: how often SIGKILL is sent, to all processes of the run at once.
-        devices: more than one train with the strategy ``ddp``.
-        runs: folder for both runs.
-        seed: of the moments.
-    """
-    folder = Path(runs) / f"{devices}-device"
-    flags = ["--config", str(CONFIG), "--trainer.enable_progress_bar", "false", "--wandb.group", "drill"]
-    flags += ["--trainer.accelerator", "cpu", "--trainer.devices", str(devices)]
-    flags += ["--trainer.strategy", "ddp"] if devices > 1 else []
-    kill = Kills(folder / "kills.json", seed)
-
-    print(f"Training without a break in {folder}")
-    while (whole := finished_run(folder / "whole")) is None:
-        with ProcessGroup(command(folder / "whole", flags)) as process:
-            wait(process)
-    seconds = json.loads((whole / "summary.json").read_text())["seconds"]
-
-    while (broken := finished_run(folder / "broken")) is None:
-        with ProcessGroup(command(folder / "broken", flags)) as process:
-            if kill.count < kills and kill(process, folder / "broken", 0.5 * seconds / kills):
-                print(f"Kill {kill.count} of {kills}, {kill.moments[-1]}", flush=True)
-            else:
-                wait(process)
-
-    if kill.count < kills:
-        raise MisconfigurationException(f"the run in {broken} ended after {kill.count} kills: ask for fewer of them")
-    found = list(differences(whole, broken))
-    for difference in found[:20]:
-        print(difference)
-    if found:
-        raise MisconfigurationException(f"{len(found)} differences after {kill.count} kills")
-    print(f"Equal after {kill.count} kills: all tensors of the checkpoints, and {len(rows(whole))} rows of metrics.")
-
-
 def command(folder: Path, flags: list[str]) -> list[str]:
     """Arguments that start the run in ``folder``, or go on with the one that is there."""
     directory = run_directory(folder)
@@ -114,10 +67,13 @@ def command(folder: Path, flags: list[str]) -> list[str]:
 
 
 class ProcessGroup(subprocess.Popen[bytes]):
-    """``fathom`` with ``args``, and the processes that it starts."""
+    """``fathom`` with ``args``, and the processes that it starts; none of them outlives the block."""
 
     def __init__(self, args: list[str]) -> None:
-        super().__init__([sys.executable, "-m", "experiments", *args], start_new_session=True)
+        path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+        super().__init__(
+            [sys.executable, __file__, *args], start_new_session=True, env=os.environ | {"PYTHONPATH": path}
+        )
 
     def kill(self) -> None:
         """SIGKILL to all of them at once."""
@@ -129,37 +85,29 @@ class ProcessGroup(subprocess.Popen[bytes]):
         super().__exit__(*error)
 
 
-def wait(process: Process) -> None:
-    """Until it has ended.
-
-    Raises:
-        MisconfigurationException: where it failed.
-    """
+def wait(process: Any, seconds: float = 1800) -> None:
+    """Until it has ended, which has to be a success within a time."""
+    end = time.monotonic() + seconds
     while (code := process.poll()) is None:
+        if time.monotonic() > end:
+            process.kill()
+            raise TimeoutError(f"a run that was not killed has not ended after {seconds} s")
         time.sleep(0.01)
-    if code:
-        raise MisconfigurationException(f"a run that was not killed ended with exit code {code}")
+    assert code == 0, f"a run that was not killed ended with exit code {code}"
 
 
 class Kills:
-    """SIGKILL at random moments, counted in a file.
+    """SIGKILL at random moments; a process is anything with ``pid``, ``poll`` and ``kill``.
 
     Args:
-        path: of the file.
         seed: of the moments.
     """
 
-    def __init__(self, path: Path, seed: int) -> None:
-        self.path = path
+    def __init__(self, seed: int = 0) -> None:
         self.seed = seed
-        self.moments: list[str] = json.loads(path.read_text()) if path.is_file() else []
+        self.count = 0
 
-    @property
-    def count(self) -> int:
-        """Kills so far."""
-        return len(self.moments)
-
-    def __call__(self, process: Process, folder: Path, seconds: float) -> bool:
+    def __call__(self, process: Any, folder: Path, seconds: float) -> bool:
         """Kill once ``process`` trains: within ``seconds``, as a checkpoint is written, or just after that.
 
         Returns:
@@ -183,9 +131,7 @@ class Kills:
         process.kill()
         while process.poll() is None:
             time.sleep(0.01)
-        self.moments.append(moment)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self.moments))
+        self.count += 1
         return True
 
 
@@ -195,7 +141,7 @@ def run_directory(folder: Path) -> Path | None:
 
 
 def finished_run(folder: Path) -> Path | None:
-    """The same, once it is finished."""
+    """The one run in ``folder``, once it is finished."""
     directory = run_directory(folder)
     try:
         summary = json.loads((directory / "summary.json").read_text()) if directory else {}
@@ -232,7 +178,7 @@ def _unequal(ours: Any, theirs: Any, name: str) -> Iterator[str]:
         yield f"{name}: {ours} and {theirs}"
 
 
-def _locked_by(process: Process, folder: Path) -> bool:
+def _locked_by(process: Any, folder: Path) -> bool:
     try:
         directory = run_directory(folder)
         return directory is not None and json.loads((directory / ".lock").read_text())["pid"] == process.pid
@@ -256,3 +202,7 @@ def _written(folder: Path) -> float:
         return (_checkpoints(folder) / "last.ckpt").stat().st_mtime
     except OSError:
         return 0.0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""Private names of other packages, all that this room uses.
+
+What is logged in an epoch, and how far its loops have come, Lightning neither saves whole nor lets one set.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+from torchmetrics import Metric
+
+SEEN_WITH = {"lightning": "2.6.6", "torchmetrics": "1.9.0"}
+OVERRIDDEN = {"WeightAveraging": {"_average_model", "_swap_models"}}
+"""Classes of this room, and what they share with a base class of another package."""
+
+SUMS = ("value", "cumulated_batch_size", "_forward_cache")
+"""Attributes of a logged result that hold what it has summed up."""
+
+
+def logged_results(trainer: L.Trainer) -> Any:
+    """What ``self.log`` has collected in the epoch of training under way, by name of the hook and of the metric."""
+    return trainer.fit_loop.epoch_loop._results
+
+
+def go_on_logging(trainer: L.Trainer, callback_metrics: dict[str, Any]) -> None:
+    """Have the next batch add to what is logged; as the first of an epoch it would start all sums from zero."""
+    if logged_results(trainer):
+        trainer._logger_connector._first_loop_iter = False
+    trainer._logger_connector._callback_metrics.update(callback_metrics)
+
+
+def set_update_count(metric: Metric, updates: int) -> None:
+    """Have ``metric`` compute its value anew, from a state that holds so many updates."""
+    metric._update_count, metric._computed = updates, None
+
+
+def is_accumulating(trainer: L.Trainer) -> bool:
+    """Whether the batch under way leaves its gradient for the next one."""
+    return trainer.fit_loop._should_accumulate()
+
+
+def count_steps_for_loggers(trainer: L.Trainer) -> None:
+    """Set the step under which metrics are logged to the optimizer step; after a resume it may be one off."""
+    trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
