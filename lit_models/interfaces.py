@@ -3,8 +3,8 @@
 A network takes part in an algorithm by having the methods of its protocol, not by inheriting from anything.
 Callbacks check the protocol in ``setup`` and refuse a network that does not have it.
 
-``isinstance`` checks the methods alone: from Python 3.12 on it does not see the buffers of a module, so these are members
-for type checkers only.
+``isinstance`` checks the methods alone: from Python 3.12 on it does not see the buffers of a module, which are members for
+type checkers only.
 """
 
 from __future__ import annotations
