@@ -54,16 +54,16 @@ class BranchGates:
                 self._hooks.append(block.register_forward_hook(_hand_over_zero_gradients(parameters)))
 
     def set(self, gates: Sequence[Gate]) -> None:
-        """One for each block."""
+        """Set the gate of each block."""
         for block, gate in zip(self.blocks, gates, strict=True):
             block.gate = gate
 
     def open(self) -> None:
-        """As evaluation and everybody else expects them."""
+        """Reset every gate to ``None``, the default."""
         self.set([None] * len(self.blocks))
 
     def drop_gradients(self) -> None:
-        """Of the branches that are shut: zeros would let momentum and weight decay move their weights."""
+        """Remove the gradients of shut branches: zeros would let momentum and weight decay move their weights."""
         for block, parameters in zip(self.blocks, self._parameters, strict=True):
             if block.gate is False:
                 for parameter in parameters:
@@ -86,12 +86,12 @@ class BranchGates:
 
 
 def seed_of_run(seed: int | None) -> int:
-    """``seed``, or that of the run where it is ``None``."""
+    """``seed``, or the seed of the run if it is ``None``."""
     return int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
 
 
 class _ZeroGradients(torch.autograd.Function):
-    """The identity in x, with a gradient of zero for each parameter: those that wait for one get it."""
+    """The identity in x, with a zero gradient for each parameter, which DDP waits for."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class _ZeroGradients(torch.autograd.Function):
 
 
 def _hand_over_zero_gradients(parameters: list[nn.Parameter]) -> Any:
-    """A forward hook for a block whose branch has these parameters."""
+    """A forward hook for a block whose branch has ``parameters``."""
 
     def hook(block: ResidualBlock, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
         return _ZeroGradients.apply(output, *parameters) if block.gate is False else None

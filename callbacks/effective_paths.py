@@ -35,7 +35,7 @@ class EffectivePathTraining(L.Callback):
 
     Args:
         blocks: m. Twice the mean length of the paths that matter (see ``fathom paths``) lets as many train.
-        seed: of the draws; that of the run where not given.
+        seed: of the draws; the run's by default.
 
     Raises:
         MisconfigurationException: in ``setup``, for a network without residual blocks, with fewer than m, or one that

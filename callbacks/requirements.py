@@ -1,4 +1,4 @@
-"""The check by which a callback refuses a network that can't do what it is for."""
+"""What a callback requires of the network it is used with."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ Protocol = TypeVar("Protocol")
 
 
 def network_with(protocol: type[Protocol], pl_module: L.LightningModule, callback: L.Callback) -> Protocol:
-    """The network of ``pl_module``, which has the methods of ``protocol``.
+    """The network of ``pl_module``, which implements ``protocol``.
 
     Raises:
-        MisconfigurationException: naming both sides, where it has not.
+        MisconfigurationException: naming the callback and the network, if it does not.
     """
     net = getattr(pl_module, "net", pl_module)
     if not isinstance(net, protocol):
         raise MisconfigurationException(
-            f"{type(callback).__name__} needs a network with what lit_models.interfaces.{protocol.__name__} asks for,"
-            f" and {type(net).__name__} has it not: remove the callback or change the network"
+            f"{type(callback).__name__} needs a network that implements lit_models.interfaces.{protocol.__name__};"
+            f" {type(net).__name__} does not. Remove the callback or change the network"
         )
     return net

@@ -62,7 +62,7 @@ class StochasticDepth(L.Callback):
         decay: p_l of the other blocks, ``linear`` from 1 at the input or ``uniform``.
         mode: see above.
         ramp_epochs: epochs in which p_L goes from 1 to ``survival_prob``.
-        seed: of the draws; that of the run where not given.
+        seed: of the draws; the run's by default.
 
     Raises:
         MisconfigurationException: for a probability outside (0, 1] or a ramp to a list; in ``setup``, for a network
@@ -122,7 +122,7 @@ class StochasticDepth(L.Callback):
             "executed_work": self._share_of_work(shares),
             "effective_depth": sum(shares),
         }
-        # As tensors on the host: Lightning copies bare numbers to the device, which waits for it.
+        # As tensors on the host: Lightning copies bare numbers to the device, which synchronises with it.
         pl_module.log_dict({f"stochastic_depth/{name}": torch.tensor(value) for name, value in metrics.items()})
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:

@@ -149,7 +149,7 @@ class WeightAveraging(EMAWeightAveraging):
 class Average(AveragedModel):
     """A copy of a module, in evaluation mode, with the moving average of what the module learns.
 
-    Torch's own waits for the device to read its counter, and walks through all tensors, in every update.
+    Torch's own synchronises with the device to read its counter, and walks through all tensors, in every update.
     """
 
     def __init__(self, model: L.LightningModule, decay: float) -> None:

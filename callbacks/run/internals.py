@@ -31,7 +31,7 @@ def go_on_logging(trainer: L.Trainer, callback_metrics: dict[str, Any]) -> None:
 
 
 def set_update_count(metric: Metric, updates: int) -> None:
-    """Have ``metric`` compute its value anew, from a state that holds so many updates."""
+    """Have ``metric`` compute its value anew, from a state of ``updates`` updates."""
     metric._update_count, metric._computed = updates, None
 
 

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.run.epoch_means import epoch_means, restore_epoch_means
 from callbacks.run.internals import count_steps_for_loggers, is_accumulating
-from callbacks.run.signals import EXIT_CODE, LeftEarly, NotedSignals, say
+from callbacks.run.signals import EXIT_CODE, LeftEarly, NotedSignals, print_to_stderr
 
 Moment = Literal["batch", "validation", "end"]
 """Where training goes on: with a micro-batch, with a validation, or not at all."""
@@ -25,10 +25,11 @@ _NOTHING, _SAVE, _LEAVE = range(3)
 
 
 class LastCheckpoint(L.Callback):
-    """Writes ``checkpoints/last.ckpt`` where a resumed run can be an unbroken one's equal, and keeps the one before.
+    """Writes ``checkpoints/last.ckpt`` at points from which a resumed run is bit-identical to an uninterrupted one.
 
-    Such moments are before the first micro-batch of an optimizer step, where no gradient is under way, and before a
-    validation; at both, all rows of metrics are written, and no averaged weights are swapped in. A checkpoint is
+    These are before the first micro-batch of an optimizer step, where no gradient is accumulated, and before a
+    validation; at both, all rows of metrics are written, and no averaged weights are swapped in. The checkpoint before
+    is kept as ``previous.ckpt``. A checkpoint is
     written before each validation, at the end of an epoch without one, at the end of the fit, and as often between as
     the arguments say. Beside what Lightning saves it holds the means of the epoch so far, and how far the loggers
     that have a ``state_dict`` had come.
@@ -122,7 +123,7 @@ class LastCheckpoint(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._moment is None:
             return  # another's, such as the best one, which nobody resumes from
-        _rest(checkpoint["loops"]["fit_loop"], self._moment)
+        mark_loops_complete(checkpoint["loops"]["fit_loop"], self._moment)
         means = epoch_means(trainer, pl_module)
         checkpoint["run"] = {
             "moment": self._moment,
@@ -142,10 +143,10 @@ class LastCheckpoint(L.Callback):
         self._group = dist.new_group(backend="gloo") if trainer.world_size > 1 else None
         if not self._restored:
             return
-        # It has done its work: see _rest.
+        # Only there to have Lightning begin the validation: see mark_loops_complete.
         trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
         means = self._restored["epoch_means"]
-        if len(means) == trainer.world_size:  # else another number of devices goes on, and the means with what is left
+        if len(means) == trainer.world_size:  # else the number of devices has changed, and the means begin anew
             restore_epoch_means(trainer, pl_module, means[trainer.global_rank])
         for logger, state in zip(trainer.loggers, self._restored["loggers"], strict=False):
             if state and trainer.is_global_zero:
@@ -157,7 +158,7 @@ class LastCheckpoint(L.Callback):
         if trainer.is_global_zero:
             name = self._signals.received.name if self._signals.received else "a signal to another device"
             saved = f"saved at step {self._saved_step}" if self._saved_step else "before the first step"
-            say(f"Left after {name}, {saved}; to go on: fathom resume {trainer.default_root_dir}")
+            print_to_stderr(f"Left after {name}, {saved}; to go on: fathom resume {trainer.default_root_dir}")
         # A process that Lightning has started must not end in failure: it would kill the first one for it.
         started_by_lightning = not trainer.is_global_zero and isinstance(
             getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment
@@ -170,7 +171,7 @@ class LastCheckpoint(L.Callback):
     # Several devices. On the CPU, so that none of it waits for a GPU.
 
     def _agreed(self, todo: int) -> int:
-        """The most that any device wants."""
+        """The largest ``todo`` of all devices."""
         return todo if self._group is None else self._reduced(todo, dist.ReduceOp.MAX)
 
     def _least(self, number: int) -> int:
@@ -187,10 +188,11 @@ class LastCheckpoint(L.Callback):
         return values
 
 
-def _rest(loops: dict[str, Any], moment: Moment) -> None:
-    """Write the progress of Lightning's loops so that all it has begun counts as done, but for what ``moment`` names.
+def mark_loops_complete(loops: dict[str, Any], moment: Moment) -> None:
+    """Set the loops' progress so that Lightning resumes at ``moment``.
 
-    In the middle of a batch it would take this one for lost; of a validation it knows only one that has begun.
+    What has started counts as completed, except for the pending validation: Lightning would skip a batch that is under
+    way, and resumes a validation only if it has started.
     """
     batches = loops["epoch_loop.batch_progress"]
     if moment == "batch":

@@ -18,7 +18,7 @@ class Reseeding(L.Callback):
     no difference to the training after it.
 
     Args:
-        seed: that of the run where not given.
+        seed: the run's by default.
     """
 
     def __init__(self, seed: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Signals that ask a run to leave: noted while there is something to save first, followed where there is nothing."""
+"""Signals that ask a run to leave: deferred in training until a checkpoint is written, obeyed at once otherwise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 EXIT_CODE = 75
-"""EX_TEMPFAIL of sysexits.h: what was asked for is not done, and can be gone on with."""
+"""EX_TEMPFAIL of sysexits.h: the run is not finished, and can be resumed."""
 
 # What schedulers send before they take a machine away, Ctrl-C, and what a terminal sends when it is closed.
 _BY_DEFAULT: dict[str, Any] = {
@@ -23,13 +23,13 @@ _BY_DEFAULT: dict[str, Any] = {
 
 
 class LeftEarly(SystemExit):
-    """Ends a run that a signal asked to leave; with :data:`EXIT_CODE`."""
+    """Ends a run after a signal, with :data:`EXIT_CODE`."""
 
 
 class NotedSignals:
-    """Notes SIGTERM, SIGUSR1, SIGINT and SIGHUP instead of following them. A second one of a kind is followed.
+    """Records SIGTERM, SIGUSR1, SIGINT and SIGHUP instead of obeying them. The second one of a kind is obeyed.
 
-    Those that are ignored, as SIGHUP under ``nohup``, stay so.
+    Signals that are ignored, as SIGHUP under ``nohup``, stay ignored.
     """
 
     def __init__(self) -> None:
@@ -39,11 +39,11 @@ class NotedSignals:
     def listen(self) -> None:
         """Handle the signals from here on."""
         self.received = None
-        self._before = _handled_by(self._note)
+        self._before = _set_handlers(self._note)
 
     def stop(self) -> None:
-        """Leave them to who handled them before."""
-        _handled_again(self._before)
+        """Restore the previous handlers."""
+        _restore_handlers(self._before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
@@ -52,29 +52,29 @@ class NotedSignals:
 
 @contextmanager
 def leaving_at_once(hint: Callable[[], str]) -> Iterator[None]:
-    """The same signals end the process with :data:`EXIT_CODE`, and a sentence that ends in ``hint``."""
+    """Within the block these signals end the process with :data:`EXIT_CODE`, and a sentence that ends in ``hint``."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         signal.signal(number, _BY_DEFAULT[name])
-        say(f"Left after {name}{hint()}")
+        print_to_stderr(f"Left after {name}{hint()}")
         raise LeftEarly(EXIT_CODE)
 
-    before = _handled_by(leave)
+    before = _set_handlers(leave)
     try:
         yield
     finally:
-        _handled_again(before)
+        _restore_handlers(before)
 
 
-def say(sentence: str) -> None:
-    """On stderr, which may have gone with its terminal."""
+def print_to_stderr(sentence: str) -> None:
+    """Print a line, unless stderr is gone with its terminal."""
     with suppress(OSError):
         print(sentence, file=sys.stderr, flush=True)
 
 
-def _handled_by(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
-    """Who handled them before. Python lets no thread but the main one handle signals."""
+def _set_handlers(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
+    """Handle the signals by ``handler``, and return the previous handlers. Only the main thread may handle signals."""
     before: dict[signal.Signals, Any] = {}
     for name in _BY_DEFAULT if threading.current_thread() is threading.main_thread() else ():
         number = getattr(signal, name, None)  # Windows has not all
@@ -83,6 +83,6 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> dict[signal
     return before
 
 
-def _handled_again(before: dict[signal.Signals, Any]) -> None:
+def _restore_handlers(before: dict[signal.Signals, Any]) -> None:
     while before:
         signal.signal(*before.popitem())

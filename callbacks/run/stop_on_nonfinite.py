@@ -27,8 +27,8 @@ class StopOnNonFinite(L.Callback):
     ``loss``, ``gradient_norm``, ``last_finite_loss`` and ``lr``; ``torch.load(path, weights_only=True)`` reads it. Each
     rank writes its own.
 
-    No step waits for the device. Loss and gradient norm are copied to the host in the background, and the batch is kept
-    until they have arrived, a step or two later. Before a checkpoint, and at the end of an epoch, they are waited for:
+    No step synchronises with the device. Loss and gradient norm are copied to the host in the background, and the batch
+    is kept until they have arrived, a step or two later. Before a checkpoint, and at the end of an epoch, they are waited for:
     nothing that follows a non-finite step is saved, and the checkpoints before it stay as they are.
 
     With a gradient scaler (``16-mixed`` on a GPU) gradients overflow as a matter of course, and the scaler skips those
@@ -39,7 +39,7 @@ class StopOnNonFinite(L.Callback):
     """
 
     MOST_IN_FLIGHT = 8
-    """Batches kept at most; a host further ahead of its device waits."""
+    """Batches kept at most; a host further ahead synchronises with the device."""
 
     def __init__(self) -> None:
         self._in_flight: deque[_Step] = deque()
@@ -80,13 +80,13 @@ class StopOnNonFinite(L.Callback):
             arrived = torch.cuda.Event()
             arrived.record()
         self._in_flight.append(_Step(self._step, trainer.current_epoch, batch_idx, self._lr, batch, numbers, arrived))
-        self._look(trainer)
+        self._check_arrived(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._look(trainer, wait=True)
+        self._check_arrived(trainer, wait=True)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._look(trainer, wait=True)
+        self._check_arrived(trainer, wait=True)
         if not get_total_norm(pl_module.parameters()).isfinite():
             raise NonFiniteError(
                 f"the weights after {trainer.global_step} steps are not finite, though the loss before was"
@@ -94,8 +94,8 @@ class StopOnNonFinite(L.Callback):
                 " learning rate, or raise the epsilon of the optimizer"
             )
 
-    def _look(self, trainer: L.Trainer, wait: bool = False) -> None:
-        """At what has arrived; with ``wait``, at everything."""
+    def _check_arrived(self, trainer: L.Trainer, wait: bool = False) -> None:
+        """Check the numbers that have reached the host; with ``wait``, all of them."""
         if self._error is not None:  # someone who saves on exceptions
             raise self._error
         while self._in_flight:
@@ -114,7 +114,7 @@ class StopOnNonFinite(L.Callback):
             self._last_finite_loss = loss
 
     def _stop(self, trainer: L.Trainer, step: _Step, loss: float, gradient_norm: float) -> NonFiniteError:
-        """Save the batch, and say what happened."""
+        """Save the batch, and return the error that says what happened."""
         rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = Path(trainer.default_root_dir) / f"nonfinite{rank}.pt"
         record = {

@@ -32,7 +32,7 @@ def data(photos: str | None = None, images: int = 20_000, rounds: int = 7) -> No
     the greatest.
 
     Args:
-        photos: folder with ``train/<class>/`` of JPEG photos for the second table; left out where not given.
+        photos: folder with ``train/<class>/`` of JPEG photos for the second table (default: only the first).
         images: how many 32×32 images of random pixels make the first table's data set.
         rounds: how often each is measured.
     """

@@ -12,7 +12,7 @@ from datamodules.pipeline.image_data import ImageData
 from experiments.runs.wandb_logger import WandbOptions
 from experiments.unravel.implicit_ensemble import implicit_ensemble, survival_probabilities
 from experiments.unravel.path_figures import ensemble_figure
-from experiments.unravel.publish import publish
+from experiments.unravel.publish import draw_and_publish
 from experiments.unravel.records import Record, known_records, write_records
 from experiments.unravel.source import open_subject
 
@@ -33,21 +33,21 @@ def ensemble(
     Each subnetwork has each block with its survival probability, whatever the others, as StochasticDepth draws them.
     EffectivePathTraining drew a fixed number of blocks: for its networks these are not the subnetworks of training.
 
-    A command that was ended goes on where it was; one with more images adds to what is there.
+    An interrupted command continues where it stopped; one with more images adds to what is there.
 
     Args:
         network: a run directory or checkpoint of a network that was trained with StochasticDepth.
-        data: what it is to see; that of the run where not given.
-        images: so many test images, of all classes.
+        data: data module to evaluate on (default: the run's).
+        images: number of test images, drawn evenly over the classes.
         members: subnetworks in the largest average.
-        out: directory of the results; the run's ``unravel`` where not given.
-        seed: of the subnetworks.
-        wandb: what goes to Weights & Biases.
+        out: directory of the results (default: ``unravel`` in the run directory).
+        seed: random seed for the subnetworks.
+        wandb: what is logged to Weights & Biases.
     """
     subject = open_subject(network, data)
     survival_probabilities(subject.net)
     directory = out or subject.directory
-    table, figure = directory / "ensemble.csv", directory / "ensemble.png"
+    table = directory / "ensemble.csv"
     identity = {
         "network": subject.name,
         "fingerprint": subject.fingerprint(),
@@ -76,13 +76,15 @@ def ensemble(
 
     rule, *averages = (float(record["error"]) for record in records)
     singles = [float(record["error_alone"]) for record in records[1:]]
-    ensemble_figure(rule, averages, singles, subject.name, figure)
-    publish(f"ensemble-{subject.name}", records, figure, wandb)
     print(
         f"top-1 error of {subject.name} on {seen} images: {rule:.2%} by the p_l rule, {averages[-1]:.2%} by the mean"
         f" over {members} of the subnetworks, {sum(singles) / members:.2%} by one of them on average"
     )
-    print(f"{table} and {figure} have the results")
+
+    def draw(path: Path) -> None:
+        ensemble_figure(rule, averages, singles, subject.name, path)
+
+    draw_and_publish(subject, "ensemble", records, directory, draw, wandb)
 
 
 def _row(subnetworks: int, images: int, errors: int, errors_alone: int) -> Record:

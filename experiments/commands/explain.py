@@ -33,7 +33,7 @@ ORDER = (
 
 @runtime_checkable
 class Explains(Protocol):
-    """A callback, data module or LightningModule that says what it does to a fit."""
+    """A callback, data module or LightningModule that describes its part in a fit."""
 
     def explain(self, trainer: L.Trainer) -> Lines:
         """Text by topic; ``setup`` has been called, and the trainer knows its module and data module."""

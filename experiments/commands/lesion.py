@@ -44,21 +44,22 @@ def lesion(
 ) -> None:
     """Delete links of a trained network, as residual blocks, and count its errors: lesion.csv and lesion.png.
 
-    Every link alone, several at random, and runs of consecutive ones. A command that was ended goes on where it was;
-    one with more images, draws or sizes adds to what is there.
+    Every link alone, several at random, and runs of consecutive ones. An interrupted command continues where it
+    stopped; one with more images, draws or sizes adds to what is there.
 
     Args:
         network: a run directory, a checkpoint, timm:NAME or torchvision:NAME.
-        data: what it is to see; that of the run where not given.
-        images: so many test images, of all classes.
-        sizes: numbers of links deleted at random, such as [1,5,10]; ten up to half of all where not given.
-        draws: of each number.
+        data: data module to evaluate on (default: the run's).
+        images: number of test images, drawn evenly over the classes.
+        sizes: numbers of links deleted at random, such as [1,5,10] (default: ten sizes, evenly spaced
+            up to half of all links).
+        draws: random draws per size.
         runs: lengths of runs of consecutive links, such as [2].
         beside: results of other networks (lesion.csv, or its directory) to be drawn into the same figure, as [a,b].
-        weights: of timm:NAME or torchvision:NAME; random ones where not given.
-        out: directory of the results; the run's ``unravel`` where not given.
-        seed: of the draws, and of random weights.
-        wandb: what goes to Weights & Biases.
+        weights: weights file for timm:NAME or torchvision:NAME (default: random initialisation).
+        out: directory of the results (default: ``unravel`` in the run directory).
+        seed: random seed for draws and initialisation.
+        wandb: what is logged to Weights & Biases.
     """
     others = read_others(beside, "lesion.csv", "kind")
     subject = open_subject(network, data, weights, seed)

@@ -29,7 +29,7 @@ from experiments.unravel.path_gradients import (
 )
 from experiments.unravel.path_lengths import effective_range
 from experiments.unravel.path_summary import PathSummary, summarise, summary_records
-from experiments.unravel.publish import publish
+from experiments.unravel.publish import draw_and_publish
 from experiments.unravel.records import Record, known_records, write_records
 from experiments.unravel.source import open_subject, taken_apart
 from lit_models.interfaces import Link
@@ -52,20 +52,20 @@ def paths(
     """Weigh the paths of a residual network by their length: paths.csv and paths.png.
 
     The gradient at the input of the first residual block is taken apart into the sums over all paths of each length,
-    exactly (paths_exact.csv, for each stage too), and along single random paths (paths_sampled.csv). A command that was
-    ended goes on where it was; one with more images or samples adds to what is there.
+    exactly (paths_exact.csv, for each stage too), and along single random paths (paths_sampled.csv). An interrupted
+    command continues where it stopped; one with more images or samples adds to what is there.
 
     Args:
         network: a run directory, a checkpoint, timm:NAME or torchvision:NAME.
-        data: what it is to see; that of the run where not given.
-        images: so many test images of all classes, in whole batches.
+        data: data module to evaluate on (default: the run's).
+        images: number of test images; rounded up to whole batches.
         batch_size: images at once. Memory is that of a training step, and as many gradients as there are blocks.
         samples: single paths of each length, shared among the batches; the paper has 1,000.
-        longest: leave longer paths out of the exact sums, to save time; how much they are is known all the same.
-        weights: of timm:NAME or torchvision:NAME; random ones where not given.
-        out: directory of the results; the run's ``unravel`` where not given.
-        seed: of the samples, and of random weights.
-        wandb: what goes to Weights & Biases.
+        longest: leave longer paths out of the exact sums, to save time; their total is reported anyway.
+        weights: weights file for timm:NAME or torchvision:NAME (default: random initialisation).
+        out: directory of the results (default: ``unravel`` in the run directory).
+        seed: random seed for samples and initialisation.
+        wandb: what is logged to Weights & Biases.
     """
     subject = open_subject(network, data, weights, seed)
     chain = taken_apart(subject)
@@ -113,12 +113,13 @@ def paths(
     summary = summarise([record for record in exact if record["stage"] == "all"], sampled)
     records = summary_records(summary, identity)
     write_records(directory / "paths.csv", records)
-    figure = directory / "paths.png"
-    paths_figure(summary, _stage_summaries(exact), f"{subject.name}, {blocks} blocks", figure)
-    publish(f"paths-{subject.name}", records, figure, wandb)
     for sentence in findings(summary):
         print(sentence)
-    print(f"{directory / 'paths.csv'} and {figure} have the results")
+
+    def draw(path: Path) -> None:
+        paths_figure(summary, _stage_summaries(exact), f"{subject.name}, {blocks} blocks", path)
+
+    draw_and_publish(subject, "paths", records, directory, draw, wandb)
 
 
 def exact_rows(stack: Sequence[Link], gradients: StackGradients, longest: int) -> list[Record]:

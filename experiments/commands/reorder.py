@@ -32,20 +32,20 @@ def reorder(
 ) -> None:
     """Exchange building blocks of a trained network, and count its errors: reorder.csv and reorder.png.
 
-    Blocks change places within their stage; those that change the shape stay. A command that was ended goes on where
-    it was; one with more images, draws or swaps adds to what is there.
+    Blocks change places within their stage; those that change the shape stay. An interrupted command continues where
+    it stopped; one with more images, draws or swaps adds to what is there.
 
     Args:
         network: a run directory, a checkpoint, timm:NAME or torchvision:NAME.
-        data: what it is to see; that of the run where not given.
-        images: so many test images, of all classes.
+        data: data module to evaluate on (default: the run's).
+        images: number of test images, drawn evenly over the classes.
         swaps: numbers of exchanges of two random blocks, one after the other, such as [1,5,10].
-        draws: of each number.
+        draws: random draws per number of exchanges.
         beside: results of other networks (reorder.csv, or its directory) to be drawn into the same figure, as [a,b].
-        weights: of timm:NAME or torchvision:NAME; random ones where not given.
-        out: directory of the results; the run's ``unravel`` where not given.
-        seed: of the draws, and of random weights.
-        wandb: what goes to Weights & Biases.
+        weights: weights file for timm:NAME or torchvision:NAME (default: random initialisation).
+        out: directory of the results (default: ``unravel`` in the run directory).
+        seed: random seed for draws and initialisation.
+        wandb: what is logged to Weights & Biases.
     """
     others = read_others(beside, "reorder.csv", "tau")
     subject = open_subject(network, data, weights, seed)

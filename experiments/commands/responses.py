@@ -12,7 +12,7 @@ from datamodules.pipeline.image_data import ImageData
 from experiments.runs.wandb_logger import WandbOptions
 from experiments.unravel.layer_responses import layer_responses
 from experiments.unravel.path_figures import responses_figure
-from experiments.unravel.publish import publish
+from experiments.unravel.publish import draw_and_publish
 from experiments.unravel.records import by_network, read_others, write_records
 from experiments.unravel.source import open_subject
 
@@ -35,13 +35,13 @@ def responses(
 
     Args:
         network: a run directory, a checkpoint, timm:NAME or torchvision:NAME.
-        data: what it is to see; that of the run where not given.
-        images: so many test images, of all classes.
+        data: data module to evaluate on (default: the run's).
+        images: number of test images, drawn evenly over the classes.
         beside: results of other networks (responses.csv, or its directory), drawn into the same figure.
-        weights: of timm:NAME or torchvision:NAME; random ones where not given.
-        out: directory of the results; the run's ``unravel`` where not given.
-        seed: of random weights.
-        wandb: what goes to Weights & Biases.
+        weights: weights file for timm:NAME or torchvision:NAME (default: random initialisation).
+        out: directory of the results (default: ``unravel`` in the run directory).
+        seed: random seed for initialisation.
+        wandb: what is logged to Weights & Biases.
     """
     others = read_others(beside, "responses.csv", "std")
     subject = open_subject(network, data, weights, seed)
@@ -54,9 +54,7 @@ def responses(
         for number, (name, deviation) in enumerate(found.items(), start=1)
     ]
     directory = out or subject.directory
-    table, figure = directory / "responses.csv", directory / "responses.png"
-    write_records(table, records)
-    responses_figure(by_network([records, *others]), figure)
-    publish(f"responses-{subject.name}", records, figure, wandb)
+    write_records(directory / "responses.csv", records)
     print(f"the {len(found)} layers of {subject.name} respond with a standard deviation of {mean(found.values()):.3f}")
-    print(f"{table} and {figure} have the results")
+    tables = by_network([records, *others])
+    draw_and_publish(subject, "responses", records, directory, lambda path: responses_figure(tables, path), wandb)

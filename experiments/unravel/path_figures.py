@@ -59,7 +59,7 @@ def ensemble_figure(rule: float, averaged: Sequence[float], alone: Sequence[floa
     figure = Figure(figsize=(5.4, 3.6), layout="constrained")
     axes = figure.subplots()
     members = range(1, len(averaged) + 1)
-    axes.plot(members, averaged, color="C3", label="mean of so many subnetworks")
+    axes.plot(members, averaged, color="C3", label="mean of the first k subnetworks")
     axes.plot(members, alone, ".", color="C7", markersize=3, label="each alone")
     axes.axhline(rule, color="C0", label="$p_l$ rule")
     axes.set(title=title, xlabel="subnetworks", ylabel="top-1 error")

@@ -41,10 +41,24 @@ def measure_and_draw(
     draw: Callable[[Tables, Path], Any],
     wandb: WandbOptions,
 ) -> None:
-    """Measure ``rows`` into ``{command}.csv``, draw ``{command}.png`` and publish both."""
+    """Measure ``rows`` into ``{command}.csv``, with ``others`` drawn beside them; see :func:`draw_and_publish`."""
     directory = out or subject.directory
-    table, figure = directory / f"{command}.csv", directory / f"{command}.png"
-    records = measure(subject, rows, images, table)
-    draw(by_network([records, *others]), figure)
+    records = measure(subject, rows, images, directory / f"{command}.csv")
+    draw_and_publish(
+        subject, command, records, directory, lambda path: draw(by_network([records, *others]), path), wandb
+    )
+
+
+def draw_and_publish(
+    subject: Subject,
+    command: str,
+    records: Sequence[Record],
+    directory: Path,
+    draw: Callable[[Path], Any],
+    wandb: WandbOptions,
+) -> None:
+    """Draw ``{command}.png`` beside ``{command}.csv``, publish both, and print where they are."""
+    figure = directory / f"{command}.png"
+    draw(figure)
     publish(f"{command}-{subject.name}", records, figure, wandb)
-    print(f"{table} and {figure} have the results")
+    print(f"{directory / command}.csv and {figure} have the results")

@@ -103,12 +103,12 @@ class Late(StopOnNonFinite):
 
     looks = 0
 
-    def _look(self, trainer, wait=False):
+    def _check_arrived(self, trainer, wait=False):
         self.looks += 1
         for i, step in enumerate(self._in_flight):
             if step.arrived is None:
                 self._in_flight[i] = step._replace(arrived=Arrival(self))
-        super()._look(trainer, wait)
+        super()._check_arrived(trainer, wait)
 
 
 class Arrival:

@@ -98,7 +98,7 @@ CONFIGS = {
         CALLBACK.format("LearningRateWarmup", "epochs: 1, steps: 2"),
         "epochs or steps",
     ),
-    "a callback for other networks": (CALLBACK.format("ActivationAnnealing", ""), "CIFARResNet has it not"),
+    "a callback for other networks": (CALLBACK.format("ActivationAnnealing", ""), "CIFARResNet does not"),
     "λ that would not reach 1": (
         VANILLANET + CALLBACK.format("ActivationAnnealing", "epochs: 50"),
         "or raise --trainer.max_epochs",
