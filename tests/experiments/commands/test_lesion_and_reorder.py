@@ -18,7 +18,6 @@ from experiments.commands.paths import paths
 from experiments.commands.reorder import reorder
 from experiments.runs.wandb_logger import WandbOptions
 from experiments.unravel import measure as measuring
-from experiments.unravel import publish
 from experiments.unravel.figures import lesion_figure
 from experiments.unravel.lesions import lesion_errors
 from experiments.unravel.records import by_network
@@ -55,8 +54,8 @@ def checkpoint(tmp_path):
 @pytest.fixture
 def no_figures(monkeypatch):
     """To spare the time of drawing."""
-    monkeypatch.setattr(publish, "lesion_figure", lambda tables, path: None)
-    monkeypatch.setattr(publish, "reorder_figure", lambda tables, path: None)
+    monkeypatch.setattr("experiments.commands.lesion.lesion_figure", lambda tables, path: None)
+    monkeypatch.setattr("experiments.commands.reorder.reorder_figure", lambda tables, path: None)
 
 
 def table(path):
