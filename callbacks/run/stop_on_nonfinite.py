@@ -28,8 +28,8 @@ class StopOnNonFinite(L.Callback):
     rank writes its own.
 
     No step synchronises with the device. Loss and gradient norm are copied to the host in the background, and the batch
-    is kept until they have arrived, a step or two later. Before a checkpoint, and at the end of an epoch, they are waited for:
-    nothing that follows a non-finite step is saved, and the checkpoints before it stay as they are.
+    is kept until they have arrived, a step or two later. Before a checkpoint, and at the end of an epoch, they are
+    waited for: nothing that follows a non-finite step is saved, and the checkpoints before it stay as they are.
 
     With a gradient scaler (``16-mixed`` on a GPU) gradients overflow as a matter of course, and the scaler skips those
     steps: then the loss alone counts.

@@ -99,6 +99,7 @@ class Loader:
             worker_init_fn=leave_signals_to_parent,
             # Only from pinned memory does a copy to the device run beside what the device computes.
             pin_memory=pin,
+            generator=torch.Generator(),  # it draws seeds for workers, from the global one otherwise
         )
 
     def __len__(self) -> int:

@@ -38,7 +38,7 @@ def ensemble(
     Args:
         network: a run directory or checkpoint of a network that was trained with StochasticDepth.
         data: data module to evaluate on (default: the run's).
-        images: number of test images, drawn evenly over the classes.
+        images: number of test images, with the classes in proportion.
         members: subnetworks in the largest average.
         out: directory of the results (default: ``unravel`` in the run directory).
         seed: random seed for the subnetworks.

@@ -50,7 +50,7 @@ def lesion(
     Args:
         network: a run directory, a checkpoint, timm:NAME or torchvision:NAME.
         data: data module to evaluate on (default: the run's).
-        images: number of test images, drawn evenly over the classes.
+        images: number of test images, with the classes in proportion.
         sizes: numbers of links deleted at random, such as [1,5,10] (default: ten sizes, evenly spaced
             up to half of all links).
         draws: random draws per size.

@@ -38,7 +38,7 @@ def reorder(
     Args:
         network: a run directory, a checkpoint, timm:NAME or torchvision:NAME.
         data: data module to evaluate on (default: the run's).
-        images: number of test images, drawn evenly over the classes.
+        images: number of test images, with the classes in proportion.
         swaps: numbers of exchanges of two random blocks, one after the other, such as [1,5,10].
         draws: random draws per number of exchanges.
         beside: results of other networks (reorder.csv, or its directory) to be drawn into the same figure, as [a,b].

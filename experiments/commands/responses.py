@@ -36,7 +36,7 @@ def responses(
     Args:
         network: a run directory, a checkpoint, timm:NAME or torchvision:NAME.
         data: data module to evaluate on (default: the run's).
-        images: number of test images, drawn evenly over the classes.
+        images: number of test images, with the classes in proportion.
         beside: results of other networks (responses.csv, or its directory), drawn into the same figure.
         weights: weights file for timm:NAME or torchvision:NAME (default: random initialisation).
         out: directory of the results (default: ``unravel`` in the run directory).

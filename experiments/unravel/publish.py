@@ -44,9 +44,8 @@ def measure_and_draw(
     """Measure ``rows`` into ``{command}.csv``, with ``others`` drawn beside them; see :func:`draw_and_publish`."""
     directory = out or subject.directory
     records = measure(subject, rows, images, directory / f"{command}.csv")
-    draw_and_publish(
-        subject, command, records, directory, lambda path: draw(by_network([records, *others]), path), wandb
-    )
+    tables = by_network([records, *others])
+    draw_and_publish(subject, command, records, directory, lambda path: draw(tables, path), wandb)
 
 
 def draw_and_publish(
