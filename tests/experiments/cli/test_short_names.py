@@ -67,10 +67,11 @@ def brandnew(tmp_path, monkeypatch):
 
 
 def test_a_new_file_in_a_folder_is_enough(brandnew, fathom, tmp_path):
+    warmup = {"class_path": "LearningRateWarmup", "init_args": {"epochs": 1}}
     config = {
         "model": {"init_args": {"net": "Brandnew"}},
         "data": {"class_path": "Digits", "init_args": {"image_size": 8, "train_size": 64}},
-        "trainer": {"max_steps": 1, "enable_progress_bar": False, "callbacks": ["WeightAveraging"]},
+        "trainer": {"max_epochs": 1, "enable_progress_bar": False, "callbacks": [warmup]},
         "wandb": {"mode": "disabled"},
     }
     (tmp_path / "new.yaml").write_text(yaml.safe_dump(config))
