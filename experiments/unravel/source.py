@@ -26,6 +26,7 @@ from experiments.cli.messages import OUTSIDE, one_sentence
 from experiments.cli.trusted_names import first_untrusted
 from experiments.runs.directory import experiment_name, run_config
 from lit_models import CheckpointError, load_checkpoint
+from lit_models.checkpoints import checkpoint_file
 from lit_models.interfaces import Link
 from lit_models.surgery.links import links
 
@@ -126,18 +127,11 @@ def taken_apart(subject: Subject) -> list[Link]:
 
 
 def _own_subject(path: Path, data: ImageData | None) -> Subject:
-    checkpoint = path
-    if path.is_dir():
-        best, last = (path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
-        checkpoint = best if best.is_file() else last
-        if not checkpoint.is_file():
-            raise FileNotFoundError(
-                f"{path} is no run directory: it has no checkpoints/best.ckpt or checkpoints/last.ckpt"
-            )
-    elif not path.exists():
+    if not path.exists():
         raise FileNotFoundError(
             f"there is no {path}: give a run directory, a checkpoint, timm:NAME or torchvision:NAME"
         )
+    checkpoint = checkpoint_file(path)
     net = load_checkpoint(checkpoint).net
     config = run_config(checkpoint)
     if data is None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link, LogitsWithAux, identity
 from lit_models.networks.inception import ConvReLU, InceptionModule, Widths
+from lit_models.settings import keeps_arguments
 
 GoogLeNetVariant = Literal["original", "torchvision"]
 """original: the network of table 1. torchvision: a 3×3 in place of each 5×5, 2×2 in place of 3×3 windows in the last
@@ -151,6 +152,7 @@ class _Inceptions(nn.Module):
                 module.merge()
 
 
+@keeps_arguments
 class GoogLeNet(_Inceptions):
     """GoogLeNet for images of about 224 pixels (table 1, figure 3).
 
@@ -210,6 +212,7 @@ class GoogLeNet(_Inceptions):
         super().__init__(layers, heads, channels, num_classes, dropout, reparameterized)
 
 
+@keeps_arguments
 class CIFARGoogLeNet(_Inceptions):
     """GoogLeNet for images of about 32 pixels: a 3×3 stem, and modules on maps of 16, 8 and 4 pixels.
 

@@ -16,6 +16,7 @@ from lit_models.errors import NetworkError
 from lit_models.interfaces import Link, Rescale, identity
 from lit_models.networks.plain import plain_links
 from lit_models.networks.residual import GatedBlock
+from lit_models.settings import keeps_arguments
 
 Shortcut = Literal["A", "B", "C", "none"]
 """He et al. 2015, section 4.1. A: zero channels are appended. B: a projection where the shape changes.
@@ -292,6 +293,7 @@ class _Stages(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
+@keeps_arguments
 class ResNet(_Stages):
     """ResNet for images of about 224 pixels (He et al. 2015, table 1).
 
@@ -364,6 +366,7 @@ def _deep_stem(in_channels: int) -> nn.Sequential:
     )
 
 
+@keeps_arguments
 class CIFARResNet(_Stages):
     """ResNet for images of about 32 pixels (He et al. 2015, section 4.2): three stages of n basic blocks.
 

@@ -14,9 +14,11 @@ from typing_extensions import Self
 
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link
+from lit_models.settings import keeps_arguments
 from lit_models.surgery.links import links
 
 
+@keeps_arguments
 class TimmBackbone(nn.Module):
     """A network of ``timm.create_model`` with a classifier of its own: (N, C, H, W) images to (N, K) logits.
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_models.networks.folding import compose_pointwise, fold_batch_norm
+from lit_models.settings import keeps_arguments
 
 BN_EPS = 1e-6
 
@@ -97,6 +98,7 @@ class Block(nn.Module):
         return self.activation(self.pool(self.convs(x, activation_lambda)))
 
 
+@keeps_arguments
 class VanillaNet(nn.Module):
     """VanillaNet-5 … 13: (N, C, H, W) images to (N, K) logits.
 

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link
 from lit_models.networks.plain import plain_links, two_part_links
+from lit_models.settings import keeps_arguments
 
 CONVS_PER_STAGE = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """Table 1, configurations A, B, D and E."""
 
 
+@keeps_arguments
 class VGG(nn.Module):
     """VGG-11, 13, 16 or 19 for images of about 224 pixels: (N, in_channels, H, W) to logits (N, num_classes).
 
@@ -59,6 +61,7 @@ class VGG(nn.Module):
         return self.classifier(self.avgpool(_features(self.features, images)).flatten(1))
 
 
+@keeps_arguments
 class CIFARVGG(nn.Module):
     """The same convolutions for images of about 32 pixels, with a linear classifier: (N, C, H, W) to (N, K).
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any, Literal
 
 import lightning as L
@@ -18,6 +19,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_models.interfaces import LogitsWithAux
+from lit_models.settings import INSTANTIATOR, as_setting, import_path
 from lit_models.tasks.losses import LOSSES, Loss, SmoothOver, share_over_all
 from lit_models.tasks.optimization import (
     check_layer_decay,
@@ -58,9 +60,10 @@ class ImageClassifier(L.LightningModule):
         smooth_over: the classes that share ε: ``all``, the true one with them (torch, timm), or the ``others`` alone
             (Bag of Tricks), see :data:`~lit_models.tasks.losses.SmoothOver`.
         aux_weight: of the loss of each auxiliary head, where the network has any (GoogLeNet: 0.3).
-        image_size: side of the images in pixels. Kept, like mean and std, for whoever loads the checkpoint.
-        mean: of the training images per channel, as subtracted by the data module.
-        std: likewise.
+        image_size: side of the images in pixels. Stored in the checkpoint for inference, like the next three.
+        mean: mean of the training images per channel, as subtracted by the data module.
+        std: standard deviation of the training images per channel, as divided by by the data module.
+        class_names: names of the classes, in the order of the logits.
 
     Raises:
         MisconfigurationException: for an optimizer timm does not have, a number out of its range, and ``layer_decay``
@@ -89,6 +92,7 @@ class ImageClassifier(L.LightningModule):
         image_size: int | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
+        class_names: tuple[str, ...] | None = None,
     ) -> None:
         super().__init__()
         check_optimizer(optimizer)
@@ -104,9 +108,7 @@ class ImageClassifier(L.LightningModule):
         ):
             if not 0 <= value <= most:
                 raise MisconfigurationException(f"{name} is {value}; give a number from 0 to {most:g}")
-        # LightningCLI hands over the arguments as written, the network's among them: a checkpoint is then complete
-        # in primitives. Constructed in Python, ``net`` is an object, which a checkpoint must not hold.
-        self.save_hyperparameters(ignore=[] if _given_hyperparameters.get() else ["net"])
+        self._describe(net)
         self._forget_where_weights_came_from()
         # Convolutions are fastest in channels_last on GPUs with tensor cores and on CPUs.
         self.net = net.to(memory_format=torch.channels_last)
@@ -131,6 +133,22 @@ class ImageClassifier(L.LightningModule):
         self.train_top1, self.train_mixed_top1 = _accuracy(num_classes, 1), _mean()
         self.val_loss, self.val_accuracy = _mean(), _accuracies(num_classes, "val")
         self.test_loss, self.test_accuracy = _mean(), _accuracies(num_classes, "test")
+
+    def _describe(self, net: nn.Module) -> None:
+        """Store the arguments for the checkpoint, in primitives.
+
+        LightningCLI hands them over as written. In Python ``net`` is an object, which a checkpoint must not hold: it is
+        described by its class and arguments if it knows them, and left out otherwise.
+        """
+        if _given_hyperparameters.get():
+            self.save_hyperparameters()
+            return
+        self.save_hyperparameters(ignore=["net"])
+        with suppress(TypeError):
+            self.hparams["net"] = as_setting(net)
+        with suppress(TypeError):
+            described = {"_class_path": import_path(type(self)), "_instantiator": INSTANTIATOR}
+            self.hparams.update(described)
 
     def _forget_where_weights_came_from(self) -> None:
         """A checkpoint has weights: to load it must not need those that the network started from."""
