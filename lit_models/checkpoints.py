@@ -95,7 +95,7 @@ def _what_is_wrong(message: str) -> str:
 def merged_checkpoint(model: L.LightningModule, merged: nn.Module) -> dict[str, Any]:
     """A checkpoint of ``model`` with ``merged`` in the place of its network.
 
-    A network that can be merged takes ``reparameterized`` as an argument of its constructor.
+    The constructor of the network takes ``reparameterized``, with which it builds the merged form.
     """
     hparams = copy.deepcopy(dict(model.hparams))
     if "net" in hparams:
