@@ -100,8 +100,9 @@ def merged_checkpoint(model: L.LightningModule, merged: nn.Module) -> dict[str, 
     hparams = copy.deepcopy(dict(model.hparams))
     if "net" in hparams:
         hparams["net"].setdefault("init_args", {})["reparameterized"] = True
+    around = {name: value for name, value in model.state_dict().items() if not name.startswith("net.")}
     return {
-        "state_dict": _classifier_state(merged),
+        "state_dict": {**around, **_classifier_state(merged)},
         "hyper_parameters": hparams,
         "epoch": model.current_epoch,
         "global_step": model.global_step,

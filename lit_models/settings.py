@@ -11,6 +11,8 @@ from inspect import Parameter, isclass, isfunction, signature
 from operator import attrgetter
 from typing import Any, TypeVar
 
+from torch import nn
+
 T = TypeVar("T")
 
 INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
@@ -20,7 +22,8 @@ INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 def keeps_arguments(kind: type[T]) -> type[T]:
     """Class decorator: instances remember the arguments of their constructor, for :func:`as_setting`.
 
-    A subclass that has a constructor of its own needs the decorator again.
+    A subclass that has a constructor of its own needs the decorator again. What is decorated may be built from the
+    settings in a checkpoint, with any arguments.
     """
     construct = kind.__init__
     parameters = signature(construct).parameters
@@ -34,8 +37,14 @@ def keeps_arguments(kind: type[T]) -> type[T]:
                 many = parameters[name].kind is Parameter.VAR_KEYWORD
                 self.constructor_arguments |= value if many else {name: value}
 
+    __init__.keeps_arguments = True  # type: ignore[attr-defined]
     kind.__init__ = __init__  # type: ignore[method-assign]
     return kind
+
+
+def may_be_described(kind: Any) -> bool:
+    """Whether ``kind`` is a class that may be built from settings in a file: a module, or one that keeps arguments."""
+    return isclass(kind) and (issubclass(kind, nn.Module) or hasattr(kind.__init__, "keeps_arguments"))
 
 
 def as_setting(value: Any) -> Any:

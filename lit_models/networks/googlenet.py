@@ -119,7 +119,7 @@ class _Inceptions(nn.Module):
         return self.fc
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Put a fresh classifier of so many classes in its place, or with 0 none."""
+        """Replace the classifier by a new one of ``num_classes`` classes; 0 removes it."""
         self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def _forward_layers(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:

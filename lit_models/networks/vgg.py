@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link
-from lit_models.networks.plain import plain_links, two_part_links
+from lit_models.networks.chain import chain_links, two_part_links
 from lit_models.settings import keeps_arguments
 
 CONVS_PER_STAGE = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -94,7 +94,7 @@ class CIFARVGG(nn.Module):
 
     def links(self) -> list[Link]:
         """Convolutions one by one, and the classifier."""
-        layers = plain_links(((f"features.{name}", layer) for name, layer in self.features.named_children()), stage=0)
+        layers = chain_links([("features", self.features)])
         return [*layers, Link("fc", layers[-1].stage + 1, self._classify)]
 
     def forward(self, images: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
@@ -20,7 +20,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lit_models.interfaces import LogitsWithAux
 from lit_models.settings import INSTANTIATOR, as_setting, import_path
-from lit_models.tasks.losses import LOSSES, Loss, SmoothOver, share_over_all
+from lit_models.tasks.losses import Loss, SmoothOver, compute_loss, share_over_all
 from lit_models.tasks.optimization import (
     check_layer_decay,
     check_optimizer,
@@ -29,7 +29,7 @@ from lit_models.tasks.optimization import (
     restore_settings,
     settings_of,
 )
-from lit_models.tasks.schedules import Factor, cosine, steps_down, steps_per_epoch, warmed_up
+from lit_models.tasks.schedules import Factor, Schedule, cosine, steps_down, steps_per_epoch, warmed_up
 
 Batch = tuple[Tensor, Tensor]
 """Normalised images (N, C, H, W), and class indices (N,) or class probabilities (N, K)."""
@@ -52,10 +52,14 @@ class ImageClassifier(L.LightningModule):
         layer_decay: r ≤ 1, by which the learning rate falls from each layer to the one before; for networks with
             timm's ``group_matcher``, such as ``VanillaNet``.
         optimizer_args: any other argument of the optimizer, by name.
-        schedule: of the learning rate, per optimizer step. The cosine spans what the warm-up leaves.
+        schedule: of the learning rate, per optimizer step: a name, or a function from the number of steps that the
+            warm-up leaves to the factor of the peak in step 0, 1, …; in YAML its import path, or the ``class_path`` and
+            ``init_args`` of a class with ``__call__`` and :func:`~lit_models.settings.keeps_arguments`.
         milestones: epochs after which ``step`` divides the learning rate by ten.
         min_lr: where the cosine ends.
-        loss: cross-entropy, or the binary one of each class on its own. Evaluation always reports cross-entropy.
+        loss: cross-entropy, the binary one of each class on its own, or a function of logits (N, K) in float32 and
+            targets, classes (N,) or probabilities (N, K); in YAML its import path, or the ``class_path`` and
+            ``init_args`` of an ``nn.Module``. Evaluation always reports cross-entropy.
         label_smoothing: ε.
         smooth_over: the classes that share ε: ``all``, the true one with them (torch, timm), or the ``others`` alone
             (Bag of Tricks), see :data:`~lit_models.tasks.losses.SmoothOver`.
@@ -82,7 +86,7 @@ class ImageClassifier(L.LightningModule):
         momentum: float = 0.9,
         layer_decay: float | None = None,
         optimizer_args: dict[str, Any] | None = None,
-        schedule: Literal["cosine", "step", "constant"] = "cosine",
+        schedule: Schedule = "cosine",
         milestones: tuple[float, ...] = (),
         min_lr: float = 0.0,
         loss: Loss = "cross_entropy",
@@ -108,7 +112,7 @@ class ImageClassifier(L.LightningModule):
         ):
             if not 0 <= value <= most:
                 raise MisconfigurationException(f"{name} is {value}; give a number from 0 to {most:g}")
-        self._describe(net)
+        self._describe(net, loss=loss, schedule=schedule)
         self._forget_where_weights_came_from()
         # Convolutions are fastest in channels_last on GPUs with tensor cores and on CPUs.
         self.net = net.to(memory_format=torch.channels_last)
@@ -124,7 +128,7 @@ class ImageClassifier(L.LightningModule):
         self.schedule = schedule
         self.milestones = milestones
         self.min_lr = min_lr
-        self.loss_name: Loss = loss
+        self.training_objective: Loss = loss
         self.label_smoothing = share_over_all(label_smoothing, num_classes, smooth_over)
         self.aux_weight = aux_weight
         self.warmup_steps = 0
@@ -134,16 +138,21 @@ class ImageClassifier(L.LightningModule):
         self.val_loss, self.val_accuracy = _mean(), _accuracies(num_classes, "val")
         self.test_loss, self.test_accuracy = _mean(), _accuracies(num_classes, "test")
 
-    def _describe(self, net: nn.Module) -> None:
+    def _describe(self, net: nn.Module, **functions: Any) -> None:
         """Store the arguments for the checkpoint, in primitives.
 
-        LightningCLI hands them over as written. In Python ``net`` is an object, which a checkpoint must not hold: it is
-        described by its class and arguments if it knows them, and left out otherwise.
+        LightningCLI hands them over as written. In Python some are objects, which a checkpoint must not hold: they are
+        described, and ``net`` is left out if it does not know its arguments.
         """
         if _given_hyperparameters.get():
             self.save_hyperparameters()
             return
-        self.save_hyperparameters(ignore=["net"])
+        self.save_hyperparameters(ignore=["net", *functions])
+        for name, function in functions.items():
+            try:
+                self.hparams[name] = as_setting(function)
+            except TypeError as error:
+                raise MisconfigurationException(f"{name} can't be described in a checkpoint: {error}") from error
         with suppress(TypeError):
             self.hparams["net"] = as_setting(net)
         with suppress(TypeError):
@@ -162,7 +171,7 @@ class ImageClassifier(L.LightningModule):
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of (N, K) logits with (N,) classes or (N, K) probabilities, in float32, labels smoothed."""
-        return LOSSES[self.loss_name](logits, targets, self.label_smoothing)
+        return compute_loss(self.training_objective, logits, targets, self.label_smoothing)
 
     def training_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """What a training step minimises, of its logits (N, K): another objective is a subclass with another one."""
@@ -249,19 +258,22 @@ class ImageClassifier(L.LightningModule):
         """The schedule of this fit as a factor of ``peak_lr``.
 
         Raises:
-        MisconfigurationException: where a cosine has no end.
+            MisconfigurationException: If the fit has no end, and the schedule needs one.
         """
         total = self.trainer.estimated_stepping_batches
         if self.warmup_steps >= total:
             rank_zero_warn(f"This fit of {total} steps ends within its warm-up of {self.warmup_steps} steps.")
-        if self.schedule == "cosine":
-            if math.isinf(total):
-                raise MisconfigurationException(
-                    "a cosine schedule needs to know where it ends: set --trainer.max_epochs or --trainer.max_steps"
-                )
-            decay = cosine(max(int(total) - self.warmup_steps, 1), floor=self.min_lr / self.peak_lr)
-        else:
+        if self.schedule in ("step", "constant"):
             decay = steps_down(self._milestone_steps())
+        elif math.isinf(total):
+            name = self.schedule if isinstance(self.schedule, str) else getattr(self.schedule, "__name__", "custom")
+            raise MisconfigurationException(
+                f"a {name} schedule needs to know where it ends: set --trainer.max_epochs or --trainer.max_steps"
+            )
+        else:
+            steps = max(int(total) - self.warmup_steps, 1)
+            floor = self.min_lr / self.peak_lr
+            decay = cosine(steps, floor) if isinstance(self.schedule, str) else self.schedule(steps)
         return warmed_up(decay, self.warmup_steps)
 
     def _milestone_steps(self) -> list[int]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from argparse import ArgumentError
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import isfunction, signature
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import nn
 from lit_models.checkpoints import checkpoint_file, read_checkpoint
 from lit_models.errors import CheckpointError
 from lit_models.names import class_paths, dotted_names, package
+from lit_models.settings import may_be_described
 from lit_models.tasks.classification import ImageClassifier
 
 _NOT_NAMES = ("_class_path", "_instantiator", "class_names")
@@ -54,7 +55,7 @@ def load_checkpoint(path: str | Path, net: nn.Module | None = None) -> ImageClas
             raise CheckpointError(f"{path} is of a {kind.__name__}, which is no ImageClassifier")
     settings = {name: value for name, value in described.items() if not name.startswith("_")}
     if kind is ImageClassifier:  # files of version 0.1 may hold the arguments of a subclass without its name
-        settings = {name: settings[name] for name in inspect.signature(kind).parameters if name in settings}
+        settings = {name: settings[name] for name in signature(kind).parameters if name in settings}
     try:
         model = instantiate_module(kind, settings if net is None else {**settings, "net": net})
     except ArgumentError as error:
@@ -71,28 +72,30 @@ def load_checkpoint(path: str | Path, net: nn.Module | None = None) -> ImageClas
 def check_classes(path: str | Path, hparams: Mapping[str, Any]) -> None:
     """Check that settings name nothing but what may be built from a file.
 
-    A ``class_path`` is an ``nn.Module`` of this package or of a module that is imported, and so is any other text that
-    is the import path of something.
+    Everything that is named lies in this package or a module that is imported. A ``class_path`` is of an ``nn.Module``
+    or a class with :func:`~lit_models.settings.keeps_arguments`. Any other text that is the import path of something is
+    that of such a class, or the function of a loss or schedule.
 
     Raises:
-        CheckpointError: If it is not.
+        CheckpointError: If one is not.
     """
     for class_path in class_paths(hparams):
-        if not _is_module_class(class_path):
+        if not may_be_described(_imported(class_path)):
             raise CheckpointError(
                 f"{path} asks for the class {class_path}, which is no imported nn.Module: if you trust it, import"
                 f" {class_path.rpartition('.')[0]} first"
             )
     settings = {name: value for name, value in hparams.items() if name not in _NOT_NAMES}
     for name in set(dotted_names(settings)) - set(class_paths(settings)):
-        importable = package(name) in sys.modules or find_spec(package(name))
-        if importable and not _is_module_class(name):
+        if not (package(name) in sys.modules or find_spec(package(name))) or may_be_described(_imported(name)):
+            continue
+        if name not in (hparams.get("loss"), hparams.get("schedule")):
             raise CheckpointError(f"{path} names {name} where a setting should be: it is not of this project")
-
-
-def _is_module_class(name: str) -> bool:
-    kind = _imported(name)
-    return isinstance(kind, type) and issubclass(kind, nn.Module)
+        if not isfunction(_imported(name)):
+            raise CheckpointError(
+                f"{path} asks for the function {name}, which is not imported: if you trust it, import"
+                f" {name.rpartition('.')[0]} first"
+            )
 
 
 def _imported(name: str) -> Any:
