@@ -83,3 +83,8 @@ def import_path(value: Any) -> str:
     if found is not value:
         raise TypeError(f"{value.__qualname__} can't be imported: define it at the top of a module")
     return f"{value.__module__}.{value.__qualname__}"
+
+
+def name_of(function: Any) -> str:
+    """The name of a function or of the class of an object; a text is its own name."""
+    return function if isinstance(function, str) else getattr(function, "__name__", type(function).__name__)

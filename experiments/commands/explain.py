@@ -23,6 +23,7 @@ from callbacks.stochastic_depth import survival_probs
 from experiments.cli.command_line import FathomCLI
 from lit_models import Distillation, ImageClassifier
 from lit_models.cost import count_branch_macs, count_macs, count_parameters
+from lit_models.settings import name_of
 from lit_models.tasks.optimization import global_batch_size
 from lit_models.tasks.schedules import Factor, steps_per_epoch
 
@@ -128,7 +129,7 @@ def learning_rate_lines(trainer: L.Trainer, model: ImageClassifier, factor: Fact
     lines = [f"{peak:g} at its peak"]
     if model.lr_batch_size is not None:
         lines[0] += f", which is {model.lr:g} for {model.lr_batch_size} images"
-    schedule: str = model.schedule
+    schedule = name_of(model.schedule)
     if schedule == "step":
         schedule += f", a tenth after each of {', '.join(f'{epoch:g}' for epoch in model.milestones)} epochs"
     lines.append(f"{warmup:,} steps of warm-up, then {schedule}" if warmup else schedule)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from typing import Any
 
 import lightning as L
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -19,7 +17,8 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_models.interfaces import LogitsWithAux
-from lit_models.settings import INSTANTIATOR, as_setting, import_path
+from lit_models.settings import name_of
+from lit_models.tasks.description import describe
 from lit_models.tasks.losses import Loss, SmoothOver, compute_loss, share_over_all
 from lit_models.tasks.optimization import (
     check_layer_decay,
@@ -112,8 +111,7 @@ class ImageClassifier(L.LightningModule):
         ):
             if not 0 <= value <= most:
                 raise MisconfigurationException(f"{name} is {value}; give a number from 0 to {most:g}")
-        self._describe(net, loss=loss, schedule=schedule)
-        self._forget_where_weights_came_from()
+        describe(self, net, loss=loss, schedule=schedule)
         # Convolutions are fastest in channels_last on GPUs with tensor cores and on CPUs.
         self.net = net.to(memory_format=torch.channels_last)
         self.num_classes = num_classes
@@ -125,10 +123,11 @@ class ImageClassifier(L.LightningModule):
         self.momentum = momentum
         self.layer_decay = layer_decay
         self.optimizer_args = optimizer_args or {}
-        self.schedule = schedule
+        self.schedule: Schedule = schedule
         self.milestones = milestones
         self.min_lr = min_lr
-        self.training_objective: Loss = loss
+        self.loss_name = name_of(loss)
+        self.loss_function: Loss = loss
         self.label_smoothing = share_over_all(label_smoothing, num_classes, smooth_over)
         self.aux_weight = aux_weight
         self.warmup_steps = 0
@@ -138,40 +137,13 @@ class ImageClassifier(L.LightningModule):
         self.val_loss, self.val_accuracy = _mean(), _accuracies(num_classes, "val")
         self.test_loss, self.test_accuracy = _mean(), _accuracies(num_classes, "test")
 
-    def _describe(self, net: nn.Module, **functions: Any) -> None:
-        """Store the arguments for the checkpoint, in primitives.
-
-        LightningCLI hands them over as written. In Python some are objects, which a checkpoint must not hold: they are
-        described, and ``net`` is left out if it does not know its arguments.
-        """
-        if _given_hyperparameters.get():
-            self.save_hyperparameters()
-            return
-        self.save_hyperparameters(ignore=["net", *functions])
-        for name, function in functions.items():
-            try:
-                self.hparams[name] = as_setting(function)
-            except TypeError as error:
-                raise MisconfigurationException(f"{name} can't be described in a checkpoint: {error}") from error
-        with suppress(TypeError):
-            self.hparams["net"] = as_setting(net)
-        with suppress(TypeError):
-            described = {"_class_path": import_path(type(self)), "_instantiator": INSTANTIATOR}
-            self.hparams.update(described)
-
-    def _forget_where_weights_came_from(self) -> None:
-        """A checkpoint has weights: to load it must not need those that the network started from."""
-        net = self.hparams.get("net", {})
-        if net.get("init_args", {}).get("pretrained"):
-            self.hparams["net"] = {**net, "init_args": {**net["init_args"], "pretrained": False}}
-
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) normalised images to (N, K) logits."""
         return self.net(images)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of (N, K) logits with (N,) classes or (N, K) probabilities, in float32, labels smoothed."""
-        return compute_loss(self.training_objective, logits, targets, self.label_smoothing)
+        return compute_loss(self.loss_function, logits, targets, self.label_smoothing)
 
     def training_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """What a training step minimises, of its logits (N, K): another objective is a subclass with another one."""
@@ -266,9 +238,9 @@ class ImageClassifier(L.LightningModule):
         if self.schedule in ("step", "constant"):
             decay = steps_down(self._milestone_steps())
         elif math.isinf(total):
-            name = self.schedule if isinstance(self.schedule, str) else getattr(self.schedule, "__name__", "custom")
             raise MisconfigurationException(
-                f"a {name} schedule needs to know where it ends: set --trainer.max_epochs or --trainer.max_steps"
+                f"a {name_of(self.schedule)} schedule needs to know where it ends: set --trainer.max_epochs or"
+                " --trainer.max_steps"
             )
         else:
             steps = max(int(total) - self.warmup_steps, 1)

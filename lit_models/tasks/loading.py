@@ -20,6 +20,7 @@ from lit_models.errors import CheckpointError
 from lit_models.names import class_paths, dotted_names, package
 from lit_models.settings import may_be_described
 from lit_models.tasks.classification import ImageClassifier
+from lit_models.tasks.description import described_by
 
 _NOT_NAMES = ("_class_path", "_instantiator", "class_names")
 """Settings whose texts may look like import paths, and name nothing that a checkpoint chooses."""
@@ -57,7 +58,8 @@ def load_checkpoint(path: str | Path, net: nn.Module | None = None) -> ImageClas
     if kind is ImageClassifier:  # files of version 0.1 may hold the arguments of a subclass without its name
         settings = {name: settings[name] for name in signature(kind).parameters if name in settings}
     try:
-        model = instantiate_module(kind, settings if net is None else {**settings, "net": net})
+        with described_by(hparams):  # so that the model can be saved again
+            model = instantiate_module(kind, settings if net is None else {**settings, "net": net})
     except ArgumentError as error:
         raise CheckpointError(f"{path} does not describe a {kind.__name__}: {_last_line(error)}") from error
     model.on_load_checkpoint(checkpoint)
@@ -65,7 +67,6 @@ def load_checkpoint(path: str | Path, net: nn.Module | None = None) -> ImageClas
         model.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
         raise CheckpointError(f"{path} does not fit the network: {_last_line(error)}") from error
-    model.hparams.update(hparams)  # so that the model can be saved again
     return model.eval()
 
 
@@ -85,17 +86,20 @@ def check_classes(path: str | Path, hparams: Mapping[str, Any]) -> None:
                 f"{path} asks for the class {class_path}, which is no imported nn.Module: if you trust it, import"
                 f" {class_path.rpartition('.')[0]} first"
             )
-    settings = {name: value for name, value in hparams.items() if name not in _NOT_NAMES}
-    for name in set(dotted_names(settings)) - set(class_paths(settings)):
-        if not (package(name) in sys.modules or find_spec(package(name))) or may_be_described(_imported(name)):
+    for setting, value in hparams.items():
+        if setting in _NOT_NAMES:
             continue
-        if name not in (hparams.get("loss"), hparams.get("schedule")):
-            raise CheckpointError(f"{path} names {name} where a setting should be: it is not of this project")
-        if not isfunction(_imported(name)):
-            raise CheckpointError(
-                f"{path} asks for the function {name}, which is not imported: if you trust it, import"
-                f" {name.rpartition('.')[0]} first"
-            )
+        for name in set(dotted_names(value)) - set(class_paths(value)):
+            found = _imported(name)
+            if may_be_described(found) or not (package(name) in sys.modules or find_spec(package(name))):
+                continue
+            if setting not in ("loss", "schedule"):
+                raise CheckpointError(f"{path} names {name} where a setting should be: it is not of this project")
+            if not isfunction(found):
+                raise CheckpointError(
+                    f"{path} asks for the function {name}, which is not imported: if you trust it, import"
+                    f" {name.rpartition('.')[0]} first"
+                )
 
 
 def _imported(name: str) -> Any:

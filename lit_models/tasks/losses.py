@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 Loss = Literal["cross_entropy", "binary_cross_entropy"] | Callable[[Tensor, Tensor], Any]
-"""A loss of this module by name, or one of logits (N, K) in float32 and targets, classes (N,) or probabilities (N, K)."""
+"""A loss of this module by name, or a function of float32 logits (N, K) and classes (N,) or probabilities (N, K)."""
 
 SmoothOver = Literal["all", "others"]
 """Which classes share ε. all: every class gets ε/K, so the true one keeps 1 − ε + ε/K (Szegedy et al. 2016; torch,

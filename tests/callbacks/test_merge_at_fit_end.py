@@ -6,6 +6,7 @@ import types
 import lightning as L
 import pytest
 import torch
+from jsonargparse import set_parsing_settings
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
@@ -129,6 +130,7 @@ def imported(monkeypatch):
         setattr(module, kind.__name__, kind)
         monkeypatch.setattr(kind, "__module__", "mergeable")
     monkeypatch.setitem(sys.modules, "mergeable", module)
+    set_parsing_settings(import_path_denylist=[])  # in which a command line of another test may have left its own
 
 
 def around(net):
