@@ -130,7 +130,7 @@ def imported(monkeypatch):
         setattr(module, kind.__name__, kind)
         monkeypatch.setattr(kind, "__module__", "mergeable")
     monkeypatch.setitem(sys.modules, "mergeable", module)
-    set_parsing_settings(import_path_denylist=[])  # in which a command line of another test may have left its own
+    set_parsing_settings(import_path_allowlist=["mergeable"])  # a command line that ran before allows nothing else
 
 
 def around(net):
