@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from pickle import UnpicklingError
-from textwrap import shorten
 from typing import Any
 
 import timm
@@ -18,17 +15,18 @@ import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch.utilities import move_data_to_device
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from datamodules.pipeline.image_data import ImageData
 from experiments.cli.messages import OUTSIDE, one_sentence
 from experiments.cli.trusted_names import first_untrusted
 from experiments.runs.directory import experiment_name, run_config
-from lit_models import CheckpointError, load_checkpoint
+from lit_models import load_checkpoint
 from lit_models.checkpoints import checkpoint_file
 from lit_models.interfaces import Link
+from lit_models.names import nearest
 from lit_models.surgery.links import links
+from lit_models.weights import load_weights
 
 Batch = tuple[Tensor, Tensor]
 
@@ -169,8 +167,8 @@ def _library_network(library: str, name: str, data: ImageData, weights: Path | N
     else:
         known = torchvision.models.list_models(torchvision.models)
     if name not in known:
-        nearest = ", ".join(get_close_matches(name, known)) or "fathom can't guess which"
-        raise MisconfigurationException(f"{library} has no network {name!r}; near it: {nearest}")
+        hint = nearest(name, known, otherwise="resnet18, resnet50")
+        raise MisconfigurationException(f"{library} has no network {name!r}; near it: {hint}")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if library == "timm":
@@ -178,7 +176,7 @@ def _library_network(library: str, name: str, data: ImageData, weights: Path | N
         else:
             net = torchvision.models.get_model(name, weights=None, num_classes=data.num_classes)
     if weights is not None:
-        _load(net, weights, f"{library}:{name} of {data.num_classes} classes")
+        load_weights(net, weights, f"{library}:{name} of {data.num_classes} classes")
     if hasattr(net, "set_input_size"):
         try:
             net.set_input_size((data.image_size, data.image_size))
@@ -187,16 +185,6 @@ def _library_network(library: str, name: str, data: ImageData, weights: Path | N
                 f"{library}:{name} can't take images of {data.image_size}×{data.image_size}: {one_sentence(str(error))}"
             ) from error
     return net
-
-
-def _load(net: nn.Module, weights: Path, name: str) -> None:
-    if not weights.is_file():
-        raise FileNotFoundError(f"there are no weights {weights}")
-    try:
-        net.load_state_dict(load_state_dict(str(weights), weights_only=True))
-    except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
-        *_, reason = str(error).strip().splitlines() or [repr(error)]
-        raise CheckpointError(f"{weights} does not fit {name}: {shorten(reason, 150)}") from error
 
 
 def _check(subject: Subject) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any
 
 import lightning as L
@@ -13,13 +12,15 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from lit_models.names import nearest
+
 
 def check_optimizer(name: str) -> None:
     """Raises ``MisconfigurationException``, which names its neighbours, for an optimizer timm does not have."""
     names = [str(known) for known in list_optimizers()]
     if name.lower() not in names:
-        nearest = ", ".join(get_close_matches(name, names)) or "sgd, momentum, adamw, lamb"
-        raise MisconfigurationException(f"timm.optim has no optimizer {name!r}; near it are {nearest}")
+        hint = nearest(name, names, otherwise="sgd, momentum, adamw, lamb")
+        raise MisconfigurationException(f"timm.optim has no optimizer {name!r}; near it are {hint}")
 
 
 def check_layer_decay(net: nn.Module, layer_decay: float | None) -> None:

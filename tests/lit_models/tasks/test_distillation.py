@@ -204,8 +204,13 @@ def test_a_wrong_teacher_is_refused_in_one_sentence(teacher_path, tmp_path):
         (str(teacher_path), "weights.pth", MisconfigurationException, "has its own"),
         ("timm:resnet5", None, MisconfigurationException, "resnet50"),
         ("timm:test_resnet", str(tmp_path / "nowhere.pth"), FileNotFoundError, r"nowhere\.pth"),
-        ("timm:test_resnet", str(tmp_path / "other.pth"), CheckpointError, r"other\.pth has not the weights"),
-        ("timm:test_resnet", str(tmp_path / "text.pth"), CheckpointError, r"text\.pth has not the weights"),
+        (
+            "timm:test_resnet",
+            str(tmp_path / "other.pth"),
+            CheckpointError,
+            r"other\.pth does not hold the weights",
+        ),
+        ("timm:test_resnet", str(tmp_path / "text.pth"), CheckpointError, r"text\.pth does not hold the weights"),
     ):
         with pytest.raises(kind, match=sentence) as error:
             load_teacher(source, weights, 7)
