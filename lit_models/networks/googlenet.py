@@ -40,11 +40,11 @@ class AuxiliaryHead(nn.Module):
     4×4 means → 1×1 convolution → linear → ReLU → dropout of 0.7 → linear.
 
     Args:
-        in_channels: of the maps.
-        num_classes: K.
-        width: output channels of the convolution; the first linear layer has eight times as many.
-        batch_norm: after the convolution.
-        adaptive: average over 4×4 parts of the map. The paper's windows are 5×5 at a stride of 3, 4×4 of them on maps
+        in_channels: Channels of the maps.
+        num_classes: K, the number of logits.
+        width: Output channels of the convolution; the first linear layer has eight times as many.
+        batch_norm: Normalise after the convolution.
+        adaptive: Average over 4×4 parts of the map. The paper's windows are 5×5 at a stride of 3, 4×4 of them on maps
             of 14 to 16 pixels; maps of other sizes are parted either way.
     """
 

@@ -25,15 +25,15 @@ class TimmBackbone(nn.Module):
     In configuration files and flags ``timm:NAME`` is short for this class with that name.
 
     Args:
-        name: one of ``timm.list_models()``, with or without the tag of its weights, or a name with ``hf-hub:`` or
+        name: A name of ``timm.list_models()``, with or without the tag of its weights, or a name with ``hf-hub:`` or
             ``local-dir:``.
-        num_classes: K.
-        in_channels: C.
-        pretrained: start from timm's weights, which it downloads, or from those in a local file: ``.safetensors``, or
+        num_classes: K, the number of logits.
+        in_channels: Channels of the images.
+        pretrained: Start from timm's weights, which it downloads, or from those in a local file: ``.safetensors``, or
             ``.pth`` with nothing but tensors and primitives. Their classifier is kept where it has ``num_classes``
             classes. A checkpoint of training has weights of its own and doesn't ask for these again.
-        frozen: train the classifier alone; the rest stays as it is, in evaluation mode.
-        model_args: any other argument of ``timm.create_model``, by name, as ``img_size`` or ``drop_path_rate``.
+        frozen: Train the classifier alone; the rest stays as it is, in evaluation mode.
+        model_args: Any other argument of ``timm.create_model``, by name, as ``img_size`` or ``drop_path_rate``.
 
     Raises:
         NetworkError: For a name timm does not have, or weights that can't be downloaded; in ``forward``, for images of

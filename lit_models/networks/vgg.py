@@ -63,7 +63,7 @@ class VGG(nn.Module):
 
 @keeps_arguments
 class CIFARVGG(nn.Module):
-    """The same convolutions for images of about 32 pixels, with a linear classifier: (N, C, H, W) to (N, K).
+    """The convolutions of VGG for images of about 32 pixels, with a linear classifier: (N, C, H, W) to (N, K).
 
     Args:
         depth: 11, 13, 16 or 19; two layers fewer are left, as one linear layer takes the place of three.

@@ -35,7 +35,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class ImageClassifier(L.LightningModule):
-    """Trains and evaluates any network of images to logits.
+    """Trains and evaluates a network that classifies images.
 
     Args:
         net: (N, C, H, W) images to (N, K) logits.
@@ -65,7 +65,7 @@ class ImageClassifier(L.LightningModule):
         aux_weight: of the loss of each auxiliary head, where the network has any (GoogLeNet: 0.3).
         image_size: side of the images in pixels. Stored in the checkpoint for inference, like the next three.
         mean: mean of the training images per channel, as subtracted by the data module.
-        std: standard deviation of the training images per channel, as divided by by the data module.
+        std: standard deviation of the training images per channel, by which the data module divides.
         class_names: names of the classes, in the order of the logits.
 
     Raises:
@@ -146,7 +146,7 @@ class ImageClassifier(L.LightningModule):
         return compute_loss(self.loss_function, logits, targets, self.label_smoothing)
 
     def training_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """What a training step minimises, of its logits (N, K): another objective is a subclass with another one."""
+        """The objective of a training step with logits (N, K); a subclass with another objective overrides it."""
         return self.loss(logits, batch[1])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -157,7 +157,7 @@ class ImageClassifier(L.LightningModule):
         for aux in aux_logits:
             loss = loss + self.aux_weight * self.loss(aux, targets)
         self._count_hits(logits.detach(), targets)
-        # As a tensor on the host: Lightning would copy a number to the device, and wait for it.
+        # As a tensor on the host: Lightning would copy a number to the device, and synchronise.
         groups = self.optimizers().param_groups  # type: ignore[union-attr]
         self.log("lr", torch.tensor(max(group["lr"] for group in groups)))
         return loss
@@ -256,13 +256,13 @@ class ImageClassifier(L.LightningModule):
 
 
 def _mean() -> MeanMetric:
-    # Any other strategy waits for the device, and leaves the NaN of a diverged network out of the mean. This one
-    # ignores the weights of an update, so the values of single images are handed over.
+    # Any other strategy synchronises with the device, and leaves the NaN of a diverged network out of the mean. This
+    # one ignores the weights of an update, so the values of single images are handed over.
     return MeanMetric(nan_strategy="disable")
 
 
 def _accuracy(num_classes: int, top_k: int) -> MulticlassAccuracy:
-    # Checking the arguments would wait for the device in every step.
+    # Checking the arguments would synchronise with the device in every step.
     return MulticlassAccuracy(num_classes, top_k=top_k, average="micro", validate_args=False)
 
 
