@@ -18,8 +18,25 @@ from torch import Tensor, nn
 from lit_models.errors import CheckpointError
 from lit_models.files import atomic
 from lit_models.names import with_current_names
+from lit_models.settings import INSTANTIATOR
 
 _OFFICIAL = "official VanillaNet weights are turned into a checkpoint by `fathom convert vanillanet`"
+
+
+def checkpoint_file(path: str | Path) -> Path:
+    """``path`` itself, or of a run directory its best checkpoint, and the last one where there is no best.
+
+    Raises:
+        FileNotFoundError: For a folder that is no run directory.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    files = [path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
+    for file in files:
+        if file.is_file():
+            return file
+    raise FileNotFoundError(f"{path} is no run directory: it has no checkpoints/best.ckpt or checkpoints/last.ckpt")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -78,13 +95,14 @@ def _what_is_wrong(message: str) -> str:
 def merged_checkpoint(model: L.LightningModule, merged: nn.Module) -> dict[str, Any]:
     """A checkpoint of ``model`` with ``merged`` in the place of its network.
 
-    A network that can be merged takes ``reparameterized`` as an argument of its constructor.
+    The constructor of the network takes ``reparameterized``, with which it builds the merged form.
     """
     hparams = copy.deepcopy(dict(model.hparams))
     if "net" in hparams:
         hparams["net"].setdefault("init_args", {})["reparameterized"] = True
+    around = {name: value for name, value in model.state_dict().items() if not name.startswith("net.")}
     return {
-        "state_dict": _classifier_state(merged),
+        "state_dict": {**around, **_classifier_state(merged)},
         "hyper_parameters": hparams,
         "epoch": model.current_epoch,
         "global_step": model.global_step,
@@ -109,7 +127,7 @@ def classifier_checkpoint(net: nn.Module, net_args: dict[str, Any], **arguments:
             "num_classes": net_args["num_classes"],
             **arguments,
             "_class_path": "lit_models.ImageClassifier",
-            "_instantiator": "lightning.pytorch.cli.instantiate_module",
+            "_instantiator": INSTANTIATOR,
         },
         "epoch": 0,
         "global_step": 0,

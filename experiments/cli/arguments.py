@@ -15,8 +15,8 @@ from experiments.cli.read_config import read_config
 from experiments.cli.recipes import recipe_path
 from experiments.cli.short_names import with_full_names
 from experiments.cli.trusted_names import refusal
-from experiments.runs.directory import best_checkpoint, run_config
-from lit_models.checkpoints import read_checkpoint
+from experiments.runs.directory import run_config
+from lit_models.checkpoints import checkpoint_file, read_checkpoint
 from lit_models.errors import CheckpointError
 from lit_models.names import dotted_names
 
@@ -115,7 +115,7 @@ def _checkpoint_file(path: str) -> Path:
             " or the file, such as runs/<experiment>/<run>/checkpoints/last.ckpt"
         )
     file = Path(path).expanduser()
-    return best_checkpoint(file) if file.is_dir() else file
+    return checkpoint_file(file)
 
 
 def model_config(path: Path, command: str) -> str:

@@ -16,6 +16,7 @@ from experiments.cli.signatures import imported_class, parameters
 _NOISE = re.compile(
     r"Does not validate against any|Subtypes: |Errors:$|Expected a <class 'NoneType'>|Given value|Subclass types"
     r"|Not a valid subclass of|a class path \(str\)|a dict with|Expected a path but .* either not accessible or invalid"
+    r"|Expected a dot import path string"
 )
 _TYPES = {
     "int": "a whole number",

@@ -56,16 +56,3 @@ def run_config(checkpoint: Path) -> Path | None:
         if (directory / "config.yaml").is_file():
             return directory / "config.yaml"
     return None
-
-
-def best_checkpoint(run_directory: Path) -> Path:
-    """The best checkpoint of a run, or its last one.
-
-    Raises:
-        UsageError: if it has neither.
-    """
-    best, last = (run_directory / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
-    for checkpoint in (best, last):
-        if checkpoint.is_file():
-            return checkpoint
-    raise UsageError(f"{run_directory} is no run directory: it has no checkpoints/best.ckpt or checkpoints/last.ckpt")

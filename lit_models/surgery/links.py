@@ -20,7 +20,7 @@ from torchvision.models import resnet as torchvision_resnet
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link, LinkedNetwork, identity
 from lit_models.internals import with_positions
-from lit_models.networks.plain import two_part_links
+from lit_models.networks.chain import two_part_links
 
 
 def links(net: nn.Module) -> list[Link]:
