@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from datamodules.pipeline.augment import ERASING_DRAWS, blank_box, normalise, random_erasing
-from datamodules.pipeline.batches import Ticket
+from datamodules.pipeline.batches import BatchIndices
 from datamodules.pipeline.cache import cached
 from datamodules.pipeline.crops import DRAWS, Interpolation, centre_crop, random_resized_crop
 from datamodules.pipeline.decode import DecodeError, decode, read_bytes
@@ -137,7 +137,7 @@ class Photos(ImageData):
         listing = self._test_listing if test else self._listing
         return fingerprint(listing.files, [size for size, _ in listing.stamps], listing.labels)
 
-    def fetcher(self, test: bool) -> Callable[[Ticket], RawBatch]:
+    def fetcher(self, test: bool) -> Callable[[BatchIndices], RawBatch]:
         """Decode, crop and resize."""
         listing = self._test_listing if test else self._listing
         skip = self.corrupt == "skip"
@@ -160,7 +160,7 @@ class Photos(ImageData):
         )
         return train, evaluation
 
-    def finish(self, batch: RawBatch) -> Tensor:
+    def augment_and_normalise(self, batch: RawBatch) -> Tensor:
         """Normalise and erase on the device."""
         self._skipped.update(batch.skipped)
         images = normalise(batch.images, self.mean, self.std)
@@ -203,9 +203,9 @@ def _fetch(
     seed: int,
     size: int,
     skip: bool,
-    ticket: Ticket,
+    batch: BatchIndices,
 ) -> RawBatch:
-    indices, epoch, number = ticket
+    indices, epoch, number = batch
     draws = None if epoch is None else uniforms(seed, epoch, indices, PHOTO_DRAWS)
     images = torch.empty(len(indices), size, size, 3, dtype=torch.uint8)
     if get_worker_info() is not None:

@@ -24,7 +24,7 @@ from datamodules.pipeline.augment import (
     reflect,
     shifted,
 )
-from datamodules.pipeline.batches import Ticket
+from datamodules.pipeline.batches import BatchIndices
 from datamodules.pipeline.fingerprint import fingerprint
 from datamodules.pipeline.image_data import ImageData, RawBatch
 from datamodules.pipeline.randomness import uniforms
@@ -96,7 +96,7 @@ class InMemoryImages(ImageData):
         """Of every pixel and label."""
         return fingerprint(*self.part(test))
 
-    def fetcher(self, test: bool) -> Callable[[Ticket], RawBatch]:
+    def fetcher(self, test: bool) -> Callable[[BatchIndices], RawBatch]:
         """An index lookup."""
         images, labels = self.part(test)
         if self.on_device and self.trainer is not None:
@@ -104,7 +104,7 @@ class InMemoryImages(ImageData):
             images, labels = images.to(device), labels.to(device)
         return partial(_fetch, images, labels, self.seed)
 
-    def finish(self, batch: RawBatch) -> Tensor:
+    def augment_and_normalise(self, batch: RawBatch) -> Tensor:
         """Crop, flip, normalise and erase on the device."""
         if batch.draws is None:
             return normalise(batch.images, self.mean, self.std).permute(0, 3, 1, 2)
@@ -125,8 +125,8 @@ class InMemoryImages(ImageData):
         return images.permute(0, 3, 1, 2)
 
 
-def _fetch(images: Tensor, labels: Tensor, seed: int, ticket: Ticket) -> RawBatch:
-    indices, epoch, number = ticket
+def _fetch(images: Tensor, labels: Tensor, seed: int, batch: BatchIndices) -> RawBatch:
+    indices, epoch, number = batch
     draws = None if epoch is None else uniforms(seed, epoch, indices, _ERASING.stop)
     indices = indices.to(images.device, non_blocking=True)
     return RawBatch(images.index_select(0, indices), labels.index_select(0, indices), draws, epoch, number)

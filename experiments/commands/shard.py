@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from datamodules.photo_stream import DESCRIPTION
+from datamodules.pipeline.shards import DESCRIPTION
 from datamodules.photos import photo_statistics
 from datamodules.pipeline.decode import image_size, read_bytes
 from datamodules.pipeline.folder import find_parts, list_images
