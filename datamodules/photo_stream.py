@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -101,11 +102,12 @@ class PhotoStream(Photos):
         _, transform = self._transforms()
         return partial(_fetch, _shards(self, "test" if test else "val"), transform)
 
+    @property
+    def _training_images(self) -> int:
+        return self.description["images"]["train"]
+
     def _batches_before(self, images: int) -> int:
-        train = self.description["images"]["train"]
-        if images < train:
-            return images // (self.batch_size * self._shard[1])
-        return len(self.train_dataloader())
+        return images // (self.batch_size * self._shard[1])
 
     def _images_before(self, batch: int) -> int:
         return batch * self.batch_size * self._shard[1]
@@ -182,14 +184,14 @@ class _TrainingItem:
         index = item["index"]
         draws = uniforms(self.seed, self.epoch, torch.tensor([index]), PHOTO_DRAWS)[0]
         image = self.transform(
-            bytes(item["image"]), bytes(item["name"]).decode(), draws=draws.numpy(), epoch=self.epoch, index=index
+            bytes(item["image"]), os.fsdecode(bytes(item["name"])), draws=draws.numpy(), epoch=self.epoch, index=index
         )
         return image, item["label"], draws
 
 
 def _fetch(shards: Any, transform: Callable[..., Tensor], batch: BatchIndices) -> RawBatch:
     items = [shards[index] for index in batch.indices.tolist()]
-    images = torch.stack([transform(bytes(item["image"]), bytes(item["name"]).decode()) for item in items])
+    images = torch.stack([transform(bytes(item["image"]), os.fsdecode(bytes(item["name"]))) for item in items])
     return RawBatch(images, torch.tensor([item["label"] for item in items]), None, None, batch.number)
 
 

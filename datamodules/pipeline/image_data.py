@@ -22,7 +22,7 @@ from datamodules.pipeline.fingerprint import fingerprint
 from datamodules.pipeline.mixing import mix
 from datamodules.pipeline.randomness import Stream, generator
 from datamodules.pipeline.splits import split, stratified_order
-from datamodules.pipeline.torch_internals import restored_batches_done
+from datamodules.pipeline.torch_internals import shift_restored_batches
 
 
 class RawBatch(NamedTuple):
@@ -75,6 +75,8 @@ class ImageData(LightningDataModule, ABC):
     """Whether batches come from the device's memory already."""
     image_size: int
     """Side in pixels of what the network gets."""
+    held_out = 0
+    """Number of images at the end of the training part that the data set itself has set aside for validation."""
     class_names: list[str]
     # A rank may have nothing to evaluate where there are fewer images than ranks.
     allow_zero_length_dataloader_with_multiple_devices = True
@@ -151,7 +153,13 @@ class ImageData(LightningDataModule, ABC):
     @cached_property
     def split(self) -> tuple[Tensor, Tensor]:
         """Indices of the training and of the validation images."""
-        return split(self.labels(test=False), self.val_fraction, self.train_fraction, self.train_size)
+        labels = self.labels(test=False)
+        return split(labels, self.val_fraction, self.train_fraction, self.train_size, self.held_out)
+
+    @property
+    def _training_images(self) -> int:
+        """Number of images that an epoch trains on."""
+        return len(self.split[0])
 
     def setup(self, stage: str) -> None:
         """Check what only a run can know."""
@@ -234,8 +242,8 @@ class ImageData(LightningDataModule, ABC):
                 loader.close()
 
     def _training_loader(self, position: Callable[[], tuple[int, int]]) -> Any:
-        train, _ = self.split
-        return self._loader(partial(self._training_batches, position), self._batches_before(len(train)))
+        length = self._batches_before(self._training_images)
+        return self._loader(partial(self._training_batches, position), length)
 
     def _evaluation_loader(self, indices: Tensor, test: bool) -> Loader:
         batches = evaluation_batches(indices, self.eval_batch_size, *self._shard)
@@ -291,13 +299,13 @@ class ImageData(LightningDataModule, ABC):
 
     def _batches_before(self, images: int) -> int:
         """Number of the batch that begins after the first ``images`` images of an epoch."""
-        size, (_, world_size) = len(self.split[0]), self._shard
+        size, (_, world_size) = self._training_images, self._shard
         rest = training_steps(size - images, self.batch_size, world_size) if images < size else 0
         return training_steps(size, self.batch_size, world_size) - rest
 
     def _images_before(self, batch: int) -> int:
         """Number of images in an epoch before the batch of this number; the inverse of :meth:`_batches_before`."""
-        size = len(self.split[0])
+        size = self._training_images
         number, images = self._batches_before(self._began_at), self._began_at
         if batch <= number:
             return images if batch == number else 0
@@ -334,10 +342,10 @@ class ImageData(LightningDataModule, ABC):
         self._epoch, self._began_at = state_dict["epoch"], 0
         # Checkpoints before there was a count of images have the count of batches, of the batch size of now.
         images = state_dict.get("images", self._images_before(state_dict["offset"]))
-        self._images_done = self._began_at = min(images, len(self.split[0]))
+        self._images_done = self._began_at = min(images, self._training_images)
         offset = self._batches_before(self._images_done)
         if self.trainer is not None and offset != state_dict["offset"]:
-            restored_batches_done(self.trainer, offset)
+            shift_restored_batches(self.trainer, offset - state_dict["offset"])
 
     def _check_data(self, before: str | None) -> None:
         if before is None or before == self._training_fingerprint:
@@ -385,3 +393,18 @@ class ImageData(LightningDataModule, ABC):
         if not self.mix_off_epochs or self.trainer is None or self.trainer.max_epochs is None:
             return True
         return epoch < self.trainer.max_epochs - self.mix_off_epochs
+
+
+def check_std(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """``mean`` and ``std`` themselves.
+
+    Raises:
+        MisconfigurationException: a channel has no variance, so that normalising it would divide by zero.
+    """
+    for channel, (level, deviation) in enumerate(zip(mean, std, strict=True)):
+        if not deviation > 1e-6:
+            raise MisconfigurationException(
+                f"channel {channel} of the training images is {255 * level:.4g} everywhere, so it can't be scaled to"
+                " unit variance: check the images, or give data.mean and data.std"
+            )
+    return mean, std

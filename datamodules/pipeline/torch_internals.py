@@ -16,7 +16,7 @@ from torch.utils.data._utils.signal_handling import _remove_worker_pids
 
 from datamodules.pipeline.allocator import keep_freed_memory
 
-__all__ = ["OwnedWorkers", "pin_memory", "restored_batches_done"]
+__all__ = ["OwnedWorkers", "pin_memory", "shift_restored_batches"]
 
 # What a scheduler or a terminal sends to all processes of a job. The main process answers it, and needs its workers
 # until the step it is in has ended.
@@ -133,8 +133,9 @@ def _end_all() -> None:
         _end(iterator)
 
 
-def restored_batches_done(trainer: Trainer, batches: int) -> None:
-    """Let Lightning, while it restores a checkpoint, take ``batches`` for the number done in the unfinished epoch."""
+def shift_restored_batches(trainer: Trainer, by: int) -> None:
+    """Add ``by`` to the batches of the unfinished epoch in the checkpoint that Lightning is restoring."""
     checkpoint = trainer._checkpoint_connector._loaded_checkpoint
     current = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
-    current.update(dict.fromkeys(("ready", "started", "processed", "completed"), batches))
+    for stage in current:
+        current[stage] += by

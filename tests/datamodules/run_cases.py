@@ -1,7 +1,7 @@
 """Runs commands of ``fathom``, each in a process and session of its own, and says how they ended.
 
 Usage: ``python run_cases.py CASES.json``. A case is a name, a folder and arguments; the imports, which take longest, are
-done once. The result is printed as JSON: exit code, seconds from the start, what was printed, and processes left over.
+done once. The result is printed as JSON: exit code (null after a minute), what was printed, and processes left over.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import lightning as L
 import torch
 
-LIMIT = 30.0
+LIMIT = 60.0
 
 
 class Misbehave(L.Callback):
@@ -99,7 +99,6 @@ if __name__ == "__main__":
 
     results = {}
     for name, (folder, args) in json.loads(Path(sys.argv[1]).read_text()).items():
-        begun = time.monotonic()
         if not (pid := os.fork()):
             sys.exit(run(folder, args))
         code = wait(pid)
@@ -107,5 +106,5 @@ if __name__ == "__main__":
         for process in left:
             os.kill(process, signal.SIGKILL)
         output = (Path(folder) / "output").read_text()
-        results[name] = {"code": code, "seconds": time.monotonic() - begun, "left": left, "output": output}
+        results[name] = {"code": code, "left": left, "output": output}
     print(json.dumps(results))
