@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import zipfile
 from pathlib import Path
 
@@ -59,6 +60,14 @@ def make_photos():
 def folder(tmp_path, make_photos) -> Path:
     """Such a data set."""
     return make_photos(tmp_path / "data")
+
+
+@pytest.fixture
+def free_port() -> str:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 @pytest.fixture(autouse=True, scope="session")
