@@ -106,6 +106,8 @@ def _orientation(data: bytes) -> int:
     if data.startswith(_JPEG) and data.find(b"Exif\0\0", 0, _EXIF_SEARCHED) < 0:
         return 1
     image = _open(data)
+    if image.format == "TIFF":  # which Pillow turns itself
+        return 1
     if image.format == "PNG" and b"eXIf" not in data:  # Pillow would decode all of it to look
         return 1
     try:
