@@ -44,9 +44,7 @@ def image_size(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> tuple[in
         raise _broken(data, name, error) from error
 
 
-def decode(
-    data: bytes, name: str, min_height: int = 0, min_width: int = 0, max_pixels: int = MAX_PIXELS
-) -> np.ndarray:
+def decode(data: bytes, name: str, min_height: int = 0, min_width: int = 0, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode an image to RGB, whatever its name says it is.
 
     JPEG is decoded by libjpeg-turbo, which can compute a large photo at k/8 of its size for a fraction of the cost;
@@ -114,7 +112,7 @@ def _orientation(data: bytes) -> int:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # viewers show an image with broken EXIF data as it is stored
         return 1
-    return orientation if orientation in range(1, 9) else 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def _turned(image: np.ndarray, orientation: int) -> np.ndarray:

@@ -10,11 +10,11 @@ from weakref import WeakSet
 
 import torch
 import torch.distributed as dist
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from datamodules.pipeline.allocator import keep_freed_memory
 from datamodules.pipeline.batches import BatchIndices, Loader, evaluation_batches, training_batches, training_steps
@@ -75,8 +75,6 @@ class ImageData(LightningDataModule, ABC):
     """Whether batches come from the device's memory already."""
     image_size: int
     """Side in pixels of what the network gets."""
-    held_out = 0
-    """Number of images at the end of the training part that the data set itself has set aside for validation."""
     class_names: list[str]
     # A rank may have nothing to evaluate where there are fewer images than ranks.
     allow_zero_length_dataloader_with_multiple_devices = True
@@ -149,6 +147,11 @@ class ImageData(LightningDataModule, ABC):
         """The rest of the work, on the device: float32 (N, C, H, W), channels_last."""
 
     # Splits and loaders
+
+    @property
+    def held_out(self) -> int:
+        """Number of images at the end of the training part that the data set itself has set aside for validation."""
+        return 0
 
     @cached_property
     def split(self) -> tuple[Tensor, Tensor]:
@@ -235,7 +238,7 @@ class ImageData(LightningDataModule, ABC):
         try:
             for batch in loader:
                 if device is not None:
-                    batch = tree_map_only(Tensor, lambda tensor: tensor.to(device, non_blocking=True), batch)
+                    batch = move_data_to_device(batch, torch.device(device))
                 yield self.on_after_batch_transfer(batch, 0)
         finally:
             if not isinstance(loader, list):

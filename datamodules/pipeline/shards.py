@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, TypeGuard
 
 import fsspec
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -37,7 +37,7 @@ def _is_description(content: Any) -> bool:
     if not isinstance(content, dict):
         return False
     names, images = content.get("class_names"), content.get("images")
-    statistics = [content.get("mean"), content.get("std")]
+    mean, std = content.get("mean"), content.get("std")
     return (
         isinstance(names, list)
         and len(names) > 0
@@ -46,10 +46,14 @@ def _is_description(content: Any) -> bool:
         and set(images) == set(PARTS)
         and all(type(count) is int and count >= 0 for count in images.values())
         and images["train"] > 0
-        and all(isinstance(values, list) and len(values) == 3 for values in statistics)
-        and all(isinstance(value, float) for values in statistics for value in values)
-        and all(value > 0 for value in statistics[1])
+        and _are_numbers(mean)
+        and _are_numbers(std)
+        and min(std) > 0
     )
+
+
+def _are_numbers(values: Any) -> TypeGuard[list[float]]:
+    return isinstance(values, list) and len(values) == 3 and all(isinstance(value, float) for value in values)
 
 
 def check_index(folder: str) -> None:
@@ -65,7 +69,7 @@ def check_index(folder: str) -> None:
     try:
         config = index["config"]
         _, spec = json.loads(config["data_spec"])
-        leaves = [{"type": None, "context": None, "children_spec": []}] * len(SAMPLE)
+        leaves: list[Any] = [{"type": None, "context": None, "children_spec": []}] * len(SAMPLE)
         fields = {"type": "builtins.dict", "context": json.dumps(list(SAMPLE)), "children_spec": leaves}
         harmless = (
             config["data_format"] == list(SAMPLE.values())

@@ -34,8 +34,8 @@ class OwnedWorkers(DataLoader[Any]):
     that must be saved, so :meth:`end_workers` kills them, and so does the end of the process.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, worker_init_fn=_begin, **options)
+    def __init__(self, dataset: Any, **options: Any) -> None:
+        super().__init__(dataset, **{**options, "worker_init_fn": _begin})
 
     def batches(self) -> Iterator[Any]:
         """The batches of one pass.
@@ -75,7 +75,7 @@ class OwnedWorkers(DataLoader[Any]):
     def _get_iterator(self) -> Any:
         self.end_workers()
         with _signals_blocked():
-            iterator = super()._get_iterator()
+            iterator: Any = super()._get_iterator()
         if self.num_workers:
             # Unwatched, a death would raise wherever the main process happens to be, instead of at the next batch.
             _remove_worker_pids(id(iterator))

@@ -21,7 +21,7 @@ def shard(source: str, dest: str, val_fraction: float = 0.1, chunk_megabytes: in
     """Write the photos below SOURCE to DEST as litdata shards for ``datamodules.PhotoStream``; they stay encoded.
 
     Args:
-        source: folder with ``train/<class>/``, ``val/<class>/`` and ``test/<class>/``, found as in ``datamodules.Photos``.
+        source: folder with ``train/<class>/``, ``val/<class>/`` and ``test/<class>/``, as for ``datamodules.Photos``.
         dest: new folder, to be copied to a bucket unchanged.
         val_fraction: share of the training images that becomes the validation part, by class, unless ``val/`` is it.
         chunk_megabytes: size of a shard.

@@ -43,9 +43,9 @@ def cifar(real_data, tmp_path_factory) -> Path:
 def make_photos():
     """Writes a made-up data set: 12 training and 3 test photos of 40×30 noise in each of two classes."""
 
-    def make(root: Path, count: int = 12) -> Path:
+    def make(root: Path, training: int = 12) -> Path:
         rng = np.random.default_rng(0)
-        for part, count in (("train", count), ("test", 3)):
+        for part, count in (("train", training), ("test", 3)):
             for name in ("cat", "dog"):
                 (root / part / name).mkdir(parents=True)
                 for i in range(count):

@@ -1,7 +1,7 @@
 """Runs commands of ``fathom``, each in a process and session of its own, and says how they ended.
 
-Usage: ``python run_cases.py CASES.json``. A case is a name, a folder and arguments; the imports, which take longest, are
-done once. The result is printed as JSON: exit code (null after a minute), what was printed, and processes left over.
+Usage: ``python run_cases.py CASES.json``. A case is a name, a folder and arguments; the imports, which take longest,
+are done once. The result is printed as JSON: exit code (null after a minute), what was printed, and processes left.
 """
 
 from __future__ import annotations

@@ -250,7 +250,9 @@ def test_a_channel_without_variance_is_named(folder, kind):
         pixels[..., 2] = 64
         Image.fromarray(pixels).save(path, "PNG")
     options = {"image_size": 16, "num_workers": 0}
-    with pytest.raises(MisconfigurationException, match=r"channel 2 of the training images is 64 everywhere.*data\.std"):
+    with pytest.raises(
+        MisconfigurationException, match=r"channel 2 of the training images is 64 everywhere.*data\.std"
+    ):
         _ = kind(str(folder), **options).std
     assert kind(str(folder), **options, mean=(0, 0, 0), std=(1, 1, 1)).std == (1, 1, 1)
     with pytest.raises(MisconfigurationException, match=r"std is \(1, 1, 0\); give numbers above 0"):

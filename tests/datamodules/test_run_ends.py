@@ -56,9 +56,10 @@ def ends(tmp_path_factory, make_photos):
     (top / "fit.yaml").write_text(CONFIG)
     make_photos(top / "data")
     checkpoint = "first.ckpt"
+    saving = ["--trainer.callbacks+", "lightning.pytorch.callbacks.ModelCheckpoint"]
+    saving += ["--trainer.callbacks.dirpath", str(top), "--trainer.callbacks.filename", "first"]
     arguments = {name: ["fit"] for name in ENDS} | {
-        "fit": ["fit", "--trainer.callbacks+", "lightning.pytorch.callbacks.ModelCheckpoint"]
-        + ["--trainer.callbacks.dirpath", str(top), "--trainer.callbacks.filename", "first"],
+        "fit": ["fit", *saving],
         "fit with 8 workers": ["fit", "--data.num_workers", "8"],
         "test": ["test", "--ckpt_path", checkpoint],
         "predict": ["predict", "--ckpt_path", checkpoint],
@@ -71,7 +72,9 @@ def ends(tmp_path_factory, make_photos):
             folder = top / "corrupt"
             shutil.copytree(top / "data", folder / "data")
             (folder / "data" / "train" / "cat" / "05.jpg").write_text("no image")
-        deed = ["--trainer.callbacks+", "run_cases.Misbehave", "--trainer.callbacks.deed", name] if name in DEEDS else []
+        deed = (
+            ["--trainer.callbacks+", "run_cases.Misbehave", "--trainer.callbacks.deed", name] if name in DEEDS else []
+        )
         cases[name] = str(folder), [command, "--config", str(top / "fit.yaml"), *flags, *deed]
     (top / "cases.json").write_text(json.dumps(cases))
     return json.loads(_run(str(HERE / "run_cases.py"), "cases.json", folder=top, limit=900))

@@ -74,7 +74,7 @@ if __name__ == "__main__":
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory, make_photos) -> Path:
     """72 training, 8 validation and 6 test photos."""
-    folder = make_photos(tmp_path_factory.mktemp("photos") / "data", count=40)
+    folder = make_photos(tmp_path_factory.mktemp("photos") / "data", training=40)
     path = tmp_path_factory.mktemp("stream") / "shards"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(litdata, "optimize", partial(litdata.optimize, start_method="fork"))  # which is quicker

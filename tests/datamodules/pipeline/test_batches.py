@@ -1,13 +1,9 @@
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-
 import pytest
 import torch
 
-from datamodules.pipeline.batches import Loader, evaluation_batches, training_steps, training_batches
+from datamodules.pipeline.batches import evaluation_batches, training_batches, training_steps
 
 INDICES = torch.arange(0, 2000, 2)
 
@@ -42,7 +38,9 @@ def test_an_epoch_goes_on_from_any_batch(offset):
         assert torch.equal(batch.indices, expected.indices)
 
 
-@pytest.mark.parametrize(("before", "after"), [((32, 1), (50, 1)), ((50, 1), (32, 1)), ((32, 2), (32, 1)), ((7, 1), (7, 3))])
+@pytest.mark.parametrize(
+    ("before", "after"), [((32, 1), (50, 1)), ((50, 1), (32, 1)), ((32, 2), (32, 1)), ((7, 1), (7, 3))]
+)
 @pytest.mark.parametrize("batches_done", [1, 5, 13])
 def test_an_epoch_goes_on_at_the_same_image_with_other_batches(before, after, batches_done):
     def epoch(shape, images_done=0):
@@ -61,9 +59,13 @@ def test_an_epoch_goes_on_at_the_same_image_with_other_batches(before, after, ba
         assert torch.equal(again[0][1], indices)
 
 
-@pytest.mark.parametrize(("size", "batch_size", "world_size"), [(25, 2, 1), (25, 24, 1), (9, 4, 2), (13, 3, 2), (7, 3, 2)])
+@pytest.mark.parametrize(
+    ("size", "batch_size", "world_size"), [(25, 2, 1), (25, 24, 1), (9, 4, 2), (13, 3, 2), (7, 3, 2)]
+)
 def test_no_rank_gets_a_batch_of_one_image(size, batch_size, world_size):
-    parts = [list(training_batches(INDICES[:size], batch_size, 0, 0, 0, rank, world_size)) for rank in range(world_size)]
+    parts = [
+        list(training_batches(INDICES[:size], batch_size, 0, 0, 0, rank, world_size)) for rank in range(world_size)
+    ]
     lengths = [len(batch.indices) for batches in parts for batch in batches]
     assert sum(lengths) == size
     assert 2 <= min(lengths) <= max(lengths) <= batch_size + 1
@@ -95,13 +97,3 @@ def test_evaluation_counts_every_image_once(world_size, size):
     served = [index for batches in parts for batch in batches for index in batch.indices.tolist()]
     assert sorted(served) == INDICES[:size].tolist()
     assert all(0 < len(batch.indices) <= 8 for batches in parts for batch in batches)
-
-
-def test_workers_leave_a_signal_to_their_parent():
-    """A SIGTERM to all processes of a job must not cost the parent the batches of the step it still takes."""
-    loader = Loader(lambda: iter(range(8)), lambda batch: batch, 8, num_workers=2)
-    batches = iter(loader)
-    first = [next(batches), next(batches)]  # one of each: both have begun
-    for process in multiprocessing.active_children():
-        os.kill(process.pid, signal.SIGTERM)
-    assert [*first, *batches] == list(range(8))

@@ -93,7 +93,9 @@ def claims(kind: str, side: int) -> bytes:
 def test_one_limit_on_pixels_holds_for_every_decoder(kind):
     for size in (65000, 20000):
         for read in (decode, image_size):
-            with pytest.raises(DecodeError, match=rf"x is not a whole image: it claims {size}×{size} pixels, more than"):
+            with pytest.raises(
+                DecodeError, match=rf"x is not a whole image: it claims {size}×{size} pixels, more than"
+            ):
                 read(claims(kind, size), "x")
     assert decode(encode(kind), "x", max_pixels=64 * 96).shape == (64, 96, 3)
     with pytest.raises(DecodeError, match="more than max_pixels=6143"):
@@ -135,5 +137,5 @@ def test_whatever_a_decoder_raises_is_named(monkeypatch, error):
 
     monkeypatch.setattr("datamodules.pipeline.decode.Image.open", fail)
     for read in (decode, image_size):
-        with pytest.raises(DecodeError, match="^x is not a whole image: .+; replace"):
+        with pytest.raises(DecodeError, match=r"^x is not a whole image: .+; replace"):
             read(b"BM", "x")

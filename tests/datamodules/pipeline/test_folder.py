@@ -42,7 +42,11 @@ def test_images_are_found_at_any_depth_with_the_label_of_the_first_folder(tmp_pa
         (["test/cat/1.jpg"], "0.1 of train/", "test/"),
         (["val/cat/1.jpg", "test/dog/2.jpg"], "val/", "test/"),
         (["val/cat/1.jpg", "test/1.jpg", "test/2.jpg"], "0.1 of train/", "val/"),  # ILSVRC as shipped
-        (["val/images/1.JPEG", "val/val_annotations.txt", "test/images/1.JPEG"], "0.1 of train/", "none"),  # Tiny-ImageNet
+        (
+            ["val/images/1.JPEG", "val/val_annotations.txt", "test/images/1.JPEG"],
+            "0.1 of train/",
+            "none",
+        ),  # Tiny-ImageNet
     ],
 )
 def test_which_folder_is_which_part(tmp_path, others, val, test):
@@ -87,7 +91,12 @@ def test_links_are_followed_and_one_that_leads_nowhere_is_named(tmp_path):
     os.symlink(tmp_path / "elsewhere", tmp_path / "train" / "emu")
     os.symlink(tmp_path / "elsewhere", tmp_path / "train" / "dog" / "more")
     files = ImageFolder(tmp_path).training.files
-    assert files[-4:] == ["train/dog/more/a.jpg", "train/dog/more/deeper/b.jpg", "train/emu/a.jpg", "train/emu/deeper/b.jpg"]
+    assert files[-4:] == [
+        "train/dog/more/a.jpg",
+        "train/dog/more/deeper/b.jpg",
+        "train/emu/a.jpg",
+        "train/emu/deeper/b.jpg",
+    ]
     os.symlink("gone", tmp_path / "train" / "cat" / "x.jpg")
     with pytest.raises(FileNotFoundError, match=r"x\.jpg"):
         ImageFolder(tmp_path)
