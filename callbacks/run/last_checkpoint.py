@@ -81,7 +81,8 @@ class LastCheckpoint(L.Callback):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
-        self._validated, self._common_batches = 0, self._least(int(sum(trainer.num_val_batches)))
+        batches = min(sum(trainer.num_val_batches), 1 << 62)  # it is inf for a loader without length
+        self._validated, self._common_batches = 0, self._least(int(batches))
         if not is_accumulating(trainer) and not self._restored:
             self._save(trainer, "validation")
 

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ class RunSummary(L.Callback):
             "devices": trainer.world_size,
             "hardware": hardware(trainer.strategy.root_device),
         }
-        reports = [lambda: network_cost(pl_module, trainer)]
+        reports: list[Callable[[], dict[str, Any]]] = [lambda: network_cost(pl_module, trainer)]
         reports += [
             part.report
             for part in (pl_module, trainer.datamodule, *trainer.callbacks)  # type: ignore[attr-defined]

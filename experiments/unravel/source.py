@@ -101,6 +101,7 @@ def open_subject(source: str, data: ImageData | None = None, weights: Path | Non
         subject = _own_subject(Path(source), data)
     subject.net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     subject.net.to("cuda" if torch.cuda.is_available() else "cpu")
+    subject.data.prepare_data()
     subject.data.setup("test")
     _check(subject)
     return subject
