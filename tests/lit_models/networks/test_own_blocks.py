@@ -54,7 +54,9 @@ def test_a_network_of_blocks_has_stochastic_depth(tmp_path):
     net = Mine()
     assert isinstance(net, ResidualNetwork)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    trainer = L.Trainer(max_steps=3, limit_val_batches=0, callbacks=[StochasticDepth(0.5)], **quiet)
+    trainer = L.Trainer(
+        max_steps=3, limit_val_batches=0, callbacks=[StochasticDepth(0.5)], default_root_dir=tmp_path, **quiet
+    )
     trainer.fit(ImageClassifier(net, 10), Digits(image_size=8, batch_size=4))
     probs = [block.survival_prob.item() for block in net.residual_blocks().values()]
     assert probs == [0.875, 0.75, 0.625, 0.5]
