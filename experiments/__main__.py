@@ -101,7 +101,7 @@ def _tool(command: str) -> Any:
 
 
 def _takes_words(tool: Any) -> bool:
-    """Whether ``tool`` gets the words as they are, as those do whose flags are those of ``fit``."""
+    """Whether ``tool`` parses the words itself, as the commands with the flags of ``fit`` do."""
     return callable(tool) and list(inspect.signature(tool).parameters) == ["args"]
 
 
@@ -122,7 +122,7 @@ def tool_words(tool: Any, args: list[str]) -> list[str]:
 
 
 def flags(command: str) -> list[str]:
-    """The flags of a command with typed arguments; of all subcommands where there are several."""
+    """The flags of a command with typed arguments, over all its subcommands."""
     tool = _tool(command)
     if _takes_words(tool):
         return []

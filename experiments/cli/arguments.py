@@ -39,7 +39,7 @@ def naming_the_checkpoint(checkpoint: Path | None) -> Iterator[None]:
 
 
 def checkpoint_path(args: list[str]) -> Path | None:
-    """The file that ``--ckpt_path`` means, the last one where there are several; of a run directory the best one."""
+    """The file that ``--ckpt_path`` means, the last of several; a run directory means its best."""
     return _parts(args)[1]
 
 

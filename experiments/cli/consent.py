@@ -87,7 +87,7 @@ def import_classes(class_paths: Iterable[str]) -> None:
 
 
 def flag_values(flags: Iterable[str]) -> Iterator[Any]:
-    """What follows the names of flags, read as YAML where it is."""
+    """The values of flags, parsed as YAML if they are YAML and otherwise as text."""
     import yaml
 
     for word in flags:

@@ -394,10 +394,10 @@ def test_a_run_that_names_what_is_not_fathoms_is_refused_until_the_user_does(tmp
     config = tmp_path / "config.yaml"
     config.write_text("model: {class_path: lit_models.ImageClassifier, init_args: {net: {class_path: stranger.Net}}}\n")
     assert main(["resume", str(tmp_path)]) == 1
-    assert f"--config {config}" in capsys.readouterr().err
+    assert "if you trust it, add --import stranger" in capsys.readouterr().err
     assert not (tmp_path / "came_in").exists()
     assert not (tmp_path / ".lock").exists()
-    main(["resume", str(tmp_path), "--config", str(config)])
+    main(["resume", str(tmp_path), "--import", "stranger"])
     assert (tmp_path / "came_in").exists()
 
 
