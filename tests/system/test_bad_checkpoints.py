@@ -144,11 +144,11 @@ BAD = {
     "a tensor": (lambda path: torch.save(torch.zeros(3), path), "holds no state_dict"),
     "weights alone": (changed(lambda c: {**weights(c)}), "holds no state_dict"),
     "no word of a network": (changed(lambda c: {"state_dict": weights(c)}), "without saying of which network"),
-    "a state_dict of text": (changed(lambda c: weights(c).update(a="b")), "other things than tensors"),
+    "a state_dict of text": (changed(lambda c: weights(c).update(a="b")), "state_dict.a is 'b', where a tensor"),
     "official VanillaNet": (official_vanillanet, "fathom convert vanillanet"),
     "Lightning 1": (lightning_1, "argparse.Namespace"),
     "settings of tensors": (changed(lambda c: c["hyper_parameters"].update(lr=torch.ones(2))), "plain settings"),
-    "no settings": (changed(lambda c: c.update(hyper_parameters=[1])), "no settings by name"),
+    "no settings": (changed(lambda c: c.update(hyper_parameters=[1])), "hyper_parameters is a list of 1, where values by name belong"),
     "NaN": (
         changed(lambda c: weights(c)["net.fc.bias"].fill_(float("nan"))),
         "net.fc.bias that is not finite",
