@@ -8,6 +8,8 @@ import lightning as L
 import torch
 from torchmetrics import Metric
 
+from lit_models.checkpoint_schema import SchemaError
+
 
 def epoch_means(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
     """What has been logged in this epoch and is not yet reset, in tensors and primitives; of this rank alone."""
@@ -28,6 +30,8 @@ def restore_epoch_means(trainer: L.Trainer, pl_module: L.LightningModule, means:
     modules = dict(pl_module.named_modules())
     for name, saved in means["metrics"].items():
         metric: Any = modules[name]
+        if saved["state"].keys() != metric.metric_state.keys():
+            raise SchemaError(f"run.epoch_means has {', '.join(saved['state'])} of the metric {name}")
         for state, tensors in saved["state"].items():
             setattr(metric, state, _moved(tensors, metric.device))
         metric._update_count, metric._computed = saved["updates"], None

@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
+from traceback import walk_tb
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from experiments.cli.messages import OUTSIDE
+from experiments.cli.messages import OUTSIDE, is_for_people
 from experiments.cli.read_config import read_config
 from experiments.cli.recipes import recipe_path
 from experiments.cli.trusted_names import first_untrusted, flag_values, names_of_user, trust
 from experiments.runs.directory import run_config
-from lit_models.checkpoints import read_checkpoint
+from lit_models.checkpoint_schema import SchemaError
+from lit_models.checkpoints import check_training_state, read_checkpoint
 from lit_models.errors import CheckpointError
 
 A_CHECKPOINT = "--ckpt_path, such as runs/<experiment>/<run>/checkpoints/best.ckpt"
@@ -25,17 +27,34 @@ _TRUST = "if you trust it, add --config"
 
 @contextmanager
 def naming_the_checkpoint(args: list[str]) -> Iterator[None]:
-    """Turns torch's list of every weight that does not fit into a sentence that names the checkpoint."""
+    """Turns what is raised while a checkpoint is restored into a sentence that names it.
+
+    Of torch's list of every weight that does not fit, that is the first.
+    """
     try:
         yield
-    except RuntimeError as error:
-        _, *mismatches = str(error).splitlines()
+    except Exception as error:
+        _, *mismatches = str(error).splitlines() or [""]
         if "loading state_dict" not in str(error) or not mismatches:
+            if isinstance(error, SchemaError) or (_is_restoring(error) and not is_for_people(error)):
+                reason = " ".join(f"{error}".split()) or type(error).__name__
+                raise CheckpointError(
+                    f"{checkpoint_path(args)} does not fit what it is restored into: {shorten(reason, 200)}"
+                ) from error
             raise
         raise CheckpointError(
             f"{checkpoint_path(args)} is of another network than the configuration: {shorten(mismatches[0], 150)}"
             + (f" (and {len(mismatches) - 1} more)" if len(mismatches) > 1 else "")
         ) from error
+
+
+def _is_restoring(error: BaseException) -> bool:
+    """Whether it was raised on the way from a checkpoint into the parts of a run."""
+    frames = walk_tb(error.__traceback__)
+    return any(frame.f_code.co_name in ("restore_epoch_means", *_RESTORING) for frame, _ in frames)
+
+
+_RESTORING = ("restore_training_state", "_restore_modules_and_callbacks")  # of Lightning
 
 
 def checkpoint_path(args: list[str]) -> str | None:
@@ -111,8 +130,8 @@ def model_config(path: str, command: str, named: set[str]) -> str:
         raise CheckpointError(
             f"{path} holds {broken[0]} that is not finite: its training diverged; take an earlier one"
         )
-    if command == "fit" and "optimizer_states" not in checkpoint:
-        raise CheckpointError(f"{path} holds weights alone, so no training can go on from it: take one in checkpoints/")
+    if command == "fit":
+        check_training_state(path, checkpoint)
     hparams = checkpoint.get("hyper_parameters", {})
     class_path = hparams.get("_class_path", "lit_models.ImageClassifier")
     arguments = {name: value for name, value in hparams.items() if not name.startswith("_")}

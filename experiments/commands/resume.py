@@ -14,7 +14,7 @@ from experiments.cli.arguments import trust_run
 from experiments.cli.command_line import FathomCLI
 from experiments.cli.read_config import read_config
 from experiments.runs.lock import run_lock
-from lit_models.checkpoints import read_checkpoint
+from lit_models.checkpoints import check_training_state, read_checkpoint
 from lit_models.errors import CheckpointError
 
 HELP = """usage: fathom resume RUN_DIR [options of fathom fit]
@@ -61,7 +61,14 @@ def resume(args: list[str]) -> None:
             if finished:
                 raise CheckpointError(f"{run_directory} was trained, and the checkpoints to go on from are gone")
             print(f"{run_directory} has no checkpoint yet, and starts over.")
-        ResumeCLI(run_directory, config, checkpoint, overrides)
+        try:
+            ResumeCLI(run_directory, config, checkpoint, overrides)
+        except CheckpointError as error:  # what only the parts of the run could tell
+            before = whole_checkpoint(run_directory / "checkpoints" / "previous.ckpt")
+            if checkpoint is None or before is None or checkpoint.path == before.path:
+                raise
+            print(f"{error}; the checkpoint before it is taken.")
+            ResumeCLI(run_directory, config, before, overrides)
 
 
 class Checkpoint(NamedTuple):
@@ -161,11 +168,9 @@ def whole_checkpoint(path: Path) -> Checkpoint | None:
 
 def _check_it_can_go_on(path: Path, content: dict[str, Any]) -> None:
     run = content.get("run")
-    if not isinstance(run, dict) or not {"moment", "epoch_means", "loggers"} <= run.keys():
+    if not isinstance(run, dict):
         raise CheckpointError(f"{path} does not say where training was, so that no run can go on from it")
-    for name in ("loops", "optimizer_states", "callbacks"):
-        if not content.get(name):
-            raise CheckpointError(f"{path} has no {name}, so that no run can go on from it")
+    check_training_state(path, content)
 
 
 def _is_finished(run_directory: Path) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from lit_models.checkpoint_schema import SchemaError
 from lit_models.checkpoints import read_checkpoint
 from lit_models.errors import CheckpointError
 from lit_models.names import class_paths, dotted_names, package
@@ -39,7 +40,7 @@ def load_checkpoint(path: str | Path, net: nn.Module | None = None) -> ImageClas
     try:
         given: dict[str, Any] = {} if net is None else {"net": net}
         model = ImageClassifier.load_from_checkpoint(path, map_location="cpu", weights_only=True, **given)
-    except RuntimeError as error:
+    except (RuntimeError, SchemaError) as error:
         raise CheckpointError(f"{path} does not fit the network: {str(error).splitlines()[-1].strip()}") from error
     model.hparams.update(hparams)  # the network among them, so that the model can be saved again
     return model.eval()
