@@ -22,6 +22,7 @@ from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import Strategy
 from torch import nn
 
+from experiments.runs.safe_yaml import read_yaml
 from lit_models.names import class_paths, dotted_names, package
 
 TRUSTED = {
@@ -74,6 +75,6 @@ def flag_values(flags: Iterable[str]) -> Iterator[Any]:
     for word in flags:
         text = word.partition("=")[2] if word.startswith("-") else word
         try:
-            yield yaml.safe_load(text)
+            yield read_yaml(text)
         except yaml.YAMLError:
             yield text

@@ -55,7 +55,7 @@ def resume(args: list[str]) -> None:
             if finished:
                 print(f"{run_directory} is finished; to train it for longer, add --trainer.max_epochs.")
                 return
-            if _nothing_left(config["trainer"], *checkpoint.ended_after):
+            if _nothing_left(config.get("trainer"), *checkpoint.ended_after):
                 checkpoint = _before_the_end(run_directory) or checkpoint
         if checkpoint is None:
             if finished:
@@ -107,7 +107,8 @@ class ResumeCLI(FathomCLI):
             )
 
     def _refuse_another_optimizer(self) -> None:
-        before = self._config_before["model"].get("init_args", {})
+        model = self._config_before.get("model")
+        before = model.get("init_args", {}) if isinstance(model, dict) else {}
         now = self.config.fit.model.init_args
         for name in ("optimizer", "no_bias_decay", "layer_decay"):
             if name in before and before[name] != now.get(name):
@@ -117,9 +118,11 @@ class ResumeCLI(FathomCLI):
                 )
 
 
-def _nothing_left(trainer: dict[str, Any], epochs: int, steps: int) -> bool:
-    """Whether a fit with these settings ends at ``epochs`` or ``steps``."""
-    return 0 <= (trainer["max_epochs"] or -1) <= epochs or 0 <= trainer["max_steps"] <= steps
+def _nothing_left(trainer: Any, epochs: int, steps: int) -> bool:
+    """Whether a fit with these settings ends at ``epochs`` or ``steps``. What is wrong with them is said later."""
+    limits = [trainer.get(name) if isinstance(trainer, dict) else None for name in ("max_epochs", "max_steps")]
+    max_epochs, max_steps = (limit if isinstance(limit, int) else -1 for limit in limits)
+    return 0 < max_epochs <= epochs or 0 <= max_steps <= steps
 
 
 def _before_the_end(run_directory: Path) -> Checkpoint | None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.cli import SaveConfigCallback
-from yaml import safe_load
 
 from experiments.runs.metrics_csv import MetricsCSV
+from experiments.runs.safe_yaml import read_yaml
 
 
 class SaveConfig(SaveConfigCallback):
@@ -70,4 +70,4 @@ def changes(before: Any, after: Any, name: str = "") -> Iterator[str]:
 
 
 def _loaded(path: Path) -> dict[str, Any]:
-    return safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_yaml(path.read_text(encoding="utf-8")) if path.is_file() else {}

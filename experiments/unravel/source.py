@@ -25,6 +25,7 @@ from datamodules.pipeline.image_data import ImageData
 from experiments.cli.messages import OUTSIDE, one_sentence
 from experiments.cli.trusted_names import first_untrusted
 from experiments.runs.directory import experiment_name, run_config
+from experiments.runs.safe_yaml import read_yaml
 from lit_models import CheckpointError, load_checkpoint
 from lit_models.interfaces import Link
 from lit_models.surgery.links import links
@@ -154,7 +155,7 @@ def _own_subject(path: Path, data: ImageData | None) -> Subject:
 
 def _data_of_run(config: Path) -> ImageData:
     try:
-        content = yaml.safe_load(config.read_text())
+        content = read_yaml(config.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
         content = None
     spec = content.get("data") if isinstance(content, dict) else None

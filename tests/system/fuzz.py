@@ -25,19 +25,12 @@ def odd_values():
         *(None, True, -1, 0, 3, 2**40, 2**70, 1.5, math.nan, math.inf, "", "text", "../../canary", b"bytes"),
         *([], {}, [1], {"a": 1}, {1: 2}, (), [[[]]]),
         *(torch.zeros(3), torch.zeros(0), torch.zeros(3, dtype=torch.complex64), torch.ones(3, dtype=torch.int64)),
-        *(torch.tensor(-1), torch.tensor(math.nan), torch.ones(2, 2, dtype=torch.bool), torch.zeros(1, dtype=torch.half)),
+        *(torch.tensor(-1), torch.tensor(math.nan), torch.ones(2, 2, dtype=torch.bool)),
+        torch.zeros(1, dtype=torch.half),
         torch.ones(2).to_sparse(),
         torch.zeros(2, device="meta"),
         torch.zeros(1).expand(10**13),
     ]
-
-
-def containers(value):
-    """Every dict and list that is not empty in nested ones."""
-    if isinstance(value, dict | list) and value:
-        yield value
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from containers(inner)
 
 
 def mutate(tree, rng, values):
@@ -45,7 +38,8 @@ def mutate(tree, rng, values):
     for _ in range(rng.randint(1, 3)):
         place = tree
         while rng.random() < 0.75:
-            inner = [item for item in (place.values() if isinstance(place, dict) else place) if next(containers(item), None)]
+            items = place.values() if isinstance(place, dict) else place
+            inner = [item for item in items if isinstance(item, dict | list) and item]
             if not inner:
                 break
             place = rng.choice(inner)
@@ -126,7 +120,9 @@ def mutated_configuration(text: str, rng: random.Random) -> str:
         elif what == 1:
             lines[i] = " " * rng.randint(0, 6) + lines[i].lstrip()
         elif what == 2:
-            lines[i] += rng.choice([" &a", " *a", ": x", " [", " {", "]", " !!int x", " !!python/object:os.x", "\t", " 0b_"])
+            lines[i] += rng.choice(
+                [*(" &a", " *a", ": x", " [", " {", "]", "\t"), " !!int x", " !!python/object:os.x", " 0b_"]
+            )
         elif what == 3:
             del lines[i]
         else:

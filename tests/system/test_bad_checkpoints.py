@@ -148,7 +148,7 @@ BAD = {
     "official VanillaNet": (official_vanillanet, "fathom convert vanillanet"),
     "Lightning 1": (lightning_1, "argparse.Namespace"),
     "settings of tensors": (changed(lambda c: c["hyper_parameters"].update(lr=torch.ones(2))), "plain settings"),
-    "no settings": (changed(lambda c: c.update(hyper_parameters=[1])), "hyper_parameters is a list of 1, where values by name belong"),
+    "no settings": (changed(lambda c: c.update(hyper_parameters=[1])), "hyper_parameters is a list of 1, where values"),
     "NaN": (
         changed(lambda c: weights(c)["net.fc.bias"].fill_(float("nan"))),
         "net.fc.bias that is not finite",
