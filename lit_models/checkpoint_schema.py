@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lit_models.errors import CheckpointError
 
-MOST_LEVELS, MOST_VALUES = 50, 2_000_000
+MOST_LEVELS, MOST_VALUES = 50, 500_000
 """Of nesting, and of values where what is shared counts each time it is reached."""
 
 
@@ -340,7 +340,7 @@ def check_optimizer_state(optimizer: Any) -> None:
     """
     for group in optimizer.param_groups:
         for name, default in optimizer.defaults.items():
-            if default is not None and not _are_alike(group.get(name), default):
+            if not (default is None or isinstance(default, bool) or _are_alike(group.get(name), default)):
                 raise SchemaError(
                     f"the optimizer's {name} is {_shown(group.get(name))}, where one like {default} belongs"
                 )
@@ -368,7 +368,7 @@ def _shape(value: Any) -> torch.Size | None:
 
 
 def _are_alike(value: Any, default: Any) -> bool:
-    if isinstance(default, bool | int | float | Tensor):
+    if isinstance(default, int | float | Tensor):
         return isinstance(value, bool) or _is_number(value)
     if isinstance(default, list | tuple):
         return isinstance(value, list | tuple) and len(value) == len(default) and all(map(_are_alike, value, default))
