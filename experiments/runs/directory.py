@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import secrets
 import time
 from collections.abc import Sequence
@@ -12,6 +14,17 @@ from typing import Any
 def new_run_directory(root: Path, experiment: str) -> Path:
     """A directory no other run has. It is made by the first that writes into it."""
     return root / experiment / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+
+
+def open_no_link(path: str | Path, flags: int) -> int:
+    """A file of a run as a descriptor, never one elsewhere that a symbolic link leads to; an ``opener`` of ``open``."""
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        reason = "it is a symbolic link, which no run writes through: remove it"
+        raise OSError(errno.ELOOP, reason, str(path)) from error
 
 
 def experiment_name(configs: Sequence[Any]) -> str:
