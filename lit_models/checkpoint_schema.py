@@ -303,6 +303,8 @@ def check_weights(checkpoint: Any) -> None:
 def check_training(checkpoint: dict[str, Any]) -> None:
     """Raises :class:`SchemaError` where training can't go on from what :func:`check_weights` has let pass."""
     check(checkpoint, TRAINING)
+    if not checkpoint["callbacks"]:
+        raise SchemaError("callbacks is empty, where the states of a run belong")
     for name in ("optimizer_states", "lr_schedulers"):
         if len(checkpoint[name]) != 1:
             raise SchemaError(f"{name} has {len(checkpoint[name])} entries, where that of one optimizer belongs")

@@ -23,6 +23,13 @@ from lit_models.names import with_current_names
 _OFFICIAL = "official VanillaNet weights are turned into a checkpoint by `fathom convert vanillanet`"
 
 
+UNREADABLE = (
+    *(UnpicklingError, EOFError, RuntimeError, ArithmeticError),
+    *(AssertionError, AttributeError, LookupError, TypeError, ValueError),
+)
+"""What ``torch.load`` raises for files that are no checkpoints."""
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The checkpoint as written; tensors are mapped into memory, not read.
 
@@ -40,8 +47,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     _check_sums(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} {_what_is_wrong(str(error))}") from error
+    except UNREADABLE as error:
+        raise CheckpointError(f"{path} {what_is_wrong(error)}; {_OFFICIAL}") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise CheckpointError(f"{path} holds no state_dict, so it was not written by this project; {_OFFICIAL}")
     if "pytorch-lightning_version" not in checkpoint:
@@ -83,11 +90,11 @@ def _check_sums(path: Path) -> None:
         raise CheckpointError(f"{path} is damaged: the checksum of {damaged} in it is wrong; take another one")
 
 
-def _what_is_wrong(message: str) -> str:
+def what_is_wrong(error: Exception) -> str:
     """Why torch did not open a file. Its own advice, to allow code to run, is not passed on."""
-    if named := re.search(r"GLOBAL ([\w.]+)", message):
-        return f"is not opened, since it asks for {named[1]}, where there should be tensors and primitives; {_OFFICIAL}"
-    return f"can't be read as tensors and primitives alone: it is damaged, or of another project; {_OFFICIAL}"
+    if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        return f"is not opened, since it asks for {named[1]}, where there should be tensors and primitives"
+    return "can't be read as tensors and primitives alone: it is damaged, or of another project"
 
 
 def merged_checkpoint(model: L.LightningModule, merged: nn.Module) -> dict[str, Any]:
