@@ -166,7 +166,9 @@ TEXT = Rule("a text", lambda value: isinstance(value, str))
 BOOL = Rule("true or false", lambda value: isinstance(value, bool))
 COUNT = Rule("a count, 0 or more", _is_count)
 NUMBER = Rule("a finite number", _is_number)
-TENSOR = Rule("a tensor", lambda value: isinstance(value, Tensor))
+ONE = Rule(
+    "a tensor of one number", lambda value: isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex()
+)
 SCALAR = Rule("a tensor of one number", _scalar)
 SCALAR_OR_NONE = Rule("a tensor of one number or nothing", lambda value: value is None or _scalar(value))
 WEIGHT = Rule("a tensor of real numbers", lambda value: isinstance(value, Tensor) and not value.is_complex())
@@ -247,7 +249,7 @@ _LOGGED = {
         "metric_attribute": Rule("a text or nothing", lambda value: value is None or isinstance(value, str)),
         "*": NOTHING,
     },
-    "sums": {"value?": SCALAR, "cumulated_batch_size?": TENSOR, "_forward_cache?": TENSOR, "*": NOTHING},
+    "sums": {"value?": ONE, "cumulated_batch_size?": ONE, "_forward_cache?": ONE, "*": NOTHING},
 }
 _RUN = {
     "moment": Rule("batch, validation or end", lambda value: value in ("batch", "validation", "end")),
@@ -255,7 +257,7 @@ _RUN = {
         {
             "logged": [_LOGGED],
             "metrics": {"*": {"updates": COUNT, "state": {"*": ANYTHING}}},
-            "callback_metrics": {"*": TENSOR},
+            "callback_metrics": {"*": ONE},
         }
     ],
     "loggers": [{"rows?": COUNT}],

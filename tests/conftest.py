@@ -33,6 +33,10 @@ wandb: {mode: disabled}
 """
 
 
+def pytest_addoption(parser):
+    parser.addoption("--fuzz", type=int, default=0, help="how many checkpoints and configurations are mutated")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
     """Caches of the tests are the tests' own."""
