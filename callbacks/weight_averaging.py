@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 
 from lit_models import ImageClassifier
-from lit_models.networks.folding import BATCH_NORMS
+from lit_models.interfaces import BATCH_NORMS
 
 
 class WeightAveraging(EMAWeightAveraging):

@@ -18,6 +18,10 @@ from datamodules.pipeline.allocator import keep_freed_memory
 
 __all__ = ["OwnedWorkers", "pin_memory", "shift_restored_batches"]
 
+SEEN_WITH = {"torch": "2.14.1", "lightning": "2.6.6"}
+OVERRIDDEN = {"OwnedWorkers": {"_get_iterator", "_iterator"}}
+"""Classes of this room, and what they share with a base class of another package."""
+
 # What a scheduler or a terminal sends to all processes of a job. The main process answers it, and needs its workers
 # until the step it is in has ended.
 _OF_THE_JOB = {getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name)}

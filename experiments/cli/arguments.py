@@ -8,15 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
+from traceback import walk_tb
 
 from experiments.cli.consent import allow, flag_values
-from experiments.cli.errors import UsageError
+from experiments.cli.messages import is_for_people
 from experiments.cli.read_config import read_config
 from experiments.cli.recipes import recipe_path
 from experiments.cli.short_names import with_full_names
 from experiments.cli.trusted_names import refusal
+from experiments.errors import UsageError
+from experiments.internals import RESTORING
 from experiments.runs.directory import run_config
-from lit_models.checkpoints import checkpoint_file, read_checkpoint
+from lit_models.checkpoint_schema import SchemaError
+from lit_models.checkpoints import check_training_state, checkpoint_file, read_checkpoint
 from lit_models.errors import CheckpointError
 from lit_models.names import dotted_names
 
@@ -25,12 +29,20 @@ CKPT_PATH_EXAMPLE = "--ckpt_path, such as runs/<experiment>/<run>"
 
 @contextmanager
 def naming_the_checkpoint(checkpoint: Path | None) -> Iterator[None]:
-    """Turns torch's list of every weight that does not fit into a sentence that names the checkpoint."""
+    """Turns what is raised while a checkpoint is restored into a sentence that names it.
+
+    Of torch's list of every weight that does not fit, that is the first.
+    """
     try:
         yield
-    except RuntimeError as error:
-        _, *mismatches = str(error).splitlines()
+    except Exception as error:
+        _, *mismatches = str(error).splitlines() or [""]
         if "loading state_dict" not in str(error) or not mismatches:
+            if isinstance(error, SchemaError) or (_is_restoring(error) and not is_for_people(error)):
+                reason = " ".join(f"{error}".split()) or type(error).__name__
+                raise CheckpointError(
+                    f"{checkpoint} does not fit what it is restored into: {shorten(reason, 200)}"
+                ) from error
             raise
         raise CheckpointError(
             f"{checkpoint} is of another network than the configuration: {shorten(mismatches[0], 150)}"
@@ -38,8 +50,14 @@ def naming_the_checkpoint(checkpoint: Path | None) -> Iterator[None]:
         ) from error
 
 
+def _is_restoring(error: BaseException) -> bool:
+    """Whether it was raised on the way from a checkpoint into the parts of a run."""
+    frames = walk_tb(error.__traceback__)
+    return any(frame.f_code.co_name in ("restore_epoch_means", *RESTORING) for frame, _ in frames)
+
+
 def checkpoint_path(args: list[str]) -> Path | None:
-    """The file that ``--ckpt_path`` means, the last of several; a run directory means its best."""
+    """The file that ``--ckpt_path`` means, the last one where there are several; of a run directory the best one."""
     return _parts(args)[1]
 
 
@@ -130,8 +148,8 @@ def model_config(path: Path, command: str) -> str:
         raise CheckpointError(
             f"{path} holds {broken[0]} that is not finite: its training diverged; take an earlier one"
         )
-    if command == "fit" and "optimizer_states" not in checkpoint:
-        raise CheckpointError(f"{path} holds weights alone, so no training can go on from it: take one in checkpoints/")
+    if command == "fit":
+        check_training_state(path, checkpoint)
     hparams = checkpoint.get("hyper_parameters", {})
     class_path = hparams.get("_class_path", "lit_models.ImageClassifier")
     arguments = {name: value for name, value in hparams.items() if not name.startswith("_")}

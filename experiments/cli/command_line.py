@@ -26,11 +26,12 @@ from experiments.cli.arguments import (
     in_order_of_precedence,
     naming_the_checkpoint,
 )
-from experiments.cli.contract import RecordFacts, accepted_facts, check_network, link_facts
-from experiments.cli.errors import UsageError
+from experiments.cli.contract import accepted_facts, check_network, link_facts
 from experiments.cli.messages import one_sentence
 from experiments.cli.paths import resolve_paths
 from experiments.cli.short_names import PARSER_MODE
+from experiments.errors import UsageError
+from experiments.internals import RecordFacts
 from experiments.runs.configuration import SaveConfig
 from experiments.runs.directory import checked_name, experiment_name, new_run_directory, run_config
 from experiments.runs.lock import run_lock

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from experiments.cli.errors import UsageError
 from experiments.cli.signatures import imported_class, parameters
+from experiments.errors import UsageError
 
 # Lines in which jsonargparse explains its type system, not what is wrong.
 _NOISE = re.compile(

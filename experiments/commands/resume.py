@@ -11,11 +11,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from experiments.cli.arguments import allow_run, flag_is_given
 from experiments.cli.command_line import FathomCLI
-from experiments.cli.errors import UsageError
 from experiments.cli.read_config import read_config
 from experiments.cli.short_names import with_full_names
+from experiments.errors import UsageError
 from experiments.runs.lock import run_lock
-from lit_models.checkpoints import read_checkpoint
+from lit_models.checkpoints import check_training_state, read_checkpoint
 from lit_models.errors import CheckpointError
 
 HELP = """usage: fathom resume RUN_DIR [options of fathom fit]
@@ -57,13 +57,20 @@ def resume(args: list[str]) -> None:
             if finished:
                 print(f"{run_directory} is finished; to train it for longer, add --trainer.max_epochs.")
                 return
-            if _nothing_left(config["trainer"], *checkpoint.ended_after):
+            if _nothing_left(config.get("trainer"), *checkpoint.ended_after):
                 checkpoint = _before_the_end(run_directory) or checkpoint
         if checkpoint is None:
             if finished:
                 raise CheckpointError(f"{run_directory} was trained, and the checkpoints to go on from are gone")
             print(f"{run_directory} has no checkpoint yet, and starts over.")
-        ResumeCLI(run_directory, config, checkpoint, overrides)
+        try:
+            ResumeCLI(run_directory, config, checkpoint, overrides)
+        except CheckpointError as error:  # what only the parts of the run could tell
+            before = whole_checkpoint(run_directory / "checkpoints" / "previous.ckpt")
+            if checkpoint is None or before is None or checkpoint.path == before.path:
+                raise
+            print(f"{error}; the checkpoint before it is taken.")
+            ResumeCLI(run_directory, config, before, overrides)
 
 
 class Checkpoint(NamedTuple):
@@ -102,7 +109,8 @@ class ResumeCLI(FathomCLI):
             )
 
     def _refuse_another_optimizer(self) -> None:
-        before = self._config_before["model"].get("init_args", {})
+        model = self._config_before.get("model")
+        before = model.get("init_args", {}) if isinstance(model, dict) else {}
         now = self.config.fit.model.init_args
         for name in ("optimizer", "no_bias_decay", "layer_decay"):
             if name in before and before[name] != now.get(name):
@@ -112,9 +120,11 @@ class ResumeCLI(FathomCLI):
                 )
 
 
-def _nothing_left(trainer: dict[str, Any], epochs: int, steps: int) -> bool:
-    """Whether a fit with these settings ends at ``epochs`` or ``steps``."""
-    return 0 <= (trainer["max_epochs"] or -1) <= epochs or 0 <= trainer["max_steps"] <= steps
+def _nothing_left(trainer: Any, epochs: int, steps: int) -> bool:
+    """Whether a fit with these settings ends at ``epochs`` or ``steps``. What is wrong with them is said later."""
+    limits = [trainer.get(name) if isinstance(trainer, dict) else None for name in ("max_epochs", "max_steps")]
+    max_epochs, max_steps = (limit if isinstance(limit, int) else -1 for limit in limits)
+    return 0 < max_epochs <= epochs or 0 <= max_steps <= steps
 
 
 def _before_the_end(run_directory: Path) -> Checkpoint | None:
@@ -163,11 +173,9 @@ def whole_checkpoint(path: Path) -> Checkpoint | None:
 
 def _check_it_can_go_on(path: Path, content: dict[str, Any]) -> None:
     run = content.get("run")
-    if not isinstance(run, dict) or not {"moment", "epoch_means", "loggers"} <= run.keys():
+    if not isinstance(run, dict):
         raise CheckpointError(f"{path} does not say where training was, so that no run can go on from it")
-    for name in ("loops", "optimizer_states", "callbacks"):
-        if not content.get(name):
-            raise CheckpointError(f"{path} has no {name}, so that no run can go on from it")
+    check_training_state(path, content)
 
 
 def _is_finished(run_directory: Path) -> bool:

@@ -22,6 +22,7 @@ from experiments.cli.messages import did_you_mean, one_sentence
 from experiments.cli.paths import resolve_paths
 from experiments.cli.trusted_names import refusal
 from experiments.runs.directory import experiment_name, run_config
+from experiments.runs.safe_yaml import read_yaml
 from lit_models import CheckpointError, load_checkpoint
 from lit_models.checkpoints import checkpoint_file, read_checkpoint
 from lit_models.interfaces import Link
@@ -152,7 +153,7 @@ def _own_subject(path: Path, data: ImageData | None) -> Subject:
 
 def _data_of_run(config: Path) -> ImageData:
     try:
-        content = yaml.safe_load(config.read_text())
+        content = read_yaml(config.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
         content = None
     spec = content.get("data") if isinstance(content, dict) else None

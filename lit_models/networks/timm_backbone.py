@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +11,8 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from lit_models.errors import NetworkError
-from lit_models.interfaces import Link
 from lit_models.names import nearest
 from lit_models.settings import keeps_arguments
-from lit_models.surgery.links import links
 from lit_models.weights import weights_file
 
 
@@ -80,10 +77,6 @@ class TimmBackbone(nn.Module):
                 f"{self.name} does not take these images: {error} Change --data.image_size, or give the network's"
                 " model_args an img_size."
             ) from error
-
-    def links(self) -> list[Link]:
-        """Those of timm's network, where it can be taken apart: see :func:`lit_models.surgery.links.links`."""
-        return [replace(link, name=f"model.{link.name}") for link in links(self.model)]
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

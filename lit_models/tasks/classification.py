@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from lit_models.checkpoint_schema import check_kinds, check_optimizer_state
 from lit_models.interfaces import LogitsWithAux
 from lit_models.settings import name_of
 from lit_models.tasks.description import describe
@@ -213,11 +214,15 @@ class ImageClassifier(L.LightningModule):
         scheduler = LambdaLR(optimizer, self.lr_factor())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_kinds(checkpoint["state_dict"], self.state_dict())
+
     def on_fit_start(self) -> None:
         self._settings = settings_of(self.optimizers(), self.optimizer_args)
 
     def on_train_start(self) -> None:
         """A checkpoint brings the settings of its optimizer with its state; those of this fit hold."""
+        check_optimizer_state(self.optimizers())
         restore_settings(self.optimizers(), self.lr_schedulers(), self._settings)
 
     def explain(self, trainer: L.Trainer) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from lit_models.cost import count_parameters
-from lit_models.networks.folding import BATCH_NORMS
+from lit_models.interfaces import BATCH_NORMS
 from lit_models.settings import name_of
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from typing import Any
 from lightning.pytorch.cli import instantiate_module
 from torch import nn
 
+from lit_models.checkpoint_schema import SchemaError
 from lit_models.checkpoints import checkpoint_file, read_checkpoint
 from lit_models.errors import CheckpointError
 from lit_models.internals import described_by
@@ -65,7 +66,7 @@ def load_checkpoint(path: str | Path, net: nn.Module | None = None) -> ImageClas
     model.on_load_checkpoint(checkpoint)
     try:
         model.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
+    except (RuntimeError, SchemaError) as error:
         raise CheckpointError(f"{path} does not fit the network: {_last_line(error)}") from error
     return model.eval()
 

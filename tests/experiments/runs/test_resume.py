@@ -239,7 +239,7 @@ def test_a_checkpoint_that_is_not_one_to_go_on_from_is_passed_over(fit, interrup
     code, said = fit(tmp_path)
     assert code == 0
     assert f"{last} " in said
-    assert "no run can go on from it" in said
+    assert "; the checkpoint before it is looked for" in said
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(whole, fit, interrupted, tmp_path):
