@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from torchmetrics import Metric
 
-from lit_models.checkpoint_schema import SchemaError
+from lit_models.schema import SchemaError
 
 
 def epoch_means(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:

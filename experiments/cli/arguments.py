@@ -17,9 +17,9 @@ from experiments.cli.read_config import read_config
 from experiments.cli.recipes import recipe_path
 from experiments.cli.trusted_names import first_untrusted, flag_values, names_of_user, trust
 from experiments.runs.directory import run_config
-from lit_models.checkpoint_schema import SchemaError
 from lit_models.checkpoints import check_training_state, read_checkpoint
 from lit_models.errors import CheckpointError
+from lit_models.schema import SchemaError
 
 A_CHECKPOINT = "--ckpt_path, such as runs/<experiment>/<run>/checkpoints/best.ckpt"
 _TRUST = "if you trust it, add --config"

@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import nn
 
-from lit_models.checkpoint_schema import SchemaError
 from lit_models.checkpoints import read_checkpoint
 from lit_models.errors import CheckpointError
 from lit_models.names import class_paths, dotted_names, package
+from lit_models.schema import SchemaError
 from lit_models.tasks.classification import ImageClassifier
 
 
