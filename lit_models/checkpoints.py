@@ -15,10 +15,11 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
-from lit_models.checkpoint_schema import SchemaError, check_training, check_weights
+from lit_models.checkpoint_schema import check_training, check_weights
 from lit_models.errors import CheckpointError
 from lit_models.files import atomic
 from lit_models.names import with_current_names
+from lit_models.schema import SchemaError
 from lit_models.settings import INSTANTIATOR
 
 _OFFICIAL = "official VanillaNet weights are turned into a checkpoint by `fathom convert vanillanet`"

@@ -9,7 +9,7 @@ import torch
 from torchmetrics import Metric
 
 from callbacks.run.internals import SUMS, go_on_logging, logged_results, set_update_count
-from lit_models.checkpoint_schema import SchemaError
+from lit_models.schema import SchemaError
 
 
 def epoch_means(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from experiments.cli.trusted_names import refusal
 from experiments.errors import UsageError
 from experiments.internals import RESTORING
 from experiments.runs.directory import run_config
-from lit_models.checkpoint_schema import SchemaError
 from lit_models.checkpoints import check_training_state, checkpoint_file, read_checkpoint
 from lit_models.errors import CheckpointError
 from lit_models.names import dotted_names
+from lit_models.schema import SchemaError
 
 CKPT_PATH_EXAMPLE = "--ckpt_path, such as runs/<experiment>/<run>"
 

@@ -15,8 +15,8 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from lit_models import CheckpointError, VanillaNet
-from lit_models.checkpoint_schema import WEIGHT, SchemaError, check, check_values
 from lit_models.checkpoints import UNREADABLE, classifier_checkpoint, read_checkpoint, what_is_wrong, write_atomically
+from lit_models.schema import WEIGHT, SchemaError, check, check_values
 
 State = dict[str, Tensor]
 Weights = Literal["model", "model_ema"]

@@ -84,9 +84,12 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep)
+            value = super().construct_object(node, deep)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise ConstructorError(None, None, f"not of the type {node.tag}", node.start_mark) from error
+        if isinstance(value, int):
+            self._limit(-(2**63) <= value < 2**63, "a whole number of more than 64 bits", node)
+        return value
 
     @staticmethod
     def _limit(holds: Any, problem: str, place: Any) -> None:

@@ -16,7 +16,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from lit_models.checkpoint_schema import check_kinds, check_optimizer_state
 from lit_models.interfaces import LogitsWithAux
 from lit_models.settings import name_of
 from lit_models.tasks.description import describe
@@ -30,6 +29,7 @@ from lit_models.tasks.optimization import (
     restore_settings,
     settings_of,
 )
+from lit_models.tasks.restored_state import check_kinds, check_optimizer_state
 from lit_models.tasks.schedules import Factor, Schedule, cosine, steps_down, steps_per_epoch, warmed_up
 
 Batch = tuple[Tensor, Tensor]

@@ -15,11 +15,11 @@ from typing import Any
 from lightning.pytorch.cli import instantiate_module
 from torch import nn
 
-from lit_models.checkpoint_schema import SchemaError
 from lit_models.checkpoints import checkpoint_file, read_checkpoint
 from lit_models.errors import CheckpointError
 from lit_models.internals import described_by
 from lit_models.names import class_paths, dotted_names, package
+from lit_models.schema import SchemaError
 from lit_models.settings import may_be_described
 from lit_models.tasks.classification import ImageClassifier
 

@@ -7,16 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from lit_models.checkpoint_schema import (
-    SchemaError,
-    check_kinds,
-    check_optimizer_state,
-    check_training,
-    check_values,
-    check_weights,
-)
+from lit_models.checkpoint_schema import check_training, check_weights
 from lit_models.checkpoints import read_checkpoint
+from lit_models.schema import SchemaError, check_values
 from lit_models.tasks.optimization import make_optimizer
+from lit_models.tasks.restored_state import check_kinds, check_optimizer_state
 
 
 def nested(levels, width):

@@ -26,6 +26,7 @@ BAD = {
     "a key twice within": ("a:\n  b: 1\n  c: {d: 1, d: 2}\n", 3, "d is already set in line 3"),
     "a number that is none": ("a: 0b_\n", 1, "not of the type"),
     "a number too long": (f"a: {'9' * 5000}\n", 1, "not of the type"),
+    "a number of too many bits": (f"a: 1\nb: {2**70}\n", 2, "more than 64 bits"),
     "a truth that is none": ("a: !!bool maybe\n", 1, "not of the type"),
     "code": ("a: !!python/object/apply:os.system [ls]\n", 1, "could not determine a constructor"),
 }
