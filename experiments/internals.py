@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lightning as L
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 SEEN_WITH = {"lightning": "2.6.6"}
 OVERRIDDEN = {
@@ -16,3 +17,8 @@ OVERRIDDEN = {
 def attach_data(trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataModule) -> None:
     """Let the loops of ``trainer`` take their batches from ``data``, as ``trainer.fit`` does."""
     trainer._data_connector.attach_data(model, datamodule=data)
+
+
+def starts_from_this_process(trainer: L.Trainer) -> bool:
+    """Whether the strategy of ``trainer`` forks or spawns its processes, and runs no command anew."""
+    return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
