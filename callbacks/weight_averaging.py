@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 
+from callbacks.run.ranks import broadcast_buffers
 from lit_models import ImageClassifier
 from lit_models.interfaces import BATCH_NORMS
 
@@ -102,6 +103,8 @@ class WeightAveraging(EMAWeightAveraging):
             self._swap_models(pl_module)
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._average_model is not None:
+            broadcast_buffers(self._average_model.module)
         self._swap_in(pl_module)
 
     def on_validation_batch_end(

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.cli import LightningCLI, _InstantiatorFn
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 SEEN_WITH = {"lightning": "2.6.6"}
 OVERRIDDEN = {
@@ -47,3 +48,8 @@ def _make_place(settings: dict[str, Any], key: str) -> None:
     """Dictionaries down to ``key``, of which an empty one is not dumped."""
     for name in key.split(".")[:-1]:
         settings = settings.setdefault(name, {})
+
+
+def starts_from_this_process(trainer: L.Trainer) -> bool:
+    """Whether the strategy of ``trainer`` forks or spawns its processes, and runs no command anew."""
+    return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)

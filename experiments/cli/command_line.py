@@ -18,6 +18,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from callbacks import BestCheckpoint, LastCheckpoint, PredictionWriter, Reseeding, RunSummary, StopOnNonFinite
 from callbacks.run.signals import leaving_at_once
+from callbacks.run.time_limit import TimeLimit
 from experiments.cli import TRAINER_COMMANDS
 from experiments.cli.arguments import (
     CKPT_PATH_EXAMPLE,
@@ -32,6 +33,7 @@ from experiments.cli.paths import resolve_paths
 from experiments.cli.short_names import PARSER_MODE
 from experiments.errors import UsageError
 from experiments.internals import RecordFacts
+from experiments.runs.check_trainer import check_trainer
 from experiments.runs.configuration import SaveConfig
 from experiments.runs.directory import checked_name, experiment_name, new_run_directory, run_config
 from experiments.runs.lock import run_lock
@@ -141,6 +143,9 @@ class FathomCLI(LightningCLI):
                 raise UsageError(f"trainer.{name} is {config.trainer[name]}; give at least 1")
         run_directory = self._run_directory or self._new_directory(config)
         callbacks: list[L.Callback] = [Reseeding(), RunSummary(), StopOnNonFinite()]
+        max_time = self._get(self.config_init, "trainer").max_time
+        if max_time is not None:
+            callbacks.append(TimeLimit(max_time))
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar(refresh_rate=10))  # each refresh synchronises with the device
         if self.subcommand == "predict":
@@ -150,8 +155,10 @@ class FathomCLI(LightningCLI):
             default_root_dir=run_directory,
             logger=self._loggers(run_directory, config),
             plugins=self._plugins(),
+            max_time=None,  # see TimeLimit
             **kwargs,
         )
+        check_trainer(trainer)
         # What is saved is the state between two steps, and the others may draw random numbers.
         trainer.callbacks.sort(key=lambda callback: not isinstance(callback, LastCheckpoint | Reseeding))  # type: ignore[attr-defined]
         return trainer

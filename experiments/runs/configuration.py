@@ -27,6 +27,8 @@ class SaveConfig(SaveConfigCallback):
         resolved = self.config.clone()
         if before := _loaded(path):
             _keep_what_it_began_from(resolved, before)
+        elif resolved.get("ckpt_path"):
+            resolved.ckpt_path = str(Path(resolved.ckpt_path).absolute())
         self._resolved = self.parser.dump(resolved, skip_unset=False)
         if before:
             for line in changes(before, read_yaml(self._resolved)):
