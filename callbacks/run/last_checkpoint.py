@@ -127,7 +127,8 @@ class LastCheckpoint(L.Callback):
         self._stop_where_it_ended(trainer)
 
     def _stop_where_it_ended(self, trainer: L.Trainer) -> None:
-        if trainer.fit_loop.epoch_loop.batch_progress.total.processed >= self._stopped_after:
+        total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+        if total.processed >= self._stopped_after:
             trainer.should_stop = True
 
     def _todo(self, trainer: L.Trainer, batch_idx: int) -> int:
