@@ -6,7 +6,7 @@ import lightning as L
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, Timer
 
 from callbacks.run.time_limit import TimeLimit
-from experiments.cli.errors import UsageError
+from experiments.errors import UsageError
 from experiments.internals import starts_from_this_process
 
 INSTEAD = {
