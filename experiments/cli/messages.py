@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from textwrap import shorten
+from traceback import walk_tb
 
 from experiments.cli.errors import UsageError
 from experiments.cli.signatures import imported_class, parameters
@@ -15,7 +17,7 @@ from experiments.cli.signatures import imported_class, parameters
 # Lines in which jsonargparse explains its type system, not what is wrong.
 _NOISE = re.compile(
     r"Does not validate against any|Subtypes: |Errors:$|Expected a <class 'NoneType'>|Given value|Subclass types"
-    r"|Not a valid subclass of|a class path \(str\)|a dict with|Expected a path but .* either not accessible or invalid"
+    r"|a class path \(str\)|a dict with|Expected a path but .* either not accessible or invalid"
 )
 _TYPES = {
     "int": "a whole number",
@@ -79,8 +81,20 @@ _SENTENCES: tuple[tuple[str, Callable[[re.Match[str], _Problem], str]], ...] = (
         lambda m, p: f"{p.key} takes {_TYPES.get(m[1], m[1])}, not {m[2] or m[3] or p.given}",
     ),
     (
-        r"(?:--(\S+)\.help: )?Expected a dot import path string: (\w+)$",
+        r"(?:--(\S+)\.help: )?Expected a dot import path string: (\S+)",
         lambda m, p: f"{p.where}there is no class {m[2]}{did_you_mean(m[2], _classes_for(m[1] or p.key))}",
+    ),
+    (
+        r"^(?:Not a valid subclass of \w+(?:\. Got value: (.*?))? ?)+$",
+        lambda m, p: f"{p.key} takes a class, by its name or as class_path with init_args, not {m[1] or p.given}",
+    ),
+    (
+        r"^Unable to load config '(.*?)'",
+        lambda m, p: f"{p.key} takes settings by name, such as --{p.key}.NAME VALUE, not {m[1]}",
+    ),
+    (
+        r"the following arguments are required: (?:(?:fit|validate|test|predict)\.)?(\S+)$",
+        lambda m, p: f"{f'{p.key}.' * bool(p.key)}{m[1]} is required, and has no value",
     ),
     (r"No module named '(\S+)'", lambda m, p: f"{p.where}there is no module {m[1]}"),
     (
@@ -107,10 +121,12 @@ def one_sentence(message: str, flags: Iterable[str] = FIT_FLAGS) -> str:
             keys.append(key[1])
         elif named := re.fullmatch(r"Problem with given class_path '(.+)':", line):
             class_path = named[1]
-        elif value := re.fullmatch(r"Given value: ([^\[{].*)", line):
-            given = given or value[1]
+        elif value := re.fullmatch(r"Given value: (?!NestedArg|Namespace)(.*)", line):
+            given = given or shorten(value[1], 80)
         elif line and not _NOISE.search(line) and line not in reasons:
             reasons.append(line)
+    # Of all alternatives of a type, the one that is no class says the least.
+    reasons = [reason for reason in reasons if not reason.startswith("Not a valid subclass")] or reasons
     text = " ".join(reasons)
     problem = _Problem(".".join(keys), class_path, given, flags)
     for pattern, sentence in _SENTENCES:
@@ -128,12 +144,20 @@ def is_for_people(error: BaseException | None) -> bool:
         return True
     if "lightning" not in sys.modules:  # which takes seconds, and without it none of the following can be raised
         return False
+    if isinstance(error, RuntimeError | ValueError | ImportError) and _was_raised_by("lightning", error):
+        return True
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from callbacks import MergeError, NonFiniteError
     from lit_models.errors import CheckpointError, NetworkError
 
     return isinstance(error, MisconfigurationException | CheckpointError | NetworkError | MergeError | NonFiniteError)
+
+
+def _was_raised_by(package: str, error: BaseException) -> bool:
+    """Whether the line that raised ``error`` is in ``package``, and not in what it calls."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == package
 
 
 def os_sentence(error: OSError) -> str:

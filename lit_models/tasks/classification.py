@@ -105,6 +105,8 @@ class ImageClassifier(L.LightningModule):
         ):
             if not 0 <= value <= most:
                 raise MisconfigurationException(f"{name} is {value}; give a number from 0 to {most:g}")
+        if any(epoch < 0 for epoch in milestones):
+            raise MisconfigurationException(f"milestones are {milestones}; give numbers of epochs, from 0 on")
         # LightningCLI hands over the arguments as written, the network's among them: a checkpoint is then complete
         # in primitives. Constructed in Python, ``net`` is an object, which a checkpoint must not hold.
         self.save_hyperparameters(ignore=[] if built_from_settings() else ["net"])
