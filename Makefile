@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 KILLS ?= 20
+MUTATIONS ?= 300
 
-.PHONY: quickstart test slow drill check arrows
+.PHONY: quickstart test slow drill fuzz check arrows
 
 quickstart: .venv/installed
 	$(BIN)/fathom quickstart
@@ -16,6 +17,9 @@ slow: .venv/installed-dev
 
 drill: .venv/installed-dev
 	$(BIN)/python -m pytest -m drill --kills $(KILLS)
+
+fuzz: .venv/installed-dev
+	$(BIN)/python -m pytest tests/system/test_fuzz.py --fuzz $(MUTATIONS)
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
@@ -15,28 +17,31 @@ from callbacks.requirements import network_with
 from lit_models.checkpoints import merged_checkpoint, write_atomically
 from lit_models.cost import count_macs, count_parameters
 from lit_models.interfaces import Reparameterizable
+from lit_models.surgery.reparameterize import logit_difference, merged_copy
+from lit_models.tasks.loading import load_checkpoint
 
 
 class MergeError(RuntimeError):
-    """The merged network does not compute what the trained one does."""
+    """The merged network, or what its checkpoint loads as, does not compute what the trained one does."""
 
 
 class MergeAtFitEnd(L.Callback):
-    """Merges a copy of the final weights, proves it equal to the trained network, and saves it as a checkpoint.
+    """Merges a copy of the final weights, compares it with the trained network, and saves it as a checkpoint.
 
     The copy is folded in float64 and compared on real validation images, in float32 and in float64, on the CPU (where
-    no TF32 hides a difference). Its checkpoint loads like any other. A fit that ended before the network can be
-    merged, as a smoke run does, leaves a warning and the reason in the report.
+    no TF32 hides a difference). Its checkpoint is loaded again, and has to give the same logits bit for bit. A fit
+    that ends before the network can be merged, such as a smoke run, leaves a warning and the reason in the report.
 
     Args:
-        filename: of the merged checkpoint, in the run directory.
-        num_images: validation images to compare on.
-        float32_tolerance: largest difference of logits in float32, relative to the largest logit.
-        float64_tolerance: likewise in float64.
+        filename: Name of the merged checkpoint in the run directory.
+        num_images: Number of validation images to compare on.
+        float32_tolerance: Largest allowed difference of logits in float32, relative to the largest logit.
+        float64_tolerance: Largest allowed difference of logits in float64, relative to the largest logit.
 
     Raises:
-        MisconfigurationException: in ``setup``, for a network that can't be merged.
-        MergeError: where the difference is too large; nothing is saved, the training checkpoints stay.
+        MisconfigurationException: In ``setup``, for a network that can't be merged, or can't be built merged.
+        MergeError: At the end, if the logits differ or the checkpoint can't be loaded. It is then removed; the
+            checkpoints of the training stay.
     """
 
     def __init__(
@@ -54,8 +59,15 @@ class MergeAtFitEnd(L.Callback):
         self._report: dict[str, Any] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage == "fit":
-            network_with(Reparameterizable, pl_module, self)
+        if stage != "fit":
+            return
+        net = type(network_with(Reparameterizable, pl_module, self))
+        if "reparameterized" not in inspect.signature(net).parameters:
+            raise MisconfigurationException(
+                f"MergeAtFitEnd writes a checkpoint that loads as the merged network, and {net.__name__} can't be built"
+                " merged: add an argument `reparameterized: bool = False` to its constructor that builds it in the form"
+                " that reparameterize() leaves"
+            )
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
@@ -68,7 +80,8 @@ class MergeAtFitEnd(L.Callback):
             return
         trained = copy.deepcopy(cast(nn.Module, pl_module.net)).cpu().float().eval()
         try:
-            merged = merged_copy(trained)
+            # In the memory format in which it is loaded, on which the last bit of the logits depends.
+            merged = merged_copy(trained).to(memory_format=torch.channels_last)
         except ValueError as reason:
             self._refuse(str(reason))
             return
@@ -83,6 +96,11 @@ class MergeAtFitEnd(L.Callback):
         self._compare(trained, merged, self._images)
         path = Path(trainer.default_root_dir) / self.filename
         write_atomically(merged_checkpoint(pl_module, merged), path)
+        try:
+            _load_again(path, merged, self._images, described="net" in pl_module.hparams)
+        except MergeError:
+            path.unlink()
+            raise
         self._report |= {"merged": True, "checkpoint": self.filename}
         numbers = {f"merge/{name}": value for name, value in self._report.items() if type(value) in (int, float)}
         for logger in trainer.loggers:
@@ -116,23 +134,23 @@ class MergeAtFitEnd(L.Callback):
                 )
 
 
-def merged_copy(net: nn.Module) -> nn.Module:
-    """A copy of ``net``, reparameterized. Raises what :meth:`Reparameterizable.reparameterize` raises."""
-    merged = copy.deepcopy(net)
-    merged.reparameterize()  # type: ignore[operator]
-    return merged
-
-
 @torch.no_grad()
-def logit_difference(trained: nn.Module, merged: nn.Module, images: Tensor) -> tuple[float, float]:
-    """How far merging moves the logits.
-
-    Returns:
-        The largest difference over ``images`` (N, C, H, W), and the same as a share of the largest logit.
-    """
-    expected = trained(images)
-    difference = (merged(images) - expected).abs().max().item()
-    return difference, difference / expected.abs().max().item()
+def _load_again(path: Path, merged: nn.Module, images: Tensor, described: bool) -> None:
+    """Check that a checkpoint loads as ``merged``. Raises ``MergeError`` otherwise."""
+    net = None
+    if not described:  # the user will have to give the network, too
+        net = copy.deepcopy(merged)
+        for value in net.state_dict().values():
+            value.zero_()
+    try:
+        loaded = load_checkpoint(path, net).net
+    except ValueError as error:
+        raise MergeError(f"the merged network was not saved, as its checkpoint could not be loaded: {error}") from error
+    if not torch.equal(loaded(images), merged(images)):
+        raise MergeError(
+            f"the merged network was not saved: its checkpoint gives other logits than {type(merged).__name__} did, so"
+            " the constructor with `reparameterized=True` does not build the form that reparameterize() leaves"
+        )
 
 
 def _costs(form: str, net: nn.Module, images: Tensor) -> dict[str, int]:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 
+from callbacks.run.ranks import broadcast_buffers
 from lit_models import ImageClassifier
-from lit_models.networks.folding import BATCH_NORMS
+from lit_models.interfaces import BATCH_NORMS
 
 
 class WeightAveraging(EMAWeightAveraging):
@@ -57,7 +58,16 @@ class WeightAveraging(EMAWeightAveraging):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         # After a fit the module has the averaged weights; no other stage knows two of them.
-        self._average_model = Average(pl_module, self.decay) if stage == "fit" else None
+        if stage == "fit":
+            if trainer.precision in ("bf16-true", "16-true"):
+                raise MisconfigurationException(
+                    f"WeightAveraging can't average weights of {trainer.precision}, where small updates are rounded away:"
+                    " take bf16-mixed or 16-mixed"
+                )
+            # Lightning converts the module to float64 in 64-true, after this hook.
+            self._average_model = trainer.precision_plugin.convert_module(Average(pl_module, self.decay))
+        else:
+            self._average_model = None
         self._swapped = False
         self._current_top1.to(pl_module.device)
 
@@ -102,6 +112,8 @@ class WeightAveraging(EMAWeightAveraging):
             self._swap_models(pl_module)
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._average_model is not None:
+            broadcast_buffers(self._average_model.module)
         self._swap_in(pl_module)
 
     def on_validation_batch_end(

@@ -18,20 +18,27 @@ class _CIFAR(InMemoryImages):
     image_size = 32
     _reader: type[datasets.CIFAR10]
 
+    _names: str
+
     def __init__(self, root: Annotated[str, Path] = "data", download: bool = False, **options: Any) -> None:
         self.root = root
         self.download = download
-        self.class_names = list(self._open(train=True).classes)
+        self.class_names = self._names.split()
         super().__init__(**options)
+
+    def prepare_data(self) -> None:
+        """Download the files if asked to and they are missing."""
+        if self.download:
+            self._open(train=True, download=True)
 
     def read(self, test: bool) -> tuple[Tensor, Tensor]:
         """uint8 (N, 32, 32, 3) and int64 (N,)."""
         part = self._open(train=not test)
         return torch.from_numpy(part.data), torch.tensor(part.targets)
 
-    def _open(self, train: bool) -> datasets.CIFAR10:
+    def _open(self, train: bool, download: bool = False) -> datasets.CIFAR10:
         try:
-            return self._reader(self.root, train=train, download=self.download)
+            return self._reader(self.root, train=train, download=download)
         except RuntimeError as error:
             name = self._reader.__name__
             raise MisconfigurationException(
@@ -44,7 +51,7 @@ class CIFAR10(_CIFAR):
 
     Args:
         root: folder with ``cifar-10-batches-py/``.
-        download: fetch it into ``root`` where it is missing.
+        download: fetch it into ``root`` if it is missing.
         **options: see :class:`~datamodules.pipeline.in_memory.InMemoryImages`.
     """
 
@@ -52,6 +59,7 @@ class CIFAR10(_CIFAR):
     mean = (0.4914, 0.4822, 0.4465)
     std = (0.2470, 0.2435, 0.2616)
     _reader = datasets.CIFAR10
+    _names = "airplane automobile bird cat deer dog frog horse ship truck"
 
 
 class CIFAR100(_CIFAR):
@@ -59,7 +67,7 @@ class CIFAR100(_CIFAR):
 
     Args:
         root: folder with ``cifar-100-python/``.
-        download: fetch it into ``root`` where it is missing.
+        download: fetch it into ``root`` if it is missing.
         **options: see :class:`~datamodules.pipeline.in_memory.InMemoryImages`.
     """
 
@@ -67,3 +75,13 @@ class CIFAR100(_CIFAR):
     mean = (0.5071, 0.4865, 0.4409)
     std = (0.2673, 0.2564, 0.2762)
     _reader = datasets.CIFAR100
+    _names = """
+        apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel
+        can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur
+        dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion
+        lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree
+        pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea
+        seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table
+        tank telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman
+        worm
+    """

@@ -20,15 +20,15 @@ _TEST_FRACTION = 0.2
 class Digits(InMemoryImages):
     """Optical recognition of handwritten digits (Alpaydin and Kaynak 1998, the test part of the UCI set).
 
-    8×8 pixels, 17 grey levels, 10 classes. There is no official test part: a fifth, by class and always the
-    same, is held out as one. Digits are not mirrored, and moved by at most a pixel of the original.
+    8×8 pixels, 17 grey levels, 10 classes. There is no official test part: a fixed fifth of each class is held out as
+    one. Digits are not mirrored, and moved by at most a pixel of the original.
 
     Args:
-        image_size: side in pixels to which the images are enlarged, bilinearly: strokes stay within the
-            grey levels, where a cubic would overshoot.
+        image_size: side in pixels to which the images are enlarged, bilinearly: strokes stay within the grey levels,
+            where a cubic would overshoot.
         shift: see :class:`~datamodules.pipeline.in_memory.InMemoryImages`; by default one pixel of the original.
-        flip: see there.
-        **options: see there.
+        flip: mirror half of the images.
+        **options: see :class:`~datamodules.pipeline.in_memory.InMemoryImages`.
     """
 
     num_classes = 10
@@ -47,12 +47,12 @@ class Digits(InMemoryImages):
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Of the training images."""
+        """Mean of the training images."""
         return self._statistics[0]
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Of the training images."""
+        """Standard deviation of the training images."""
         return self._statistics[1]
 
     def read(self, test: bool) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ class FashionMNIST(InMemoryImages):
     Args:
         root: folder with the four ``*-ubyte.gz`` files (Debian's ``dataset-fashion-mnist`` puts them into
             ``/usr/share/datasets/fashion-mnist``), or torchvision's root, with ``FashionMNIST/raw/``.
-        download: fetch the files into ``root`` where they are missing.
+        download: fetch the files into ``root`` if they are missing.
         **options: see :class:`~datamodules.pipeline.in_memory.InMemoryImages`.
     """
 
@@ -37,20 +37,30 @@ class FashionMNIST(InMemoryImages):
         self.class_names = list(datasets.FashionMNIST.classes)
         super().__init__(**options)
 
+    def prepare_data(self) -> None:
+        """Download the files if asked to and they are missing."""
+        if self.download and not self._file("train-images").is_file():
+            self._open(train=True, download=True)
+
     def read(self, test: bool) -> tuple[Tensor, Tensor]:
         """uint8 (N, 28, 28, 1) and int64 (N,)."""
         part = "t10k" if test else "train"
-        images = Path(self.root).expanduser() / f"{part}-images-idx3-ubyte.gz"
-        labels = images.with_name(f"{part}-labels-idx1-ubyte.gz")
+        images, labels = self._file(f"{part}-images"), self._file(f"{part}-labels")
         if images.is_file():
             return _read_idx(images, 16).view(-1, 28, 28, 1), _read_idx(labels, 8).long()
+        reader = self._open(train=not test)
+        return reader.data.unsqueeze(3), reader.targets
+
+    def _file(self, name: str) -> Path:
+        return Path(self.root).expanduser() / f"{name}-idx{3 if name.endswith('images') else 1}-ubyte.gz"
+
+    def _open(self, train: bool, download: bool = False) -> datasets.FashionMNIST:
         try:
-            reader = datasets.FashionMNIST(self.root, train=not test, download=self.download)
+            return datasets.FashionMNIST(self.root, train=train, download=download)
         except RuntimeError as error:
             raise MisconfigurationException(
                 f"Fashion-MNIST is not in {Path(self.root).resolve()}; give data.root, or data.download=true."
             ) from error
-        return reader.data.unsqueeze(3), reader.targets
 
 
 def _read_idx(path: Path, header: int) -> Tensor:

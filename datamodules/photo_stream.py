@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-import fsspec
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
@@ -17,20 +18,21 @@ from torch.utils.data import default_collate
 
 from datamodules.photos import PHOTO_DRAWS, Photos
 from datamodules.pipeline.allocator import keep_freed_memory
-from datamodules.pipeline.batches import leave_signals_to_parent
+from datamodules.pipeline.batches import BatchIndices
+from datamodules.pipeline.cache import cache_dir
 from datamodules.pipeline.fingerprint import fingerprint
 from datamodules.pipeline.image_data import ImageData, RawBatch
+from datamodules.pipeline.internals import OwnedWorkers
 from datamodules.pipeline.randomness import uniforms
-
-DESCRIPTION = "description.json"
+from datamodules.pipeline.shards import check_index, read_description
 
 
 class PhotoStream(Photos):
     """What ``fathom shard`` wrote, from a folder or a bucket's URL; needs the extra ``stream``.
 
-    Crops, flips and mixing are named by (seed, epoch, index) as everywhere else. The order is litdata's own, a function
-    of seed, epoch, ranks and workers, and so is the sharding: in training it drops what does not fill a batch of
-    every worker. An epoch that is resumed goes on from the same batch if ranks and workers are as many.
+    Crops, flips and mixing are functions of (seed, epoch, index) as in all data sets. The order of training is
+    litdata's own, a function of seed, epoch, ranks and workers, and so is the sharding: it drops what does not fill a
+    batch of every worker. An epoch is therefore resumed only with the batch size, ranks and workers it began with.
 
     Args:
         root: folder or URL, such as ``s3://bucket/imagenet``.
@@ -55,13 +57,7 @@ class PhotoStream(Photos):
         super().__init__(root, **options)
 
     def _open(self, root: str) -> None:
-        try:
-            with fsspec.open(f"{self.root}/{DESCRIPTION}", "rt") as file:
-                self.description = json.load(file)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"{self.root} has no {DESCRIPTION}; write the shards with `fathom shard SOURCE {self.root}`."
-            ) from error
+        self.description = read_description(self.root)
         self.class_names = self.description["class_names"]
 
     @property
@@ -69,79 +65,112 @@ class PhotoStream(Photos):
         return tuple(self.description["mean"]), tuple(self.description["std"])
 
     def setup(self, stage: str) -> None:
-        """Nothing to check: the shards were checked when they were written."""
+        """Nothing to check: the images were checked when the shards were written."""
         keep_freed_memory()
 
     def report(self) -> dict[str, Any]:
-        """What the summary says of the data."""
+        """The summary's entries about the data."""
         images = {f"{part}_images": count for part, count in self.description["images"].items()}
-        return {**images, "data": type(self).__qualname__, "data_fingerprint": self.fingerprint(test=False)}
+        return {**images, "data": type(self).__qualname__, "data_fingerprint": self._training_fingerprint}
 
     def fingerprint(self, test: bool) -> str:
-        """Of the description that was written with the shards; both parts have the same."""
+        """Hash of the description that was written with the shards, which covers both parts."""
         return fingerprint([json.dumps(self.description, sort_keys=True)])
 
-    def train_dataloader(self) -> Any:
-        """Batches in litdata's order, from the current position on."""
-        return _TrainingStream(self)
+    def _training_loader(self, position: Callable[[], tuple[int, int]]) -> Any:
+        return self._opened(_TrainingStream(self, position))
 
     def val_dataloader(self) -> Any:
         """This rank's share of the validation images."""
-        return _EvaluationStream(self, "val") if self.description["images"]["val"] else []
+        images = self.description["images"]["val"]
+        return self._evaluation_loader(torch.arange(images), test=False) if images else []
 
     def test_dataloader(self) -> Any:
         """This rank's share of the test images."""
         if not self.description["images"]["test"]:
             raise MisconfigurationException(f"{self.root} has no test part.")
-        return _EvaluationStream(self, "test")
+        return self._evaluation_loader(torch.arange(self.description["images"]["test"]), test=True)
 
     def sample_loader(self, images: int, skip: int = 0) -> Any:
-        """Shards are read from their beginning."""
+        """Shards do not say which image is of which class."""
         raise MisconfigurationException(
             f"{self.root} holds shards, which can't be sampled: give the folder of photos they were made from "
             "(--data datamodules.Photos)."
         )
 
+    def fetcher(self, test: bool) -> Callable[[BatchIndices], RawBatch]:
+        """Decode and crop images of the test or the validation part."""
+        _, transform = self._transforms()
+        return partial(_fetch, _shards(self, "test" if test else "val"), transform)
 
-class _EvaluationStream:
-    """Every image of this rank once. It has no length: workers may end with unequal numbers of batches."""
+    @property
+    def _training_images(self) -> int:
+        return self.description["images"]["train"]
 
-    def __init__(self, data: PhotoStream, part: str) -> None:
-        _, self._transform = data._transforms()
-        self._loader = _loader(data, part, self._item, data.eval_batch_size, shuffle=False)
+    def _batches_before(self, images: int) -> int:
+        return images // (self.batch_size * self._shard[1])
 
-    def __iter__(self) -> Iterator[RawBatch]:
-        for number, (images, labels) in enumerate(self._loader):
-            yield RawBatch(images, labels, None, None, number)
+    def _images_before(self, batch: int) -> int:
+        return batch * self.batch_size * self._shard[1]
 
-    def _item(self, item: dict[str, Any]) -> tuple[Tensor, int]:
-        return self._transform(bytes(item["image"]), bytes(item["name"]).decode()), item["label"]
+    @property
+    def _order_depends_on(self) -> list[int]:
+        return [self.batch_size, self._shard[1], self.num_workers]
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :class:`~datamodules.pipeline.image_data.ImageData`; and what litdata's order depends on (``order``)."""
+        return super().state_dict() | {"order": self._order_depends_on}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there.
+
+        Raises:
+            MisconfigurationException: the shards are others than before, or the position is in mid-epoch and the order
+                of the images would be another.
+        """
+        now = self._order_depends_on
+        before = state_dict.get("order", now)
+        if state_dict["offset"] and before != now:
+            raise MisconfigurationException(
+                f"this run was saved in mid-epoch with batch_size {before[0]}, {before[1]} ranks and {before[2]}"
+                f" workers, on which the order of the stream depends: go on with these, not with batch_size {now[0]},"
+                f" {now[1]} ranks and {now[2]} workers"
+            )
+        super().load_state_dict(state_dict)
 
 
 class _TrainingStream:
     """One epoch after another, each from the position that the DataModule says."""
 
-    def __init__(self, data: PhotoStream) -> None:
-        self._data = data
+    def __init__(self, data: PhotoStream, position: Callable[[], tuple[int, int]]) -> None:
+        self._position, self._batches_before = position, data._batches_before
         transform, _ = data._transforms()
         self._item = _TrainingItem(transform, data.seed)
-        self._loader = _loader(data, "train", self._item, data.batch_size, shuffle=True)
+        self._loader = _stream(data, self._item)
 
     def __len__(self) -> int:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[RawBatch]:
-        epoch, offset = self._data._next_position()
+        epoch, images_done = self._position()
         self._item.epoch = epoch
         # litdata counts from 1, and up when it starts. What was trained on is read once more and passed over: its own
         # way to go on in mid-epoch came to a halt with two workers.
         self._loader.current_epoch = epoch
-        batches = enumerate(self._loader)
-        for number, (images, labels, draws) in islice(batches, offset, None):
+        batches = enumerate(self._loader.batches())
+        for number, (images, labels, draws) in islice(batches, self._batches_before(images_done), None):
             yield RawBatch(images, labels, draws, epoch, number)
 
+    def close(self) -> None:
+        """End the worker processes."""
+        self._loader.end_workers()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_loader"):
+            self.close()
+
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the position is the DataModule's. Lightning warns without this."""
+        """Empty: the position is the DataModule's. Lightning warns if there is no such method."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -156,23 +185,33 @@ class _TrainingItem:
         index = item["index"]
         draws = uniforms(self.seed, self.epoch, torch.tensor([index]), PHOTO_DRAWS)[0]
         image = self.transform(
-            bytes(item["image"]), bytes(item["name"]).decode(), draws=draws.numpy(), epoch=self.epoch, index=index
+            bytes(item["image"]), os.fsdecode(bytes(item["name"])), draws=draws.numpy(), epoch=self.epoch, index=index
         )
         return image, item["label"], draws
 
 
-def _loader(data: PhotoStream, part: str, item: Callable[..., Any], batch_size: int, shuffle: bool) -> Any:
+def _fetch(shards: Any, transform: Callable[..., Tensor], batch: BatchIndices) -> RawBatch:
+    items = [shards[index] for index in batch.indices.tolist()]
+    images = torch.stack([transform(bytes(item["image"]), os.fsdecode(bytes(item["name"]))) for item in items])
+    return RawBatch(images, torch.tensor([item["label"] for item in items]), None, None, batch.number)
+
+
+def _shards(data: PhotoStream, part: str, **options: Any) -> Any:
+    """litdata's data set of one part."""
     try:
-        from litdata import StreamingDataLoader, StreamingDataset
+        from litdata import StreamingDataset
     except ModuleNotFoundError as error:
         raise MisconfigurationException("Reading shards needs litdata: pip install 'fathom[stream]'.") from error
-    dataset = StreamingDataset(
-        f"{data.root}/{part}", shuffle=shuffle, seed=data.seed, drop_last=shuffle, transform=item
-    )
-    return StreamingDataLoader(
-        dataset,
-        batch_size=batch_size,
-        num_workers=data.num_workers,
-        collate_fn=default_collate,
-        worker_init_fn=leave_signals_to_parent,
-    )
+    check_index(f"{data.root}/{part}")
+    cache = str(cache_dir() / "shards") if "://" in data.root else None
+    return StreamingDataset(f"{data.root}/{part}", cache_dir=cache, **options)
+
+
+def _stream(data: PhotoStream, item: _TrainingItem) -> Any:
+    dataset = _shards(data, "train", shuffle=True, seed=data.seed, drop_last=True, transform=item)
+    from litdata import StreamingDataLoader
+
+    class Stream(OwnedWorkers, StreamingDataLoader):  # type: ignore[misc]  # litdata has no types
+        pass
+
+    return Stream(dataset, batch_size=data.batch_size, num_workers=data.num_workers, collate_fn=default_collate)

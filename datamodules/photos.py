@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,13 +14,13 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from datamodules.pipeline.augment import ERASING_DRAWS, blank_box, normalise, random_erasing
-from datamodules.pipeline.batches import Ticket
+from datamodules.pipeline.batches import BatchIndices
 from datamodules.pipeline.cache import cached
 from datamodules.pipeline.crops import DRAWS, Interpolation, centre_crop, random_resized_crop
-from datamodules.pipeline.decode import DecodeError, decode, read_bytes
+from datamodules.pipeline.decode import MAX_PIXELS, DecodeError, decode, read_bytes
 from datamodules.pipeline.fingerprint import fingerprint
-from datamodules.pipeline.folder import Listing, find_parts, list_images
-from datamodules.pipeline.image_data import ImageData, RawBatch
+from datamodules.pipeline.folder import ImageFolder, Listing
+from datamodules.pipeline.image_data import ImageData, RawBatch, check_std
 from datamodules.pipeline.policies import apply_policy, make_policy
 from datamodules.pipeline.randomness import uniforms
 
@@ -38,21 +37,26 @@ class Photos(ImageData):
     test the short side is resized and the centre cut out. Workers hand over uint8; normalisation, erasing and mixing
     are done for the whole batch on the device.
 
+    ``train/``, ``val/`` and ``test/`` are found as :class:`~datamodules.pipeline.folder.ImageFolder` says: if all three
+    have the class folders, ``val/`` is the validation part; if only two have, validation is cut from ``train/`` and the
+    other is the test part. ``folders`` in the summary says what was used. A photo is turned as its EXIF data says.
+
     Args:
-        root: folder with ``train/<class>/`` and ``test/<class>/`` (or ``val/``, then used as the test part), or with
-            the class folders alone, and no test part.
+        root: folder with ``train/<class>/``, ``val/<class>/`` and ``test/<class>/``, the last two optional, or with the
+            class folders alone, and no test part.
         image_size: side in pixels of what the network gets.
         crop_ratio: test geometry: ``image_size / crop_ratio`` is the length the short side is resized to.
         scale: training geometry: least and greatest share of the photo's area.
-        ratio: the same: least and greatest width over height.
+        ratio: training geometry: least and greatest width over height.
         interpolation: of the resize, with antialiasing.
         flip: mirror half of the training images.
         policy: an augmentation policy by name, see :func:`~datamodules.pipeline.policies.make_policy`.
         erasing: probability that a random rectangle of a training image is set to the mean colour.
-        mean: per channel, in [0, 1]; computed once from up to 10,000 training images where not given.
-        std: the same.
+        mean: per channel, in [0, 1] (default: computed once, from up to 10,000 training images).
+        std: standard deviation per channel, of images in [0, 1] (default: computed with the mean).
         corrupt: ``"stop"`` at a broken file, or ``"skip"`` it: leave it out of its batch, and count it in the
             summary.
+        max_pixels: limit on the pixels of a photo; one that claims more counts as broken.
         num_workers: processes that make batches ahead of time.
         **options: see :class:`~datamodules.pipeline.image_data.ImageData`.
     """
@@ -73,6 +77,7 @@ class Photos(ImageData):
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
         corrupt: Literal["stop", "skip"] = "stop",
+        max_pixels: int = MAX_PIXELS,
         num_workers: int = 8,
         **options: Any,
     ) -> None:
@@ -85,6 +90,8 @@ class Photos(ImageData):
             raise MisconfigurationException(f"erasing is {erasing}; give a probability, from 0 to 1.")
         if image_size < 1:
             raise MisconfigurationException(f"image_size is {image_size}; give at least 1 pixel.")
+        if std is not None and min(std) <= 0:
+            raise MisconfigurationException(f"std is {std}; give numbers above 0.")
         self._open(root)
         self.num_classes = len(self.class_names)
         self.image_size = image_size
@@ -96,53 +103,59 @@ class Photos(ImageData):
         self.policy = policy
         self.erasing = erasing
         self.corrupt = corrupt
+        self.max_pixels = max_pixels
         self._mean, self._std = mean, std
         self._skipped: set[str] = set()
         if policy:
             make_policy(policy, (0.5, 0.5, 0.5))
 
     def _open(self, root: str) -> None:
-        train, self._test_root = find_parts(root)
-        self._listing = list_images(train)
-        self.class_names = self._listing.class_names
+        self._folder = ImageFolder(root)
+        self.class_names = self._folder.class_names
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """As given, or of the training images."""
+        """Mean of the channels, as given or computed from the training images."""
         return self._mean or self._statistics[0]
 
     @property
     def std(self) -> tuple[float, ...]:
-        """As given, or of the training images."""
+        """Standard deviation of the channels, as given or computed from the training images."""
         return self._std or self._statistics[1]
 
     @cached_property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        place = hashlib.sha256(str(self._listing.root.resolve()).encode()).hexdigest()[:16]
-        made_from = ["1", self._listing.files, self._listing.stamps]
-        found = cached(f"statistics-{place}", made_from, lambda: photo_statistics(self._listing, self.corrupt))
-        return tuple(found["mean"].tolist()), tuple(found["std"].tolist())
+        listing = self._folder.only_training
+        sizes = [size for size, _ in listing.stamps]
+        made_from = ["photo statistics 2", listing.files, sizes, self.corrupt, self.max_pixels]
+        found = cached("statistics", made_from, lambda: photo_statistics(listing, self.corrupt, self.max_pixels))
+        return check_std(tuple(found["mean"].tolist()), tuple(found["std"].tolist()))
 
     @cached_property
     def _test_listing(self) -> Listing:
-        if self._test_root is None:
-            raise MisconfigurationException(f"{self._listing.root} has no test part: no test/ or val/ folder.")
-        return list_images(self._test_root, self.class_names)
+        return self._folder.test()
+
+    def _listing(self, test: bool) -> Listing:
+        return self._test_listing if test else self._folder.training
+
+    @property
+    def held_out(self) -> int:
+        """Number of images of ``val/``, which stand behind those of ``train/``, if it is the validation part."""
+        return self._folder.held_out
 
     def labels(self, test: bool) -> Tensor:
         """int64 (N,)."""
-        return self._test_listing.labels if test else self._listing.labels
+        return self._listing(test).labels
 
     def fingerprint(self, test: bool) -> str:
-        """Of the names, sizes in bytes and labels of the files; they are not read."""
-        listing = self._test_listing if test else self._listing
+        """Hash of the names, sizes in bytes and labels of the files, which are not read."""
+        listing = self._listing(test)
         return fingerprint(listing.files, [size for size, _ in listing.stamps], listing.labels)
 
-    def fetcher(self, test: bool) -> Callable[[Ticket], RawBatch]:
+    def fetcher(self, test: bool) -> Callable[[BatchIndices], RawBatch]:
         """Decode, crop and resize."""
-        listing = self._test_listing if test else self._listing
         skip = self.corrupt == "skip"
-        return partial(_fetch, listing, *self._transforms(), self.seed, self.image_size, skip)
+        return partial(_fetch, self._listing(test), *self._transforms(), self.seed, self.image_size, skip)
 
     def _transforms(self) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
         """Of one encoded image, in training and in evaluation."""
@@ -155,13 +168,18 @@ class Photos(ImageData):
             interpolation=self.interpolation,
             flip=self.flip,
             policy=make_policy(self.policy, self.mean) if self.policy else None,
+            max_pixels=self.max_pixels,
         )
         evaluation = partial(
-            centre_crop, size=self.image_size, crop_ratio=self.crop_ratio, interpolation=self.interpolation
+            centre_crop,
+            size=self.image_size,
+            crop_ratio=self.crop_ratio,
+            interpolation=self.interpolation,
+            max_pixels=self.max_pixels,
         )
         return train, evaluation
 
-    def finish(self, batch: RawBatch) -> Tensor:
+    def augment_and_normalise(self, batch: RawBatch) -> Tensor:
         """Normalise and erase on the device."""
         self._skipped.update(batch.skipped)
         images = normalise(batch.images, self.mean, self.std)
@@ -171,19 +189,26 @@ class Photos(ImageData):
         return images.permute(0, 3, 1, 2)
 
     def report(self) -> dict[str, Any]:
-        """What the summary says of the data."""
-        return {**super().report(), "corrupt_images": len(self._skipped), "corrupt_files": sorted(self._skipped)[:20]}
+        """The summary's entries about the data."""
+        return {
+            **super().report(),
+            "folders": self._folder.folders(self.val_fraction),
+            "corrupt_images": len(self._skipped),
+            "corrupt_files": sorted(self._skipped)[:20],
+        }
 
 
 class ImageNet(Photos):
     """ImageNet-1k (Russakovsky et al. 2015): ``train/`` and ``val/`` with 1,000 class folders each.
 
-    ``val/``, on which papers report, is the test part; validation is cut from ``train/``.
+    ``val/``, on which papers report, is the test part; validation is cut from ``train/``. A ``test/`` without class
+    folders, as ILSVRC ships it, is passed over. Should there be one with the class folders, it is the test part and
+    ``val/`` the validation part.
 
     Args:
         root: the folder of the two.
         mean: per channel, in [0, 1].
-        std: the same.
+        std: standard deviation per channel, of images in [0, 1].
         **options: see :class:`Photos`.
     """
 
@@ -204,9 +229,9 @@ def _fetch(
     seed: int,
     size: int,
     skip: bool,
-    ticket: Ticket,
+    batch: BatchIndices,
 ) -> RawBatch:
-    indices, epoch, number = ticket
+    indices, epoch, number = batch
     draws = None if epoch is None else uniforms(seed, epoch, indices, PHOTO_DRAWS)
     images = torch.empty(len(indices), size, size, 3, dtype=torch.uint8)
     if get_worker_info() is not None:
@@ -251,25 +276,31 @@ def train_image(
     interpolation: Interpolation,
     flip: bool,
     policy: Callable[[Tensor], Tensor] | None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Tensor:
     """Crop, mirror and apply the policy: uint8 (size, size, 3)."""
-    image = random_resized_crop(data, name, draws[:DRAWS], size, scale, ratio, interpolation)
+    image = random_resized_crop(data, name, draws[:DRAWS], size, scale, ratio, interpolation, max_pixels)
     if flip and draws[_FLIP] < 0.5:
         image = image.flip(1)
     return image if policy is None else apply_policy(policy, image, seed, epoch, index)
 
 
-def photo_statistics(listing: Listing, corrupt: Literal["stop", "skip"] = "stop") -> dict[str, np.ndarray]:
-    """Mean and standard deviation per channel, in [0, 1], each photo weighing the same whatever its size.
+def photo_statistics(
+    listing: Listing, corrupt: Literal["stop", "skip"] = "stop", max_pixels: int = MAX_PIXELS
+) -> dict[str, np.ndarray]:
+    """Mean and standard deviation per channel, in [0, 1]; each photo has an equal weight, whatever its size.
 
     Of more than 10,000 photos every k-th is taken.
+
+    Raises:
+        DecodeError: a photo is broken, or, with ``corrupt="skip"``, all of them are.
     """
     every = -(-len(listing.files) // _STATISTICS_IMAGES)
     moments = []
     for file in listing.files[::every]:
         path = str(listing.root / file)
         try:
-            pixels = decode(read_bytes(path), path).reshape(-1, 3)
+            pixels = decode(read_bytes(path), path, max_pixels=max_pixels).reshape(-1, 3)
         except DecodeError:
             if corrupt == "stop":
                 raise
@@ -277,5 +308,7 @@ def photo_statistics(listing: Listing, corrupt: Literal["stop", "skip"] = "stop"
         counts = np.stack([np.bincount(channel, minlength=256) for channel in pixels.T]) / len(pixels)
         values = np.arange(256) / 255
         moments.append((counts @ values, counts @ values**2))
+    if not moments:
+        raise DecodeError(f"all photos below {listing.root} are broken; replace them.")
     mean, square = np.mean(moments, axis=0)
-    return {"mean": mean, "std": np.sqrt(square - mean**2)}
+    return {"mean": mean, "std": np.sqrt(np.maximum(square - mean**2, 0))}

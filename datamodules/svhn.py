@@ -21,10 +21,10 @@ class SVHN(InMemoryImages):
     Args:
         root: folder with ``train_32x32.mat`` and ``test_32x32.mat``.
         extra: train on the 531,131 easier digits of ``extra_32x32.mat`` as well.
-        download: fetch the files into ``root`` where they are missing.
+        download: fetch the files into ``root`` if they are missing.
         shift: see :class:`~datamodules.pipeline.in_memory.InMemoryImages`.
-        flip: see there.
-        **options: see there.
+        flip: mirror half of the images.
+        **options: see :class:`~datamodules.pipeline.in_memory.InMemoryImages`.
     """
 
     num_classes = 10
@@ -48,17 +48,25 @@ class SVHN(InMemoryImages):
         self.class_names = [str(digit) for digit in range(10)]
         super().__init__(shift=shift, flip=flip, **options)
 
+    def prepare_data(self) -> None:
+        """Download the files if asked to and they are missing."""
+        for part in (*self._training_parts, "test") if self.download else ():
+            self._open(part, download=True)
+
+    @property
+    def _training_parts(self) -> list[str]:
+        return ["train", "extra"] if self.extra else ["train"]
+
     def read(self, test: bool) -> tuple[Tensor, Tensor]:
         """uint8 (N, 32, 32, 3) and int64 (N,)."""
-        names = ["test"] if test else ["train", "extra"] if self.extra else ["train"]
-        parts = [self._open(name) for name in names]
+        parts = [self._open(name) for name in (["test"] if test else self._training_parts)]
         images = torch.cat([torch.from_numpy(part.data) for part in parts])
         labels = torch.cat([torch.from_numpy(part.labels).long() for part in parts])
         return images.permute(0, 2, 3, 1).contiguous(), labels
 
-    def _open(self, part: str) -> datasets.SVHN:
+    def _open(self, part: str, download: bool = False) -> datasets.SVHN:
         try:
-            return datasets.SVHN(self.root, split=part, download=self.download)
+            return datasets.SVHN(self.root, split=part, download=download)
         except RuntimeError as error:
             raise MisconfigurationException(
                 f"{part}_32x32.mat is not in {Path(self.root).resolve()}; give data.root, or data.download=true."

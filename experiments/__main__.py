@@ -16,6 +16,7 @@ from typing import Any, get_origin, get_type_hints
 
 from experiments import __version__
 from experiments.cli import TRAINER_COMMANDS
+from experiments.output import dispensable_output
 
 HARMLESS_WARNINGS = (
     "Checkpoint directory .* exists and is not empty",  # that of a run which is resumed
@@ -28,6 +29,19 @@ HARMLESS_WARNINGS = (
 def main(args: list[str] | None = None) -> int:
     """Run ``fathom`` with ``args`` and return its exit code: 0, 1 for a failure, 2 for a wrong command line."""
     args = sys.argv[1:] if args is None else args
+    with dispensable_output() as output:
+        code = _main(args)
+        output.flush()
+        if output.error is None or isinstance(output.error, BrokenPipeError):  # whoever read it has read enough
+            return code
+        reason = f"standard output: {output.error.strerror}"
+        if args and args[0] in (*TRAINER_COMMANDS, "resume"):  # what matters is in the run directory
+            print(f"{reason}: what was printed is lost", file=sys.stderr)
+            return code
+        return code or _fail(reason, 1)
+
+
+def _main(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(overview())
         return 0
@@ -35,8 +49,12 @@ def main(args: list[str] | None = None) -> int:
         print(f"fathom {__version__}")
         return 0
     os.umask(os.umask(0o077) | 0o002)  # whatever the shell allows, nobody else writes into a run
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # last, so that a folder there never hides a package of ours
+    try:
+        current = os.getcwd()
+    except FileNotFoundError:
+        return _fail(f"the current folder {os.environ.get('PWD', '')} is gone: change to another one", 1)
+    if current not in sys.path:
+        sys.path.append(current)  # last, so that a folder there never hides a package of ours
     for harmless in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", message=harmless)
     try:
@@ -102,7 +120,7 @@ def _tool(command: str) -> Any:
 
 
 def _takes_words(tool: Any) -> bool:
-    """Whether ``tool`` gets the words as they are, as those do whose flags are those of ``fit``."""
+    """Whether ``tool`` parses the words itself, as the commands with the flags of ``fit`` do."""
     return callable(tool) and list(inspect.signature(tool).parameters) == ["args"]
 
 
@@ -123,7 +141,7 @@ def tool_words(tool: Any, args: list[str]) -> list[str]:
 
 
 def flags(command: str) -> list[str]:
-    """The flags of a command with typed arguments; of all subcommands where there are several."""
+    """The flags of a command with typed arguments, over all its subcommands."""
     tool = _tool(command)
     if _takes_words(tool):
         return []

@@ -15,11 +15,35 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
+from lit_models.checkpoint_schema import check_training, check_weights
 from lit_models.errors import CheckpointError
 from lit_models.files import atomic
 from lit_models.names import with_current_names
+from lit_models.schema import SchemaError
+from lit_models.settings import INSTANTIATOR
 
 _OFFICIAL = "official VanillaNet weights are turned into a checkpoint by `fathom convert vanillanet`"
+UNREADABLE = (
+    *(UnpicklingError, EOFError, RuntimeError, ArithmeticError),
+    *(AssertionError, AttributeError, LookupError, TypeError, ValueError),
+)
+"""What ``torch.load`` raises for files that are no checkpoints."""
+
+
+def checkpoint_file(path: str | Path) -> Path:
+    """``path`` itself, or of a run directory its best checkpoint, and the last one where there is no best.
+
+    Raises:
+        FileNotFoundError: For a folder that is no run directory.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    files = [path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
+    for file in files:
+        if file.is_file():
+            return file
+    raise FileNotFoundError(f"{path} is no run directory: it has no checkpoints/best.ckpt or checkpoints/last.ckpt")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -39,52 +63,67 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     _check_sums(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} {_what_is_wrong(str(error))}") from error
+    except UNREADABLE as error:
+        raise CheckpointError(f"{path} {what_is_wrong(error)}; {_OFFICIAL}") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise CheckpointError(f"{path} holds no state_dict, so it was not written by this project; {_OFFICIAL}")
-    if not all(isinstance(value, Tensor) for value in checkpoint["state_dict"].values()):
-        raise CheckpointError(f"{path} has other things than tensors in its state_dict: it is not of this project")
-    if not isinstance(checkpoint.get("pytorch-lightning_version"), str):
+    if "pytorch-lightning_version" not in checkpoint:
         raise CheckpointError(f"{path} holds weights without saying of which network: load them into yours in Python")
-    if not isinstance(checkpoint.get("hyper_parameters", {}), dict):
-        raise CheckpointError(f"{path} has hyper_parameters that are no settings by name: it is not of this project")
+    try:
+        check_weights(checkpoint)
+    except SchemaError as error:
+        raise CheckpointError(f"{path} is not a checkpoint of this project: {error}") from error
     if "hyper_parameters" in checkpoint:
         checkpoint["hyper_parameters"] = with_current_names(checkpoint["hyper_parameters"])
     return checkpoint
 
 
+def check_training_state(path: str | Path, checkpoint: dict[str, Any]) -> None:
+    """Raises ``CheckpointError`` where training can't go on from what :func:`read_checkpoint` found in ``path``."""
+    if "optimizer_states" not in checkpoint:
+        raise CheckpointError(f"{path} holds weights alone, so no training can go on from it: take one in checkpoints/")
+    try:
+        check_training(checkpoint)
+    except SchemaError as error:
+        raise CheckpointError(f"{path} has a training state that none can go on from: {error}") from error
+
+
 def _check_sums(path: Path) -> None:
-    """Compare the file with the checksums in it, which ``torch.load`` does not."""
+    """Compare the file with the checksums in it, which ``torch.load`` does not; it maps even compressed bytes."""
     with open(path, "rb") as file:  # is_zipfile takes a file that may not be read for none
         if not zipfile.is_zipfile(file):
             raise CheckpointError(f"{path} is not a whole checkpoint: it was cut short, or is another kind of file")
         try:
             with zipfile.ZipFile(file) as archive:
-                damaged = archive.testzip()
+                records = archive.infolist()
+                stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
+                damaged = archive.testzip() if stored else None
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{path} is damaged ({error}): take another one") from error
+    if not stored or len({record.filename for record in records}) < len(records):
+        raise CheckpointError(f"{path} was packed again by another program: take the file as training wrote it")
     if damaged:
         raise CheckpointError(f"{path} is damaged: the checksum of {damaged} in it is wrong; take another one")
 
 
-def _what_is_wrong(message: str) -> str:
+def what_is_wrong(error: Exception) -> str:
     """Why torch did not open a file. Its own advice, to allow code to run, is not passed on."""
-    if named := re.search(r"GLOBAL ([\w.]+)", message):
-        return f"is not opened, since it asks for {named[1]}, where there should be tensors and primitives; {_OFFICIAL}"
-    return f"can't be read as tensors and primitives alone: it is damaged, or of another project; {_OFFICIAL}"
+    if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        return f"is not opened, since it asks for {named[1]}, where there should be tensors and primitives"
+    return "can't be read as tensors and primitives alone: it is damaged, or of another project"
 
 
 def merged_checkpoint(model: L.LightningModule, merged: nn.Module) -> dict[str, Any]:
     """A checkpoint of ``model`` with ``merged`` in the place of its network.
 
-    A network that can be merged takes ``reparameterized`` as an argument of its constructor.
+    The constructor of the network takes ``reparameterized``, with which it builds the merged form.
     """
     hparams = copy.deepcopy(dict(model.hparams))
     if "net" in hparams:
         hparams["net"].setdefault("init_args", {})["reparameterized"] = True
+    around = {name: value for name, value in model.state_dict().items() if not name.startswith("net.")}
     return {
-        "state_dict": _classifier_state(merged),
+        "state_dict": {**around, **_classifier_state(merged)},
         "hyper_parameters": hparams,
         "epoch": model.current_epoch,
         "global_step": model.global_step,
@@ -109,7 +148,7 @@ def classifier_checkpoint(net: nn.Module, net_args: dict[str, Any], **arguments:
             "num_classes": net_args["num_classes"],
             **arguments,
             "_class_path": "lit_models.ImageClassifier",
-            "_instantiator": "lightning.pytorch.cli.instantiate_module",
+            "_instantiator": INSTANTIATOR,
         },
         "epoch": 0,
         "global_step": 0,
@@ -147,3 +186,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         return read_checkpoint(path)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Unlink one file. Lightning's own removes folders with all that is in them."""
+        path = Path(path)
+        if path.is_file() and not path.is_symlink() and ".." not in path.parts:
+            path.unlink()

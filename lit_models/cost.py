@@ -25,7 +25,7 @@ def count_macs(net: nn.Module, image_shape: tuple[int, ...]) -> int:
 
 
 def count_branch_macs(net: Any, image_shape: tuple[int, ...]) -> list[int]:
-    """The same for each branch of a :class:`~lit_models.interfaces.ResidualNetwork` alone, in forward order."""
+    """Multiply-adds of each branch of a :class:`~lit_models.interfaces.ResidualNetwork`, in forward order."""
     macs: list[int] = []
 
     def count(block: Any, inputs: tuple[torch.Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""A network in evaluation mode for a while."""
+"""A context in which a network is in evaluation mode."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def evaluation_mode(net: nn.Module) -> Iterator[None]:
-    """``net.eval()``; at the end every module has the mode it had, whatever happened."""
+    """``net.eval()`` within the context; afterwards every module has its former mode, also after an error."""
     modes = {module: module.training for module in net.modules()}
     try:
         net.eval()

@@ -3,8 +3,8 @@
 A network takes part in an algorithm by having the methods of its protocol, not by inheriting from anything.
 Callbacks check the protocol in ``setup`` and refuse a network that does not have it.
 
-``isinstance`` checks the methods alone: from Python 3.12 on it does not see the buffers of a module, which are members for
-type checkers only.
+``isinstance`` checks the methods alone: from Python 3.12 on it does not see the buffers of a module, which are members
+for type checkers only.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+"""Every kind of batch normalisation; those of other libraries inherit from one of these."""
 
 Rescale = Literal["eval", "train"]
 """Where a randomly dropped branch is corrected so that its expectation is right.
@@ -30,7 +33,7 @@ class LogitsWithAux(NamedTuple):
     logits: Tensor
     """(N, K)."""
     aux_logits: tuple[Tensor, ...]
-    """(N, K) of each auxiliary head, from the input on."""
+    """(N, K), one per auxiliary head, in forward order."""
 
 
 @runtime_checkable
@@ -137,7 +140,7 @@ class Link:
     stage: int
     """0 is the stem; links of one stage that keep the shape may be exchanged."""
     forward: Callable[[Tensor], Tensor]
-    """The link as the network computes it, bit for bit; in evaluation as the modules are in evaluation mode."""
+    """Exactly the computation of the network; it follows the train or eval mode of the modules."""
     shortcut: Callable[[Tensor], Tensor] | None = None
     """S, the very function ``identity`` where it is that; ``None`` where the network needs the link, as it does its
     stem and head."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +21,18 @@ def built_from_settings() -> bool:
     from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 
     return bool(_given_hyperparameters.get())
+
+
+@contextmanager
+def described_by(hparams: dict[str, Any]) -> Iterator[None]:
+    """Modules that are constructed in this context have the description ``hparams``, as under LightningCLI."""
+    from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+
+    token = _given_hyperparameters.set(hparams)
+    try:
+        yield
+    finally:
+        _given_hyperparameters.reset(token)
 
 
 def with_positions(net: Any, patches: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any
 
@@ -30,6 +31,11 @@ def dotted_names(settings: Any) -> Iterator[str]:
 def package(name: str) -> str:
     """The top-level package of an import path."""
     return name.partition(".")[0]
+
+
+def nearest(word: str, known: Iterable[str], otherwise: str) -> str:
+    """The names in ``known`` that are most like ``word``, for an error message; ``otherwise`` if none is."""
+    return ", ".join(get_close_matches(word, list(known), 3)) or otherwise
 
 
 def with_current_names(settings: Any) -> Any:

@@ -6,12 +6,17 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import contextlib
+import inspect
 import io
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from pkgutil import iter_modules
+from typing import NamedTuple
 
 import lightning  # noqa: F401  # now, as its log handler keeps the stderr of this moment, not that of one test
 import pytest
@@ -19,7 +24,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
+import lit_models.networks
 from experiments.__main__ import main
+from lit_models.errors import NetworkError
 
 REPOSITORY = Path(__file__).parents[1]
 TINY = """
@@ -36,6 +43,56 @@ wandb: {mode: disabled}
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=20, help="how often a run of the drill is killed (with -m drill)")
+    parser.addoption("--fuzz", type=int, default=0, help="how many checkpoints and configurations are mutated")
+
+
+class SmallNetwork(NamedTuple):
+    """A network of ``lit_models.networks`` for grey images of ten classes, as small as its arguments make it."""
+
+    build: partial
+    image_size: int
+    parameters: int
+
+
+def every_network():
+    """Whatever public class of those files can be built from a number of classes, by name."""
+    modules = [import_module(f"lit_models.networks.{file.name}") for file in iter_modules(lit_models.networks.__path__)]
+    return {
+        name: as_small_as_can_be(kind)
+        for module in modules
+        for name, kind in vars(module).items()
+        if isinstance(kind, type) and kind.__module__ == module.__name__ and name[0] != "_" and takes_classes(kind)
+    }
+
+
+def takes_classes(kind):
+    parameters = inspect.signature(kind).parameters
+    needed = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
+    return issubclass(kind, torch.nn.Module) and "num_classes" in parameters and needed <= {"num_classes", "name"}
+
+
+def as_small_as_can_be(kind):
+    small = {"num_classes": 10, "in_channels": 1, "width": 4, "name": "test_resnet"}
+    given = {name: value for name, value in small.items() if name in inspect.signature(kind).parameters}
+    depths = ({"depth": depth} for depth in range(1, 100)) if "depth" in inspect.signature(kind).parameters else ({},)
+    for depth in depths:
+        build = partial(kind, **given, **depth)
+        with suppress(NetworkError), torch.device("meta"):
+            net = build()
+            break
+    for image_size in (8, 16, 32, 64, 128, 224):
+        with suppress(NetworkError, RuntimeError):
+            net(torch.empty(2, 1, image_size, image_size, device="meta"))
+            break
+    return SmallNetwork(build, image_size, sum(parameter.numel() for parameter in net.parameters()))
+
+
+def pytest_generate_tests(metafunc):
+    """``any_network`` is every network, ``small_network`` those quickly run, ``tiny_network`` those quickly trained."""
+    for name, limit in (("any_network", float("inf")), ("small_network", 2e7), ("tiny_network", 1e6)):
+        if name in metafunc.fixturenames:
+            found = {name: network for name, network in every_network().items() if network.parameters < limit}
+            metafunc.parametrize(name, found.values(), ids=found)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,19 +4,48 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import Any
 
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Lightning's, whose whole state comes back when a run is resumed; after it was moved, too."""
+    """Lightning's, for one file: the checkpoint with the best value of ``monitor``.
+
+    Its whole state comes back when a run is resumed, also after the run was moved: it names files, not folders.
+
+    Raises:
+        MisconfigurationException: for a ``dirpath``, or a ``filename`` that is a path; for a ``save_top_k`` of several
+            checkpoints, of which the last one would stay under the one name; and without ``monitor``, where nothing is
+            best.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.dirpath is not None:
+            raise MisconfigurationException(
+                f"best_checkpoint.dirpath is {self.dirpath}: leave it out; the file is written into checkpoints/ of"
+                " the run"
+            )
+        if self.filename is not None and PurePath(self.filename).name != self.filename:
+            raise MisconfigurationException(
+                f"best_checkpoint.filename is {self.filename}: give a name without a path, such as best; the file is"
+                " written into checkpoints/ of the run"
+            )
+        if self.save_top_k not in (0, 1) or self.monitor is None:
+            raise MisconfigurationException(
+                f"best_checkpoint has save_top_k {self.save_top_k} and the monitor {self.monitor}, and keeps one file,"
+                " the best by its monitor: give save_top_k 1 and a monitor such as val/top1, and add"
+                " lightning.pytorch.callbacks.ModelCheckpoint to trainer.callbacks for more"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return _with_paths(super().state_dict(), lambda path: os.path.relpath(path, self.dirpath))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        state = _with_paths(state_dict, lambda path: os.path.join(str(self.dirpath), path))
+        state = _with_paths(state_dict, lambda path: os.path.join(str(self.dirpath), PurePath(path).name))
         super().load_state_dict(state | {"dirpath": self.dirpath})
         self.current_score = state["current_score"]
 

@@ -9,6 +9,7 @@ import torch
 from torchmetrics import Metric
 
 from callbacks.run.internals import SUMS, go_on_logging, logged_results, set_update_count
+from lit_models.schema import SchemaError
 
 
 def epoch_means(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
@@ -29,6 +30,8 @@ def restore_epoch_means(trainer: L.Trainer, pl_module: L.LightningModule, means:
     modules = dict(pl_module.named_modules())
     for name, saved in means["metrics"].items():
         metric: Any = modules[name]
+        if saved["state"].keys() != metric.metric_state.keys():
+            raise SchemaError(f"run.epoch_means has {', '.join(saved['state'])} of the metric {name}")
         for state, tensors in saved["state"].items():
             setattr(metric, state, _moved(tensors, metric.device))
         set_update_count(metric, saved["updates"])

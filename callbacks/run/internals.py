@@ -43,3 +43,8 @@ def is_accumulating(trainer: L.Trainer) -> bool:
 def count_steps_for_loggers(trainer: L.Trainer) -> None:
     """Set the step under which metrics are logged to the optimizer step; after a resume it may be one off."""
     trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
+
+def set_run_directory(trainer: L.Trainer, directory: str) -> None:
+    """Set ``trainer.default_root_dir``, which Lightning takes only when the Trainer is made."""
+    trainer._default_root_dir = directory  # type: ignore[attr-defined]

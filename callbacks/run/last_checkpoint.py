@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.run.epoch_means import epoch_means, restore_epoch_means
 from callbacks.run.internals import count_steps_for_loggers, is_accumulating
-from callbacks.run.signals import EXIT_CODE, LeftEarly, NotedSignals, print_to_stderr
+from callbacks.run.ranks import broadcast_buffers
+from callbacks.run.signals import EXIT_CODE, NotedSignals, leave_early, print_to_stderr
 
 Moment = Literal["batch", "validation", "end"]
 """Where training goes on: with a micro-batch, with a validation, or not at all."""
@@ -28,17 +30,17 @@ class LastCheckpoint(L.Callback):
     """Writes ``checkpoints/last.ckpt`` at points from which a resumed run is bit-identical to an uninterrupted one.
 
     These are before the first micro-batch of an optimizer step, where no gradient is accumulated, and before a
-    validation; at both, all rows of metrics are written, and no averaged weights are swapped in. The checkpoint before
-    is kept as ``previous.ckpt``. A checkpoint is
+    validation; at both, all rows of metrics are written, and no averaged weights are swapped in. A checkpoint is
     written before each validation, at the end of an epoch without one, at the end of the fit, and as often between as
-    the arguments say. Beside what Lightning saves it holds the means of the epoch so far, and how far the loggers
-    that have a ``state_dict`` had come.
+    the arguments say. The one before it is kept as ``previous.ckpt``. Beside what Lightning saves it holds the means of
+    the epoch so far, and how far the loggers that have a ``state_dict`` had come.
 
     SIGTERM, SIGUSR1 (SLURM's warning of a preemption), SIGHUP (a closed terminal) and Ctrl-C write one at the next such
-    moment, in a validation at once, and leave with exit code 75; whichever device gets the signal, all leave. The
-    second signal of a kind does what it always does.
+    moment, in a validation at once, and leave with exit code 75; whichever device gets the signal, all leave. When a
+    repeated signal ends the process at once is said in :mod:`callbacks.run.signals`.
 
-    It has to be the first of the callbacks, to save before the others prepare the next step.
+    It has to be the first of the callbacks, to save before the others prepare the next step. At the start of a
+    validation all ranks get the buffers of the first one, which are those that are saved.
 
     Args:
         every_n_steps: optimizer steps between checkpoints.
@@ -61,6 +63,19 @@ class LastCheckpoint(L.Callback):
         self._restored: dict[str, Any] = {}
         self._group: Any = None
         self._common_batches, self._validated = 0, 0
+        self._repeats_end, self._stopped_after = False, math.inf
+
+    def repeat_end(self, stopped_after: int | None) -> None:
+        """Train again from the checkpoint before the end to the end, and save nothing but the end.
+
+        A process that is killed in what follows the training, such as the merge, leaves ``last.ckpt``, written at the
+        end, and ``previous.ckpt``. Both stay until the end is reached again, however often this is repeated.
+
+        Args:
+            stopped_after: micro-batches after which the training was stopped before its limits, by whatever it was.
+        """
+        self._repeats_end = True
+        self._stopped_after = math.inf if stopped_after is None else stopped_after
 
     # Saving
 
@@ -81,7 +96,9 @@ class LastCheckpoint(L.Callback):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
-        self._validated, self._common_batches = 0, self._least(int(sum(trainer.num_val_batches)))
+        broadcast_buffers(pl_module)
+        batches = min(sum(trainer.num_val_batches), 1 << 62)  # it is inf for a loader without length
+        self._validated, self._common_batches = 0, self._least(int(batches))
         if not is_accumulating(trainer) and not self._restored:
             self._save(trainer, "validation")
 
@@ -96,6 +113,24 @@ class LastCheckpoint(L.Callback):
         self._save(trainer, "end")
         self._signals.stop()
 
+    # Stopping where the training was stopped before: a batch that an epoch ends with leaves that to the epoch, or a
+    # validation would be added to it.
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._stop_where_it_ended(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self._stop_where_it_ended(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self._stop_where_it_ended(trainer)
+
+    def _stop_where_it_ended(self, trainer: L.Trainer) -> None:
+        total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+        if total.processed >= self._stopped_after:
+            trainer.should_stop = True
+
     def _todo(self, trainer: L.Trainer, batch_idx: int) -> int:
         if self._signals.received:
             return _LEAVE
@@ -106,7 +141,7 @@ class LastCheckpoint(L.Callback):
         return _SAVE if due else _NOTHING
 
     def _save(self, trainer: L.Trainer, moment: Moment) -> None:
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if trainer.fast_dev_run or (self._repeats_end and moment != "end"):  # type: ignore[attr-defined]
             return
         folder = Path(trainer.default_root_dir) / "checkpoints"
         self._moment = moment
@@ -115,7 +150,7 @@ class LastCheckpoint(L.Callback):
         finally:
             self._moment = None
         if trainer.is_global_zero:
-            if (folder / "last.ckpt").is_file():
+            if (folder / "last.ckpt").is_file() and not self._repeats_end:
                 (folder / "last.ckpt").replace(folder / "previous.ckpt")
             (folder / ".next.ckpt").replace(folder / "last.ckpt")
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
@@ -127,6 +162,7 @@ class LastCheckpoint(L.Callback):
         means = epoch_means(trainer, pl_module)
         checkpoint["run"] = {
             "moment": self._moment,
+            "stopped": trainer.should_stop,
             "epoch_means": self._gathered(means) if trainer.world_size > 1 else [means],
             "loggers": [_state(logger) for logger in trainer.loggers] if trainer.is_global_zero else [],
         }
@@ -163,7 +199,7 @@ class LastCheckpoint(L.Callback):
         started_by_lightning = not trainer.is_global_zero and isinstance(
             getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment
         )
-        raise LeftEarly(0 if started_by_lightning else EXIT_CODE)
+        leave_early(0 if started_by_lightning else EXIT_CODE)
 
     def on_exception(self, *_: Any) -> None:
         self._signals.stop()

@@ -12,10 +12,20 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 
+def as_text(name: str) -> str:
+    """``name`` as a cell that no spreadsheet takes for a formula.
+
+    One that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line end gets an apostrophe before it, and so does one
+    that begins with an apostrophe: the name is the cell without its first apostrophe, if it begins with one.
+    """
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "'")) else name
+
+
 class PredictionWriter(BasePredictionWriter):
     """Writes ``predictions.csv`` into the run directory: image, predicted class, its probability.
 
-    The image is its position in the data set.
+    The image is its position in the data set. A name that a spreadsheet would compute as a formula stands after an
+    apostrophe, see :func:`as_text`.
 
     Raises:
         MisconfigurationException: in ``setup``, on several devices, each of which sees only its share.
@@ -49,7 +59,7 @@ class PredictionWriter(BasePredictionWriter):
             if self._rows == 0:
                 writer.writerow(["image", "class", "probability"])
             for probability, index in zip(probabilities.tolist(), classes.tolist(), strict=True):
-                writer.writerow([self._rows, names[index], f"{probability:.4f}"])
+                writer.writerow([self._rows, as_text(names[index]), f"{probability:.4f}"])
                 self._rows += 1
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

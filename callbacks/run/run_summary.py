@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterable
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
+from callbacks.run.internals import set_run_directory
 from lit_models.cost import count_macs, count_parameters
 from lit_models.files import atomic
 
@@ -27,10 +29,12 @@ class RunSummary(L.Callback):
     """Writes ``summary.json`` into the run directory when training begins, and when a run ends, whole or not.
 
     ``status`` is training, finished, interrupted or failed; of a run that was killed it stays training. A resumed run
-    that fails before it trains leaves what is there.
+    that fails before it trains leaves what is there. All ranks write into the run directory of the first one, and each
+    writes the error that ends it: those of the others may not live to tell.
 
-    Callbacks, the module and the data module add to it by having a method ``report() -> dict``. ``seconds`` is the
-    wall time of all the training that led here: of a resumed run, with that of before up to the checkpoint, and
+    Callbacks, the module and the data module add to it by having a method ``report() -> dict``. What a callback
+    reported of the training before a checkpoint is part of the checkpoint, and holds until it reports anew. ``seconds``
+    is the wall time of all the training that led here: of a resumed run, with that of before up to the checkpoint, and
     ``resumed`` says how often.
     """
 
@@ -40,50 +44,63 @@ class RunSummary(L.Callback):
         self._resumed = 0
         self._status = "finished"
         self._began = False
+        self._callbacks: list[Any] = []
+        self._reported: dict[str, Any] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._started = time.monotonic()
         self._status = "finished"
         self._fitting = stage == "fit"
         self._began = False
+        self._callbacks, self._reported = trainer.callbacks, {}  # type: ignore[attr-defined]
+        set_run_directory(trainer, trainer.strategy.broadcast(trainer.default_root_dir))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self._seconds(), "resumed": self._resumed}
+        reported = json.dumps(self._reported | _reports(self._callbacks))  # as text, whatever kinds of numbers it has
+        return {"seconds": self._seconds(), "resumed": self._resumed, "reported": reported}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if not self._fitting:  # a test of this checkpoint is a run of its own
             return
         self._seconds_before = state_dict["seconds"]
         self._resumed = state_dict["resumed"] + 1
+        self._reported = json.loads(state_dict.get("reported", "{}"))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._began = True
-        self._write(trainer, pl_module, {"status": "training"})
+        if trainer.is_global_zero:
+            self._write(trainer, pl_module, {"status": "training"})
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._status = "interrupted" if isinstance(exception, KeyboardInterrupt | SystemExit) else "failed"
-        if not self._began and _path(trainer).is_file():
+        before = _read(_path(trainer))
+        if before and not self._began:
             return
+        error = f"{type(exception).__name__}: {exception}"
+        # When one rank fails, the others fail too, as they miss it: the first of these errors is the reason.
+        first = before["error"] if before.get("status") == "failed" else None
         try:
-            self._write(trainer, pl_module, {"error": f"{type(exception).__name__}: {exception}"})
-        except OSError as error:  # such as a full disk, of which the exception itself may tell
-            rank_zero_warn(f"summary.json was not written: {error}")
+            if trainer.is_global_zero:
+                self._write(trainer, pl_module, {"error": first or error})
+            elif self._callbacks and self._status == "failed" and not first:
+                # No metrics: to compute them could mean to wait for the others.
+                _save(trainer, before | {"status": "failed", "error": f"rank {trainer.global_rank}: {error}"})
+        except OSError as reason:  # such as a full disk, of which the exception itself may tell
+            rank_zero_warn(f"summary.json was not written: {reason}")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if self._status == "finished":
+        if self._status == "finished" and trainer.is_global_zero:
             self._write(trainer, pl_module, {})
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._started
 
     def _write(self, trainer: L.Trainer, pl_module: L.LightningModule, more: dict[str, Any]) -> None:
-        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
-            return
         seed = os.environ.get("PL_GLOBAL_SEED")  # where seed_everything leaves it
         summary = {
             "status": self._status,
             **more,
-            "metrics": {name: value.item() for name, value in trainer.callback_metrics.items()},
+            "metrics": {},
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "seconds": round(self._seconds(), 1),
@@ -93,23 +110,39 @@ class RunSummary(L.Callback):
             "devices": trainer.world_size,
             "hardware": hardware(trainer.strategy.root_device),
         }
-        reports = [lambda: network_cost(pl_module, trainer)]
-        reports += [
-            part.report
-            for part in (pl_module, trainer.datamodule, *trainer.callbacks)  # type: ignore[attr-defined]
-            if hasattr(part, "report")
-        ]
-        for report in reports:
-            # What failed may have failed before there was anything to report.
-            with suppress(Exception) if self._status == "failed" else nullcontext():
-                summary |= report()
-        summary |= provenance()
-        with atomic(_path(trainer)) as file:
-            file.write(json.dumps(summary, indent=2) + "\n")
+        # What failed may have failed before there was anything to report.
+        with suppress(Exception) if self._status == "failed" else nullcontext():
+            summary["metrics"] = {name: value.item() for name, value in trainer.callback_metrics.items()}
+            summary |= network_cost(pl_module, trainer)
+            summary |= _reports([pl_module, trainer.datamodule])  # type: ignore[attr-defined]
+            summary |= self._reported | _reports(self._callbacks)
+        _save(trainer, summary | provenance())
 
 
 def _path(trainer: L.Trainer) -> Path:
     return Path(trainer.default_root_dir) / "summary.json"
+
+
+def _save(trainer: L.Trainer, summary: dict[str, Any]) -> None:
+    if not getattr(trainer, "fast_dev_run", False):
+        with atomic(_path(trainer)) as file:
+            file.write(json.dumps(summary, indent=2) + "\n")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The summary that is there, empty where there is none."""
+    with suppress(OSError, ValueError):
+        if isinstance(summary := json.loads(path.read_text()), dict):
+            return summary
+    return {}
+
+
+def _reports(parts: Iterable[Any]) -> dict[str, Any]:
+    reported: dict[str, Any] = {}
+    for part in parts:
+        if hasattr(part, "report"):
+            reported |= part.report()
+    return reported
 
 
 def network_cost(pl_module: L.LightningModule, trainer: L.Trainer) -> dict[str, int]:

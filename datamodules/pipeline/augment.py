@@ -162,7 +162,7 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     Args:
         images: uint8 (N, H, W, C), contiguous.
         mean: per channel, of images in [0, 1].
-        std: the same.
+        std: standard deviation per channel, of images in [0, 1].
 
     Returns:
         float32 (N, H, W, C), contiguous.

@@ -2,114 +2,148 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from datamodules.pipeline.internals import OwnedWorkers, pin_memory
 from datamodules.pipeline.randomness import Stream, generator
 
 
-class Ticket(NamedTuple):
-    """A batch before it is made."""
+class BatchIndices(NamedTuple):
+    """Which images make up a batch, before they are read."""
 
     indices: Tensor
     """Positions in the data set, int64 (N,)."""
     epoch: int | None
-    """The epoch that names the random draws; ``None`` for evaluation, which draws nothing."""
+    """The epoch that the random draws depend on; ``None`` in evaluation, which draws nothing."""
     number: int
     """Position of the batch in its epoch."""
 
 
-def training_tickets(
+def training_batches(
     indices: Tensor,
     batch_size: int,
     seed: int,
     epoch: int,
-    offset: int = 0,
+    images_done: int = 0,
     rank: int = 0,
     world_size: int = 1,
-) -> Iterator[Ticket]:
-    """The batches of one epoch for one rank, from the one numbered ``offset`` on.
+) -> Iterator[BatchIndices]:
+    """The batches of one epoch for one rank, after the first ``images_done`` images of all ranks.
 
-    The order is a function of (seed, epoch). The epoch is cut into ``training_steps`` global batches whose
-    sizes differ by at most one, and each of them into one part per rank likewise: every image is in exactly
-    one batch, none is too small for batch normalisation, and n ranks with batches of b see in each step
-    what one process with batches of n·b sees.
+    The order of the images is a function of (seed, epoch). What is left of it is cut into ``training_steps`` global
+    batches whose sizes differ by at most one, and each of these into one part per rank in the same way. So every image
+    is in exactly one batch, and n ranks with batches of b see in each step what one process with batches of n·b sees.
+    An epoch that is continued with another batch size or number of ranks goes on at the same image.
+
+    Args:
+        indices: positions of the training images, int64 (N,).
+        batch_size: images in a batch of one rank.
+        seed: of the order.
+        epoch: of the order, and of the random draws.
+        images_done: images that have been trained on in this epoch.
+        rank: of this process.
+        world_size: number of ranks.
     """
     order = indices[torch.from_numpy(generator(Stream.ORDER, seed, epoch).permutation(len(indices)))]
-    steps = training_steps(len(indices), batch_size, world_size)
-    for number, step in enumerate(order.tensor_split(steps)[offset:], start=offset):
-        yield Ticket(step.tensor_split(world_size)[rank], epoch, number)
+    rest = order[images_done:]
+    if not len(rest):
+        return
+    steps = training_steps(len(rest), batch_size, world_size)
+    first = training_steps(len(order), batch_size, world_size) - steps
+    for number, step in enumerate(rest.tensor_split(steps), start=first):
+        yield BatchIndices(step.tensor_split(world_size)[rank], epoch, number)
 
 
 def training_steps(size: int, batch_size: int, world_size: int = 1) -> int:
-    """Batches in an epoch of ``size`` images, the same for every rank."""
-    return -(-size // (batch_size * world_size))
+    """Number of batches in an epoch of ``size`` images, equal on all ranks.
+
+    Batch normalisation needs two images, so no rank gets a batch of one unless ``batch_size`` is 1 or there are too few
+    images: some batches have one image more than ``batch_size`` instead.
+    """
+    steps = -(-size // (batch_size * world_size))
+    return steps if batch_size == 1 else min(steps, max(size // (2 * world_size), 1))
 
 
-def evaluation_tickets(indices: Tensor, batch_size: int, rank: int = 0, world_size: int = 1) -> list[Ticket]:
+def evaluation_batches(indices: Tensor, batch_size: int, rank: int = 0, world_size: int = 1) -> list[BatchIndices]:
     """Every ``world_size``-th image from ``rank`` on: over all ranks each image exactly once, none added.
 
     A rank may have one batch fewer than another, or none.
     """
     mine = indices[rank::world_size]
-    return [Ticket(part, None, n) for n, part in enumerate(mine.split(batch_size))] if len(mine) else []
+    return [BatchIndices(part, None, n) for n, part in enumerate(mine.split(batch_size))] if len(mine) else []
 
 
 class _Fetched(Dataset[Any]):
-    def __init__(self, fetch: Callable[[Ticket], Any]) -> None:
+    def __init__(self, fetch: Callable[[BatchIndices], Any]) -> None:
         self.fetch = fetch
 
-    def __getitem__(self, ticket: Ticket) -> Any:
-        return self.fetch(ticket)
-
-
-def leave_signals_to_parent(worker: int) -> None:
-    """For worker processes: a SIGTERM to all processes of a job is their parent's to follow, which still needs them."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    def __getitem__(self, batch: BatchIndices) -> Any:
+        return self.fetch(batch)
 
 
 class Loader:
     """Batches in order, made here (``num_workers=0``) or by worker processes ahead of time.
 
-    ``tickets`` is called when the first batch is asked for, no earlier: Lightning starts an iterator before
-    it has restored the position to resume from. It is no ``DataLoader``, so Lightning puts no sampler of
-    its own into it.
+    It is no ``DataLoader``, so Lightning puts no sampler of its own into it.
+
+    Args:
+        batches: called when the first batch is asked for, no earlier: Lightning starts an iterator before it has
+            restored the position to resume from.
+        fetch: makes a batch from its indices, maybe in a worker process.
+        length: number of batches in a whole epoch.
+        num_workers: worker processes.
+        pin: put batches into pinned memory.
     """
 
     def __init__(
         self,
-        tickets: Callable[[], Iterable[Ticket]],
-        fetch: Callable[[Ticket], Any],
+        batches: Callable[[], Iterable[BatchIndices]],
+        fetch: Callable[[BatchIndices], Any],
         length: int,
         num_workers: int = 0,
         pin: bool = False,
     ) -> None:
-        self._length = length
-        self._batches: DataLoader[Any] = DataLoader(
-            _Fetched(fetch),
-            sampler=_Lazy(tickets),
-            batch_size=None,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-            worker_init_fn=leave_signals_to_parent,
-            # Only from pinned memory does a copy to the device run beside what the device computes.
-            pin_memory=pin,
-            generator=torch.Generator(),  # it draws seeds for workers, from the global one otherwise
-        )
+        self._workers: OwnedWorkers | None = None
+        self._batches, self._fetch, self._length = batches, fetch, length
+        self._pin_memory = pin
+        if num_workers:
+            self._workers = OwnedWorkers(
+                _Fetched(fetch),
+                sampler=_Lazy(batches),
+                batch_size=None,
+                num_workers=num_workers,
+                persistent_workers=True,
+                pin_memory=pin,
+                generator=torch.Generator(),  # it draws seeds for workers, from the global one otherwise
+            )
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[Any]:
-        yield from self._batches
+        if self._workers is not None:
+            yield from self._workers.batches()
+            return
+        for indices in self._batches():
+            batch = self._fetch(indices)
+            # Only from pinned memory does a copy to the device run beside what the device computes.
+            yield pin_memory(batch) if self._pin_memory else batch
+
+    def close(self) -> None:
+        """End the worker processes; another iteration starts new ones."""
+        if self._workers is not None:
+            self._workers.end_workers()
+
+    def __del__(self) -> None:
+        self.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the position is the DataModule's. Lightning warns without this."""
+        """Empty: the position is the DataModule's. Lightning warns if there is no such method."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -117,8 +151,8 @@ class Loader:
 
 
 class _Lazy:
-    def __init__(self, tickets: Callable[[], Iterable[Ticket]]) -> None:
-        self.tickets = tickets
+    def __init__(self, batches: Callable[[], Iterable[BatchIndices]]) -> None:
+        self.batches = batches
 
-    def __iter__(self) -> Iterator[Ticket]:
-        return iter(self.tickets())
+    def __iter__(self) -> Iterator[BatchIndices]:
+        return iter(self.batches())

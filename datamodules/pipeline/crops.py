@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from datamodules.pipeline.decode import decode, image_size
+from datamodules.pipeline.decode import MAX_PIXELS, decode, image_size
 
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -44,7 +44,9 @@ def random_resized_box(
     Args:
         draws: (DRAWS,) in [0, 1).
         height: of the image, in pixels.
-        width: the same.
+        width: of the image, in pixels.
+        scale: least and greatest share of the image's area.
+        ratio: least and greatest width over height.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for u_area, u_ratio in draws[: 2 * TRIES].reshape(TRIES, 2).tolist():
@@ -79,6 +81,7 @@ def random_resized_crop(
     scale: tuple[float, float],
     ratio: tuple[float, float],
     interpolation: Interpolation,
+    max_pixels: int = MAX_PIXELS,
 ) -> Tensor:
     """Decode no more than needed, cut :func:`random_resized_box` and resize it: uint8 (size, size, 3).
 
@@ -90,16 +93,17 @@ def random_resized_crop(
         draws: (DRAWS,) in [0, 1).
         size: side of the result in pixels.
         scale: see :func:`random_resized_box`.
-        ratio: the same.
+        ratio: see :func:`random_resized_box`.
         interpolation: of the resize.
+        max_pixels: see :func:`~datamodules.pipeline.decode.decode`.
 
     Raises:
         DecodeError: not an image, truncated or broken.
     """
-    height, width = image_size(data, name)
+    height, width = image_size(data, name, max_pixels)
     box = random_resized_box(draws, height, width, scale, ratio)
     shrink = size / min(box.height, box.width)
-    image = torch.from_numpy(decode(data, name, math.ceil(height * shrink), math.ceil(width * shrink)))
+    image = torch.from_numpy(decode(data, name, math.ceil(height * shrink), math.ceil(width * shrink), max_pixels))
     y, x = image.shape[0] / height, image.shape[1] / width
     top, left = round(box.top * y), round(box.left * x)
     bottom = max(round((box.top + box.height) * y), top + 1)
@@ -107,7 +111,14 @@ def random_resized_crop(
     return resize(image[top:bottom, left:right], size, size, interpolation)
 
 
-def centre_crop(data: bytes, name: str, size: int, crop_ratio: float, interpolation: Interpolation) -> Tensor:
+def centre_crop(
+    data: bytes,
+    name: str,
+    size: int,
+    crop_ratio: float,
+    interpolation: Interpolation,
+    max_pixels: int = MAX_PIXELS,
+) -> Tensor:
     """Resize the short side to ``size / crop_ratio``, cut the central square: uint8 (size, size, 3).
 
     224 / 0.875 = 256 is the test geometry of the ResNet papers (one crop). The photo is decoded in full.
@@ -118,11 +129,12 @@ def centre_crop(data: bytes, name: str, size: int, crop_ratio: float, interpolat
         size: side of the result in pixels.
         crop_ratio: share of the short side that is kept, in (0, 1].
         interpolation: of the resize.
+        max_pixels: see :func:`~datamodules.pipeline.decode.decode`.
 
     Raises:
         DecodeError: not an image, truncated or broken.
     """
-    image = torch.from_numpy(decode(data, name))
+    image = torch.from_numpy(decode(data, name, max_pixels=max_pixels))
     height, width, _ = image.shape
     short = min(height, width)
     if max(height, width) > 4 * short:

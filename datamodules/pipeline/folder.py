@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,13 +12,15 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+_OF_SYSTEMS = {"__MACOSX", "Thumbs.db"}
 
 
 class Listing(NamedTuple):
     """The images of one part of a data set, by class, then by name."""
 
     root: Path
+    """Folder of the data set."""
     files: list[str]
     """Paths below ``root``."""
     labels: Tensor
@@ -25,62 +29,142 @@ class Listing(NamedTuple):
     stamps: list[tuple[int, int]]
     """Size in bytes and time of the last change in nanoseconds, of each file."""
 
+    def __add__(self, other: Listing) -> Listing:  # type: ignore[override]
+        """The images of both, these first."""
+        labels = torch.cat((self.labels, other.labels))
+        return self._replace(files=self.files + other.files, labels=labels, stamps=self.stamps + other.stamps)
 
-def find_parts(root: str | Path) -> tuple[Path, Path | None]:
-    """The folders of the training and of the test images.
 
-    They are ``train/``, and ``test/`` or else ``val/``: as in ImageNet, whose ``val/`` is what papers
-    report. Without a ``train/`` the classes are looked for in ``root`` itself, and there is no test part.
+class ImageFolder:
+    """The parts of a data set, found by their folders.
+
+    ``train/`` has the training images, in one folder per class. If ``val/`` and ``test/`` have these class folders too,
+    they are the validation and the test part. If only one of them has, it is the test part, and validation is cut from
+    ``train/``: so in ImageNet, whose ``val/`` is what papers report on. Without a ``train/`` the classes are looked for
+    in the root itself, and there is no test part.
+
+    Within a class images are found at any depth.
+
+    Args:
+        root: folder of the data set.
 
     Raises:
         FileNotFoundError: there is no such folder.
+        MisconfigurationException: see :func:`list_images`.
     """
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root} is no folder; give the folder of the data set as data.root.")
-    train = root / "train"
-    if not train.is_dir():
-        return root, None
-    return train, next((part for part in (root / "test", root / "val") if part.is_dir()), None)
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser()
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"{self.root} is no folder; give the folder of the data set as data.root.")
+        self._train = "train" if (self.root / "train").is_dir() else "."
+        training = list_images(self.root, self._train)
+        self.class_names = training.class_names
+        labelled = [] if self._train == "." else [part for part in ("val", "test") if self._has_classes(part)]
+        self._test = labelled[-1] if labelled else None
+        self._val = "val" if len(labelled) == 2 else None
+        self.training = training + list_images(self.root, self._val, self.class_names) if self._val else training
+        """Training images, then those of ``val/`` if it is the validation part."""
+        self.held_out = len(self.training.files) - len(training.files)
+        """Number of the latter."""
+        self.only_training = training
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test part."""
+        return self._test is not None
+
+    def test(self) -> Listing:
+        """The images of the test part.
+
+        Raises:
+            MisconfigurationException: there is none, or it has a class that the training images do not have.
+        """
+        if self._test is None:
+            raise MisconfigurationException(
+                f"{self.root} has no test part: beside train/ there is no test/ or val/ folder with its class folders."
+            )
+        return list_images(self.root, self._test, self.class_names)
+
+    def folders(self, val_fraction: float) -> dict[str, str]:
+        """Where each part comes from, in words."""
+        val = f"{self._val}/" if self._val else f"{val_fraction:.3g} of {self._train}/"
+        return {
+            "train": f"{self._train}/",
+            "val": val if val_fraction else "none",
+            "test": f"{self._test}/" if self._test else "none",
+        }
+
+    def _has_classes(self, part: str) -> bool:
+        known = set(self.class_names)
+        path = self.root / part
+        return path.is_dir() and any(name in known for name in _folders(path))
 
 
-def list_images(root: Path, class_names: list[str] | None = None) -> Listing:
-    """Find the images of each class; files that are not named like an image, and hidden ones, are passed
-    over.
+def list_images(root: Path, part: str, class_names: list[str] | None = None) -> Listing:
+    """Find the images of each class, at any depth below the folder of the class.
+
+    Only regular files that are named like an image are taken; hidden files, and those that macOS and Windows leave in
+    folders and archives, are passed over.
 
     Args:
-        root: folder of class folders.
-        class_names: the classes, in the order of their labels; the folders' names in code-point order where
-            not given.
+        root: folder of the data set.
+        part: folder of class folders, below ``root``.
+        class_names: the classes, in the order of their labels (default: the folders' names in code-point order).
 
     Raises:
         MisconfigurationException: no class folder, one without images, or one of a class that is not in
             ``class_names``.
         PermissionError: a folder that may not be read.
     """
-    found = sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
+    top = root / part
+    found = sorted(_folders(top))
     if not found:
-        raise MisconfigurationException(f"{root} has no class folder in it; there must be one folder per class.")
+        raise MisconfigurationException(f"{top} has no class folder in it; there must be one folder per class.")
     names = class_names if class_names is not None else found
-    if unknown := [name for name in found if name not in names]:
+    label = {name: number for number, name in enumerate(names)}
+    if unknown := next((name for name in found if name not in label), None):
         raise MisconfigurationException(
-            f"{root / unknown[0]} is a class that the training images do not have; they have {len(names)}: "
+            f"{top / unknown} is a class that the training images do not have; they have {len(names)}: "
             f"{', '.join(names[:5])}{' …' if len(names) > 5 else ''}."
         )
+    below = "" if part == "." else f"{part}/"
     files, labels, stamps = [], [], []
     for name in found:
-        images = sorted(
-            (e for e in os.scandir(root / name) if os.path.splitext(e.name)[1].lower() in EXTENSIONS),
-            key=lambda entry: entry.name,
-        )
-        images = [e for e in images if not e.name.startswith(".")]
+        images = sorted(_images(str(top / name), f"{below}{name}"))
         if not images:
             raise MisconfigurationException(
-                f"{root / name} has no image in it ({', '.join(sorted(EXTENSIONS))}); remove the folder or fill it."
+                f"{top / name} has no image in it ({', '.join(sorted(EXTENSIONS))}); remove the folder or fill it."
             )
-        for entry in images:
-            stat = entry.stat()
-            files.append(f"{name}/{entry.name}")
-            stamps.append((stat.st_size, stat.st_mtime_ns))
-        labels += [names.index(name)] * len(images)
+        for file, size, changed in images:
+            files.append(file)
+            stamps.append((size, changed))
+        labels += [label[name]] * len(images)
     return Listing(root, files, torch.tensor(labels), names, stamps)
+
+
+def _folders(path: Path) -> Iterator[str]:
+    with os.scandir(path) as entries:
+        yield from (entry.name for entry in entries if not _passed_over(entry.name) and entry.is_dir())
+
+
+def _images(folder: str, name: str) -> Iterator[tuple[str, int, int]]:
+    """Path, size and time of the last change of each image below ``folder``; ``name`` is what its path begins with."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _passed_over(entry.name):
+                continue
+            if entry.is_dir():
+                leads_back = entry.is_symlink() and Path(os.path.realpath(folder)).is_relative_to(
+                    os.path.realpath(entry.path)
+                )
+                if not leads_back:
+                    yield from _images(entry.path, f"{name}/{entry.name}")
+            elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+                status = entry.stat()  # also of what a link leads to; one that leads nowhere is named
+                if stat.S_ISREG(status.st_mode):  # to open a pipe or a device would wait for ever
+                    yield f"{name}/{entry.name}", status.st_size, status.st_mtime_ns
+
+
+def _passed_over(name: str) -> bool:
+    return name.startswith(".") or name in _OF_SYSTEMS

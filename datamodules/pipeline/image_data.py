@@ -1,22 +1,25 @@
-"""What the image DataModules share: splits, the position in training, sharding over ranks, mixup and
-CutMix.
-"""
+"""What the image DataModules share: splits, the position in training, sharding over ranks, mixup and CutMix."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
-from typing import Any, NamedTuple
+from functools import cached_property, partial
+from typing import Any, Literal, NamedTuple
+from weakref import WeakSet
 
 import torch
+import torch.distributed as dist
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from datamodules.pipeline.allocator import keep_freed_memory
-from datamodules.pipeline.batches import Loader, Ticket, evaluation_tickets, training_steps, training_tickets
+from datamodules.pipeline.batches import BatchIndices, Loader, evaluation_batches, training_batches, training_steps
 from datamodules.pipeline.fingerprint import fingerprint
+from datamodules.pipeline.internals import shift_restored_batches
 from datamodules.pipeline.mixing import mix, mixing_in_words
 from datamodules.pipeline.randomness import Stream, generator
 from datamodules.pipeline.splits import split, stratified_order
@@ -41,28 +44,30 @@ class RawBatch(NamedTuple):
 class ImageData(LightningDataModule, ABC):
     """Images with one label each, in a training, a validation and a test part.
 
-    A batch is ``(images, targets)`` after ``on_after_batch_transfer``: images (N, C, H, W),
-    normalised, channels_last in memory, float32 unless the trainer's precision is a
-    ``-true`` one; targets int64 (N,), or float32 (N, K) where mixed.
+    A batch is ``(images, targets)`` after ``on_after_batch_transfer``: images (N, C, H, W), normalised, channels_last
+    in memory, float32 unless the trainer's precision is a ``-true`` one; targets int64 (N,), or float32 (N, K) if
+    mixed.
 
-    The validation part is cut from the training images, by class, the same one for every seed. The test
-    part is read by ``test`` alone. What happens to an image is a function of (seed, epoch, its index), the
-    order of (seed, epoch), mixing of (seed, epoch, batch, rank).
+    The validation part is cut from the training images, by class, equally for every seed. The test part is read by
+    ``test`` alone. What happens to an image is a function of (seed, epoch, its index), the order of (seed, epoch),
+    mixing of (seed, epoch, batch, rank).
 
     Args:
-        batch_size: images in a batch of one rank, at most: an epoch is cut into batches whose sizes differ
-            by one.
-        eval_batch_size: the same for validation and test; ``batch_size`` where not given.
+        batch_size: images in a batch of one rank. An epoch is cut into batches whose sizes differ by at most one, none
+            of them above this number except where a batch of a single image would be left (see
+            :func:`~datamodules.pipeline.batches.training_steps`).
+        eval_batch_size: images in a batch of validation and test (default: ``batch_size``).
         val_fraction: share of the training images that is held out for validation; 0 validates on nothing.
         train_fraction: share of the rest to train on, by class; a smaller one lies within a larger one.
-        train_size: their number instead.
+        train_size: number of images to train on, in place of ``train_fraction``.
         mixup_alpha: α of mixup's Beta(α, α); 0 is no mixup.
-        cutmix_alpha: α of CutMix's Beta(α, α); 0 is no CutMix. With both, each batch takes one of them at
-            random.
+        cutmix_alpha: α of CutMix's Beta(α, α); 0 is no CutMix. With both, each batch takes one of them at random.
         mix_prob: probability that a batch is mixed.
-        mix_off_epochs: the last epochs, which are not mixed.
+        mix_off_epochs: number of epochs at the end of training that are not mixed.
         num_workers: processes that make batches ahead of time.
-        seed: names all random numbers, with epoch and index.
+        seed: of all random numbers, together with epoch and index.
+        allow_changed_data: let a run that is resumed go on though its training images have changed. Otherwise it is
+            refused.
     """
 
     num_classes: int
@@ -88,6 +93,7 @@ class ImageData(LightningDataModule, ABC):
         mix_off_epochs: int = 0,
         num_workers: int = 0,
         seed: int = 0,
+        allow_changed_data: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
@@ -112,7 +118,10 @@ class ImageData(LightningDataModule, ABC):
         self.mix_off_epochs = mix_off_epochs
         self.num_workers = num_workers
         self.seed = seed
-        self._epoch = self._offset = 0
+        self.allow_changed_data = allow_changed_data
+        self._epoch = self._images_done = self._began_at = 0
+        self._trained_before: str | None = None
+        self._loaders: WeakSet[Any] = WeakSet()
 
     # What a data set says
 
@@ -131,19 +140,30 @@ class ImageData(LightningDataModule, ABC):
         """int64 (N,), of the training images (validation part included) or of the test images."""
 
     @abstractmethod
-    def fetcher(self, test: bool) -> Callable[[Ticket], RawBatch]:
-        """What makes a batch, maybe in a worker process: it has to survive pickling."""
+    def fetcher(self, test: bool) -> Callable[[BatchIndices], RawBatch]:
+        """What reads a batch, maybe in a worker process: it has to survive pickling."""
 
     @abstractmethod
-    def finish(self, batch: RawBatch) -> Tensor:
-        """Augment and normalise on the device: float32 (N, C, H, W), channels_last."""
+    def augment_and_normalise(self, batch: RawBatch) -> Tensor:
+        """The rest of the work, on the device: float32 (N, C, H, W), channels_last."""
 
     # Splits and loaders
+
+    @property
+    def held_out(self) -> int:
+        """Number of images at the end of the training part that the data set itself has set aside for validation."""
+        return 0
 
     @cached_property
     def split(self) -> tuple[Tensor, Tensor]:
         """Indices of the training and of the validation images."""
-        return split(self.labels(test=False), self.val_fraction, self.train_fraction, self.train_size)
+        labels = self.labels(test=False)
+        return split(labels, self.val_fraction, self.train_fraction, self.train_size, self.held_out)
+
+    @property
+    def _training_images(self) -> int:
+        """Number of images that an epoch trains on."""
+        return len(self.split[0])
 
     def setup(self, stage: str) -> None:
         """Check what only a run can know."""
@@ -163,90 +183,198 @@ class ImageData(LightningDataModule, ABC):
         if stage == "fit" and len(train) < world_size:
             raise MisconfigurationException(f"{len(train)} training images are too few for {world_size} ranks.")
 
-    def train_dataloader(self) -> Loader:
+    def train_dataloader(self) -> Any:
         """Batches of the current epoch from the current position on."""
-        train, _ = self.split
-        return self._loader(self._training_tickets, training_steps(len(train), self.batch_size, self._shard[1]))
+        return self._training_loader(self._next_position)
 
-    def val_dataloader(self) -> Loader | list[Loader]:
-        """This rank's share of the validation images; no loader where ``val_fraction`` is 0."""
+    def val_dataloader(self) -> Any:
+        """This rank's share of the validation images; no loader if ``val_fraction`` is 0."""
         _, val = self.split
         return self._evaluation_loader(val, test=False) if len(val) else []
 
-    def test_dataloader(self) -> Loader:
+    def test_dataloader(self) -> Any:
         """This rank's share of the test images."""
         return self._evaluation_loader(torch.arange(len(self.labels(test=True))), test=True)
 
-    def predict_dataloader(self) -> Loader:
+    def predict_dataloader(self) -> Any:
         """The test images, in order."""
         return self.test_dataloader()
 
-    def sample_loader(self, images: int, skip: int = 0) -> Loader:
+    def sample_loader(self, images: int, skip: int = 0) -> Any:
         """``images`` test images after the first ``skip``, in a fixed order that holds the classes in their proportions
         throughout.
         """
         return self._evaluation_loader(stratified_order(self.labels(test=True))[skip : skip + images], test=True)
 
-    def _evaluation_loader(self, indices: Tensor, test: bool) -> Loader:
-        tickets = evaluation_tickets(indices, self.eval_batch_size, *self._shard)
-        return self._loader(lambda: tickets, len(tickets), test)
+    def batches(
+        self, part: Literal["train", "val", "test"], epoch: int = 0, device: torch.device | str | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one epoch for a training loop without a Trainer, plain or in Fabric.
 
-    def _loader(self, tickets: Callable[[], Iterable[Ticket]], length: int, test: bool = False) -> Loader:
+        They are the batches that ``Trainer.fit`` would give the model in that epoch: in its order, augmented,
+        normalised and mixed. In an initialised process group each rank gets its share; there, call ``prepare_data`` on
+        one rank first if the data set has yet to be downloaded.
+
+        Example::
+
+            data = Photos("my/photos", image_size=96)
+            for epoch in range(10):
+                for images, targets in data.batches("train", epoch, device="cuda"):
+                    loss = cross_entropy(net(images), targets)
+
+        Args:
+            part: ``"train"``, ``"val"`` or ``"test"``.
+            epoch: of the order and the random draws of ``"train"``; the other parts are the same in every epoch.
+            device: where the batches are wanted (default: the CPU).
+
+        Yields:
+            Images float32 (N, C, H, W) and targets, int64 (N,) or, if mixed, float32 (N, K).
+        """
+        if self._shard[1] == 1:
+            self.prepare_data()
+        if part == "train":
+            loader = self._training_loader(lambda: (epoch, 0))
+        else:
+            loader = self.val_dataloader() if part == "val" else self.test_dataloader()
+        try:
+            for batch in loader:
+                if device is not None:
+                    batch = move_data_to_device(batch, torch.device(device))
+                yield self.on_after_batch_transfer(batch, 0)
+        finally:
+            if not isinstance(loader, list):
+                loader.close()
+
+    def _training_loader(self, position: Callable[[], tuple[int, int]]) -> Any:
+        length = self._batches_before(self._training_images)
+        return self._loader(partial(self._training_batches, position), length)
+
+    def _evaluation_loader(self, indices: Tensor, test: bool) -> Loader:
+        batches = evaluation_batches(indices, self.eval_batch_size, *self._shard)
+        return self._loader(lambda: batches, len(batches), test)
+
+    def _loader(self, batches: Callable[[], Iterable[BatchIndices]], length: int, test: bool = False) -> Loader:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return Loader(tickets, self.fetcher(test), length, self.num_workers, pin=on_gpu and not self.on_device)
+        pin = on_gpu and not self.on_device
+        return self._opened(Loader(batches, self.fetcher(test), length, self.num_workers, pin))
+
+    def _opened(self, loader: Any) -> Any:
+        """Remember a loader, whose workers :meth:`teardown` ends."""
+        self._loaders.add(loader)
+        return loader
+
+    def teardown(self, stage: str) -> None:
+        """End the worker processes."""
+        for loader in self._loaders:
+            loader.close()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """End the worker processes."""
+        self.teardown("")
 
     @property
     def _shard(self) -> tuple[int, int]:
         """Rank and world size."""
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        if self.trainer is not None:
+            return self.trainer.global_rank, self.trainer.world_size
+        if dist.is_available() and dist.is_initialized():
+            return dist.get_rank(), dist.get_world_size()
+        return 0, 1
 
     # The position in training
 
-    def _training_tickets(self) -> Iterator[Ticket]:
-        epoch, offset = self._next_position()
+    def _training_batches(self, position: Callable[[], tuple[int, int]]) -> Iterator[BatchIndices]:
+        epoch, images_done = position()
         # Overfitting a few batches means the same ones in every epoch.
         overfit = self.trainer is not None and self.trainer.overfit_batches  # type: ignore[attr-defined]
         order = 0 if overfit else epoch
         train, _ = self.split
-        for ticket in training_tickets(train, self.batch_size, self.seed, order, offset, *self._shard):
-            yield ticket._replace(epoch=epoch)
+        for batch in training_batches(train, self.batch_size, self.seed, order, images_done, *self._shard):
+            yield batch._replace(epoch=epoch)
 
     def _next_position(self) -> tuple[int, int]:
-        """Epoch and offset at which the iteration that starts now begins."""
+        """The epoch that is iterated over from now on, and how many of its images have been trained on."""
         if self.trainer is not None and self.trainer.current_epoch != self._epoch:
-            self._epoch, self._offset = self.trainer.current_epoch, 0
-        epoch, offset = self._epoch, self._offset
+            self._epoch, self._images_done = self.trainer.current_epoch, 0
+        self._began_at = self._images_done
         # A second pass over an epoch, without a checkpoint loaded in between, starts at its beginning.
-        self._offset = 0
-        return epoch, offset
+        self._images_done = 0
+        return self._epoch, self._began_at
 
-    def state_dict(self) -> dict[str, int]:
-        """``epoch``, and ``offset``: how many of its batches have been trained on."""
+    def _batches_before(self, images: int) -> int:
+        """Number of the batch that begins after the first ``images`` images of an epoch."""
+        size, (_, world_size) = self._training_images, self._shard
+        rest = training_steps(size - images, self.batch_size, world_size) if images < size else 0
+        return training_steps(size, self.batch_size, world_size) - rest
+
+    def _images_before(self, batch: int) -> int:
+        """Number of images in an epoch before the batch of this number; the inverse of :meth:`_batches_before`."""
+        size = self._training_images
+        number, images = self._batches_before(self._began_at), self._began_at
+        if batch <= number:
+            return images if batch == number else 0
+        smaller, larger = divmod(size - images, self._batches_before(size) - number)
+        return images + (batch - number) * smaller + min(batch - number, larger)
+
+    @cached_property
+    def _training_fingerprint(self) -> str:
+        return self.fingerprint(test=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch; how much of it has been trained on, in batches (``offset``) and in images of all ranks
+        (``images``); and the fingerprint of the training images (``data``).
+        """
+        state: dict[str, Any] = {"data": self._training_fingerprint}
         if self.trainer is None:
-            return {"epoch": self._epoch, "offset": self._offset}
+            done = self._images_done
+            return state | {"epoch": self._epoch, "offset": self._batches_before(done), "images": done}
         # Lightning's own count, so that the two agree on what is left whenever the checkpoint is written.
         epochs: Any = self.trainer.fit_loop.epoch_progress.current
         batches: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        running = epochs.started > epochs.processed
-        return {"epoch": epochs.processed, "offset": batches.processed if running else 0}
+        offset = batches.processed if epochs.started > epochs.processed else 0
+        return state | {"epoch": epochs.processed, "offset": offset, "images": self._images_before(offset)}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on from there."""
-        self._epoch, self._offset = state_dict["epoch"], state_dict["offset"]
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there.
+
+        Raises:
+            MisconfigurationException: the training images are others than before.
+        """
+        if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        self._check_data(state_dict.get("data"))
+        self._epoch, self._began_at = state_dict["epoch"], 0
+        # Checkpoints before there was a count of images have the count of batches, of the batch size of now.
+        images = state_dict.get("images", self._images_before(state_dict["offset"]))
+        self._images_done = self._began_at = min(images, self._training_images)
+        offset = self._batches_before(self._images_done)
+        if self.trainer is not None and offset != state_dict["offset"]:
+            shift_restored_batches(self.trainer, offset - state_dict["offset"])
+
+    def _check_data(self, before: str | None) -> None:
+        if before is None or before == self._training_fingerprint:
+            return
+        if not self.allow_changed_data:
+            raise MisconfigurationException(
+                f"the training images have changed since this run was saved (their fingerprint was {before}, and is"
+                f" {self._training_fingerprint} now): restore them, or set data.allow_changed_data to true to go on"
+            )
+        self._trained_before = before
 
     def fingerprint(self, test: bool) -> str:
         """A name for the content of the training or the test part: equal for equal data, wherever it lies."""
         return fingerprint(self.labels(test))
 
     def report(self) -> dict[str, Any]:
-        """What the summary says of the data, the training part or, in a test, the test part."""
+        """The summary's entries about the training part or, in a test, the test part."""
         train, val = self.split
         testing = self.trainer is not None and self.trainer.state.fn in ("test", "predict")
         return {
             "train_images": len(train),
             "val_images": len(val),
             "data": type(self).__qualname__,
-            "data_fingerprint": self.fingerprint(test=testing),
+            "data_fingerprint": self.fingerprint(test=True) if testing else self._training_fingerprint,
+            **({"data_fingerprint_before": self._trained_before} if self._trained_before else {}),
         }
 
     def explain(self, trainer: Any) -> dict[str, str]:
@@ -262,7 +390,7 @@ class ImageData(LightningDataModule, ABC):
 
     def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Augment, normalise and mix; see the class for shapes."""
-        images, targets = self._mix(self.finish(batch), batch)
+        images, targets = self._mix(self.augment_and_normalise(batch), batch)
         if self.trainer is not None:  # Lightning casts a batch before this hook, which makes the images
             images = self.trainer.precision_plugin.convert_input(images)
         return images, targets
@@ -283,3 +411,18 @@ class ImageData(LightningDataModule, ABC):
         if not self.mix_off_epochs or self.trainer is None or self.trainer.max_epochs is None:
             return True
         return epoch < self.trainer.max_epochs - self.mix_off_epochs
+
+
+def check_std(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """``mean`` and ``std`` themselves.
+
+    Raises:
+        MisconfigurationException: a channel has no variance, so that normalising it would divide by zero.
+    """
+    for channel, (level, deviation) in enumerate(zip(mean, std, strict=True)):
+        if not deviation > 1e-6:
+            raise MisconfigurationException(
+                f"channel {channel} of the training images is {255 * level:.4g} everywhere, so it can't be scaled to"
+                " unit variance: check the images, or give data.mean and data.std"
+            )
+    return mean, std

@@ -24,9 +24,9 @@ from datamodules.pipeline.augment import (
     reflect,
     shifted,
 )
-from datamodules.pipeline.batches import Ticket
+from datamodules.pipeline.batches import BatchIndices
 from datamodules.pipeline.fingerprint import fingerprint
-from datamodules.pipeline.image_data import ImageData, RawBatch
+from datamodules.pipeline.image_data import ImageData, RawBatch, check_std
 from datamodules.pipeline.randomness import uniforms
 
 # Columns of the draws; the shift takes the first two.
@@ -34,16 +34,14 @@ _FLIP, _CUTOUT, _ERASING = 2, slice(3, 5), slice(5, 5 + ERASING_DRAWS)
 
 
 class InMemoryImages(ImageData):
-    """Small images: a batch is an index lookup, and everything after it is done on the device for the whole
-    batch.
+    """Small images: a batch is an index lookup, and everything after it is done on the device for the whole batch.
 
     A data set is a subclass with ``read`` and the attributes of :class:`~datamodules.pipeline.image_data.ImageData`.
 
     Args:
-        shift: images are moved by up to this many pixels along each axis, drawn uniformly: a random crop
-            from the image with that much padding (He et al. 2015, section 4.2: 4).
-        padding: what comes in at the border: ``"zero"``, the mean colour, or ``"reflect"``, the image
-            mirrored.
+        shift: images are moved by up to this many pixels along each axis, drawn uniformly: a random crop from the image
+            with that much padding (He et al. 2015, section 4.2: 4).
+        padding: what comes in at the border: ``"zero"``, the mean colour, or ``"reflect"``, the image mirrored.
         flip: mirror half of the images.
         cutout: side in pixels of a square set to the mean colour; 0 is none.
         erasing: probability that a random rectangle is set to the mean colour.
@@ -83,7 +81,7 @@ class InMemoryImages(ImageData):
         """The training or the test part: uint8 (N, H, W, C) and int64 (N,)."""
 
     def part(self, test: bool) -> tuple[Tensor, Tensor]:
-        """The same, read once."""
+        """What :meth:`read` returns, read once."""
         if test not in self._parts:
             self._parts[test] = self.read(test)
         return self._parts[test]
@@ -93,10 +91,10 @@ class InMemoryImages(ImageData):
         return self.part(test)[1]
 
     def fingerprint(self, test: bool) -> str:
-        """Of every pixel and label."""
+        """Hash of every pixel and label."""
         return fingerprint(*self.part(test))
 
-    def fetcher(self, test: bool) -> Callable[[Ticket], RawBatch]:
+    def fetcher(self, test: bool) -> Callable[[BatchIndices], RawBatch]:
         """An index lookup."""
         images, labels = self.part(test)
         if self.on_device and self.trainer is not None:
@@ -104,7 +102,7 @@ class InMemoryImages(ImageData):
             images, labels = images.to(device), labels.to(device)
         return partial(_fetch, images, labels, self.seed)
 
-    def finish(self, batch: RawBatch) -> Tensor:
+    def augment_and_normalise(self, batch: RawBatch) -> Tensor:
         """Crop, flip, normalise and erase on the device."""
         if batch.draws is None:
             return normalise(batch.images, self.mean, self.std).permute(0, 3, 1, 2)
@@ -125,19 +123,23 @@ class InMemoryImages(ImageData):
         return images.permute(0, 3, 1, 2)
 
 
-def _fetch(images: Tensor, labels: Tensor, seed: int, ticket: Ticket) -> RawBatch:
-    indices, epoch, number = ticket
+def _fetch(images: Tensor, labels: Tensor, seed: int, batch: BatchIndices) -> RawBatch:
+    indices, epoch, number = batch
     draws = None if epoch is None else uniforms(seed, epoch, indices, _ERASING.stop)
     indices = indices.to(images.device, non_blocking=True)
     return RawBatch(images.index_select(0, indices), labels.index_select(0, indices), draws, epoch, number)
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, of uint8 (N, H, W, C) scaled to [0, 1]."""
+    """Mean and standard deviation per channel, of uint8 (N, H, W, C) scaled to [0, 1].
+
+    Raises:
+        MisconfigurationException: a channel has no variance.
+    """
     channels = images.shape[-1]
     values = torch.arange(256, dtype=torch.float64) / 255
     counts = torch.stack([images[..., c].flatten().bincount(minlength=256) for c in range(channels)]).double()
     share = counts / counts.sum(1, keepdim=True)
     mean = share @ values
-    std = (share @ values.square() - mean.square()).sqrt()
-    return tuple(mean.tolist()), tuple(std.tolist())
+    std = (share @ values.square() - mean.square()).clamp(min=0).sqrt()
+    return check_std(tuple(mean.tolist()), tuple(std.tolist()))

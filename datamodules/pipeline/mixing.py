@@ -23,8 +23,8 @@ def mixup(images: Tensor, targets: Tensor, partner: Tensor, weight: float) -> tu
 
 
 def cutmix_box(height: int, width: int, weight: float, y: float, x: float) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right of a box of (1 - λ) of the image around (y, x), cut at the border (Yun et
-    al. 2019, eq. 2).
+    """Top, bottom, left, right of a box of (1 - λ) of the image around (y, x), cut at the border (Yun et al. 2019,
+    equation 2).
 
     Args:
         weight: λ in [0, 1].
@@ -37,8 +37,7 @@ def cutmix_box(height: int, width: int, weight: float, y: float, x: float) -> tu
 
 
 def cutmix(images: Tensor, targets: Tensor, partner: Tensor, box: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
-    """Paste the partner's box into each image, in place; targets are weighed by the area that is left of
-    each.
+    """Paste the partner's box into each image, in place; targets are weighted by the areas.
 
     Args:
         images: float (N, C, H, W).
@@ -60,9 +59,9 @@ def mix(
     mixup_alpha: float,
     cutmix_alpha: float,
 ) -> tuple[Tensor, Tensor]:
-    """Mix a batch, by mixup or CutMix with equal chances where both have an α above 0.
+    """Mix a batch, by mixup or CutMix with equal probability if both have an α above 0.
 
-    λ ~ Beta(α, α), one for the batch. The draws are made on the CPU, so nothing waits for the device.
+    λ ~ Beta(α, α), one for the batch. The draws are made on the CPU, so nothing synchronises with the device.
 
     Args:
         images: float (N, C, H, W), may be written to.
@@ -72,7 +71,7 @@ def mix(
     Returns:
         The images, and float (N, K) targets.
     """
-    # Every draw is made whatever becomes of it, so that a change of one setting leaves the other draws alone.
+    # Always consume the same number of draws, so that a change of one setting leaves the other draws alone.
     which, y, x = rng.random(4)[1:]  # the first has decided whether to mix
     partner = torch.from_numpy(rng.permutation(len(images))).to(images.device, non_blocking=True)
     soft = one_hot(targets, num_classes).to(images.dtype)

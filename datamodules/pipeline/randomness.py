@@ -1,7 +1,7 @@
 """Random numbers as a function of counters.
 
-A draw is named by (seed, epoch, index of the image in its data set), so it is the same whichever process
-makes it and whatever was drawn before. Nothing has to be saved to make it again.
+A draw is a function of (seed, epoch, index of the image in its data set), whichever process makes it and whatever was
+drawn before. Nothing has to be saved to make it again.
 """
 
 from __future__ import annotations

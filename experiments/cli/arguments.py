@@ -8,34 +8,52 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
+from traceback import walk_tb
 
 from experiments.cli.consent import allow, flag_values
-from experiments.cli.errors import UsageError
+from experiments.cli.messages import is_for_people
 from experiments.cli.read_config import read_config
 from experiments.cli.recipes import recipe_path
 from experiments.cli.short_names import with_full_names
 from experiments.cli.trusted_names import refusal
-from experiments.runs.directory import best_checkpoint, run_config
-from lit_models.checkpoints import read_checkpoint
+from experiments.errors import UsageError
+from experiments.internals import RESTORING
+from experiments.runs.directory import run_config
+from lit_models.checkpoints import check_training_state, checkpoint_file, read_checkpoint
 from lit_models.errors import CheckpointError
 from lit_models.names import dotted_names
+from lit_models.schema import SchemaError
 
 CKPT_PATH_EXAMPLE = "--ckpt_path, such as runs/<experiment>/<run>"
 
 
 @contextmanager
 def naming_the_checkpoint(checkpoint: Path | None) -> Iterator[None]:
-    """Turns torch's list of every weight that does not fit into a sentence that names the checkpoint."""
+    """Turns what is raised while a checkpoint is restored into a sentence that names it.
+
+    Of torch's list of every weight that does not fit, that is the first.
+    """
     try:
         yield
-    except RuntimeError as error:
-        _, *mismatches = str(error).splitlines()
+    except Exception as error:
+        _, *mismatches = str(error).splitlines() or [""]
         if "loading state_dict" not in str(error) or not mismatches:
+            if isinstance(error, SchemaError) or (_is_restoring(error) and not is_for_people(error)):
+                reason = " ".join(f"{error}".split()) or type(error).__name__
+                raise CheckpointError(
+                    f"{checkpoint} does not fit what it is restored into: {shorten(reason, 200)}"
+                ) from error
             raise
         raise CheckpointError(
             f"{checkpoint} is of another network than the configuration: {shorten(mismatches[0], 150)}"
             + (f" (and {len(mismatches) - 1} more)" if len(mismatches) > 1 else "")
         ) from error
+
+
+def _is_restoring(error: BaseException) -> bool:
+    """Whether it was raised on the way from a checkpoint into the parts of a run."""
+    frames = walk_tb(error.__traceback__)
+    return any(frame.f_code.co_name in ("restore_epoch_means", *RESTORING) for frame, _ in frames)
 
 
 def checkpoint_path(args: list[str]) -> Path | None:
@@ -115,7 +133,7 @@ def _checkpoint_file(path: str) -> Path:
             " or the file, such as runs/<experiment>/<run>/checkpoints/last.ckpt"
         )
     file = Path(path).expanduser()
-    return best_checkpoint(file) if file.is_dir() else file
+    return checkpoint_file(file)
 
 
 def model_config(path: Path, command: str) -> str:
@@ -130,8 +148,8 @@ def model_config(path: Path, command: str) -> str:
         raise CheckpointError(
             f"{path} holds {broken[0]} that is not finite: its training diverged; take an earlier one"
         )
-    if command == "fit" and "optimizer_states" not in checkpoint:
-        raise CheckpointError(f"{path} holds weights alone, so no training can go on from it: take one in checkpoints/")
+    if command == "fit":
+        check_training_state(path, checkpoint)
     hparams = checkpoint.get("hyper_parameters", {})
     class_path = hparams.get("_class_path", "lit_models.ImageClassifier")
     arguments = {name: value for name, value in hparams.items() if not name.startswith("_")}

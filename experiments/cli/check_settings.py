@@ -9,8 +9,8 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from experiments.cli.errors import UsageError
 from experiments.cli.signatures import imported_class, parameters
+from experiments.errors import UsageError
 
 LARGEST_SEED = 2**32 - 1
 """NumPy takes no larger one."""
@@ -54,7 +54,7 @@ def check_numbers(value: Any, name: str = "", default: Any = None) -> None:
         raise UsageError(f"{name} is {value:.3g}; give a number below 2^63")
 
 
-def check_trainer(trainer: Namespace) -> None:
+def check_ranges(trainer: Namespace) -> None:
     """Raises ``UsageError`` for a setting of the trainer out of its range, which Lightning would not refuse."""
     for name, least in LEAST.items():
         if trainer[name] is not None and trainer[name] < least:

@@ -18,6 +18,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from callbacks import BestCheckpoint, LastCheckpoint, PredictionWriter, Reseeding, RunSummary, StopOnNonFinite
 from callbacks.run.signals import leaving_at_once
+from callbacks.run.time_limit import TimeLimit
 from experiments.cli import TRAINER_COMMANDS
 from experiments.cli.arguments import (
     CKPT_PATH_EXAMPLE,
@@ -26,12 +27,14 @@ from experiments.cli.arguments import (
     in_order_of_precedence,
     naming_the_checkpoint,
 )
-from experiments.cli.check_settings import check_length, check_numbers, check_seed, check_trainer
-from experiments.cli.contract import RecordFacts, accepted_facts, check_network, link_facts
-from experiments.cli.errors import UsageError
+from experiments.cli.check_settings import check_length, check_numbers, check_ranges, check_seed
+from experiments.cli.contract import accepted_facts, check_network, link_facts
 from experiments.cli.messages import one_sentence
 from experiments.cli.paths import resolve_paths
 from experiments.cli.short_names import PARSER_MODE
+from experiments.errors import UsageError
+from experiments.internals import RecordFacts
+from experiments.runs.check_trainer import check_trainer
 from experiments.runs.configuration import SaveConfig
 from experiments.runs.directory import checked_name, experiment_name, new_run_directory, run_config
 from experiments.runs.lock import run_lock
@@ -99,7 +102,7 @@ class FathomCLI(LightningCLI):
         config = self.config[command]
         check_seed(config.seed_everything)
         check_numbers(config)
-        check_trainer(config.trainer)
+        check_ranges(config.trainer)
         if command == "fit":
             check_length(config.trainer)
         if config.name is not None:
@@ -141,6 +144,9 @@ class FathomCLI(LightningCLI):
         config = self.config[self.subcommand]
         run_directory = self._run_directory or self._new_directory(config)
         callbacks: list[L.Callback] = [Reseeding(), RunSummary(), StopOnNonFinite()]
+        max_time = self._get(self.config_init, "trainer").max_time
+        if max_time is not None:
+            callbacks.append(TimeLimit(max_time))
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar(refresh_rate=10))  # each refresh synchronises with the device
         if self.subcommand == "predict":
@@ -150,8 +156,10 @@ class FathomCLI(LightningCLI):
             default_root_dir=run_directory,
             logger=self._loggers(run_directory, config),
             plugins=self._plugins(),
+            max_time=None,  # see TimeLimit
             **kwargs,
         )
+        check_trainer(trainer)
         # What is saved is the state between two steps, and the others may draw random numbers.
         trainer.callbacks.sort(key=lambda callback: not isinstance(callback, LastCheckpoint | Reseeding))  # type: ignore[attr-defined]
         return trainer

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import Any
 
-from experiments.cli.errors import UsageError
+from experiments.errors import UsageError
 
 TRUSTED = {
     *("lit_models", "datamodules", "callbacks", "experiments"),
@@ -87,12 +87,14 @@ def import_classes(class_paths: Iterable[str]) -> None:
 
 
 def flag_values(flags: Iterable[str]) -> Iterator[Any]:
-    """What follows the names of flags, read as YAML where it is."""
+    """The values of flags, parsed as YAML if they are YAML and otherwise as text."""
     import yaml
+
+    from experiments.runs.safe_yaml import read_yaml
 
     for word in flags:
         text = word.partition("=")[2] if word.startswith("-") else word
         try:
-            yield yaml.safe_load(text)
+            yield read_yaml(text)
         except yaml.YAMLError:
             yield text

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 from jsonargparse import Namespace
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, _InstantiatorFn
+from lightning.pytorch.cli import LightningArgumentParser
 from torch import nn
 
 from lit_models.tasks.check_images import check_batches_of_one, check_images
@@ -65,33 +65,9 @@ def check_network(module: Any, data: Any, trains: bool) -> None:
             check_batches_of_one(module.net, shape)
 
 
-class RecordFacts(_InstantiatorFn):
-    """Gives a module its hyperparameters as written, with the facts that its constructors have been given.
-
-    Lightning's own expects that every linked argument has a parameter, and a place in the configuration.
-    """
-
-    def __init__(self, cli: LightningCLI, key: str, accepted: set[str]) -> None:
-        super().__init__(cli, key)
-        self._accepted = accepted
-
-    def __call__(self, class_type: type, *args: Any, applied_instantiation_links: dict[str, Any], **kwargs: Any) -> Any:
-        self.cli._dump_config()
-        links = {key: value for key, value in applied_instantiation_links.items() if key in self._accepted}
-        for key in links:
-            _make_place(self.cli.config_dump, key)
-        return super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
-
-
 def accepted_facts(config: Namespace) -> Iterator[str]:
     """The settings of a parsed configuration that a fact about the data fills."""
     for target in TARGETS:
         for fact in FACTS:
             if f"{target}.{fact}" in config:
                 yield f"{target}.{fact}"
-
-
-def _make_place(settings: dict[str, Any], key: str) -> None:
-    """Dictionaries down to ``key``, of which an empty one is not dumped."""
-    for name in key.split(".")[:-1]:
-        settings = settings.setdefault(name, {})

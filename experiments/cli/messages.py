@@ -11,14 +11,16 @@ from difflib import get_close_matches
 from textwrap import shorten
 from traceback import walk_tb
 
-from experiments.cli.errors import UsageError
 from experiments.cli.signatures import imported_class, parameters
+from experiments.errors import UsageError
 
 # Lines in which jsonargparse explains its type system, not what is wrong.
 _NOISE = re.compile(
     r"Does not validate against any|Subtypes: |Errors:$|Expected a <class 'NoneType'>|Given value|Subclass types"
     r"|a class path \(str\)|a dict with|Expected a path but .* either not accessible or invalid"
 )
+# Lines that say of one alternative of a type that the value is none.
+_ALTERNATIVE = re.compile(r"Expected a (<class|typing\.Literal|dot import)|Not a valid subclass of|Type \S+ .*expects")
 _TYPES = {
     "int": "a whole number",
     "float": "a number",
@@ -85,10 +87,6 @@ _SENTENCES: tuple[tuple[str, Callable[[re.Match[str], _Problem], str]], ...] = (
         lambda m, p: f"{p.where}there is no class {m[2]}{did_you_mean(m[2], _classes_for(m[1] or p.key))}",
     ),
     (
-        r"^(?:Not a valid subclass of \w+(?:\. Got value: (.*?))? ?)+$",
-        lambda m, p: f"{p.key} takes a class, by its name or as class_path with init_args, not {m[1] or p.given}",
-    ),
-    (
         r"^Unable to load config '(.*?)'",
         lambda m, p: f"{p.key} takes settings by name, such as --{p.key}.NAME VALUE, not {m[1]}",
     ),
@@ -125,15 +123,15 @@ def one_sentence(message: str, flags: Iterable[str] = FIT_FLAGS) -> str:
             given = given or shorten(value[1], 80)
         elif line and not _NOISE.search(line) and line not in reasons:
             reasons.append(line)
-    # Of all alternatives of a type, the one that is no class says the least.
-    reasons = [reason for reason in reasons if not reason.startswith("Not a valid subclass")] or reasons
-    text = " ".join(reasons)
+    specific = [reason for reason in reasons if not _ALTERNATIVE.match(reason)]
+    text = " ".join(specific or reasons)
     problem = _Problem(".".join(keys), class_path, given, flags)
+    choices = not specific and "typing.Literal" in text
     for pattern, sentence in _SENTENCES:
-        if match := re.search(pattern, text):
+        if not choices and (match := re.search(pattern, text)):
             return sentence(match, problem)
-    if reasons and all(reason.startswith("Expected a <class") or "typing.Literal" in reason for reason in reasons):
-        value = re.search(r"Got value: (.*)", text)
+    if reasons and not specific:
+        value = re.search(r"Got value: (.*?)(?= Not a valid subclass| Expected a|$)", text)
         return f"{problem.key} takes {_expected(reasons)}, not {value[1] if value else given or 'this'}"
     return problem.where + text
 
@@ -182,6 +180,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def _expected(reasons: list[str]) -> str:
     """Types and choices in words."""
     kinds, choices = [], []
+    if any(reason.startswith("Not a valid subclass") for reason in reasons):
+        kinds.append("a class, by its name or as class_path with init_args,")
     for reason in reasons:
         if literal := re.search(r"typing\.Literal\[(.*?)\]", reason):
             choices += [choice.strip().strip("'") for choice in literal[1].split(",")]
@@ -189,7 +189,7 @@ def _expected(reasons: list[str]) -> str:
             kinds.append(_TYPES.get(kind[1], f"a {kind[1]}"))
     if choices:
         return "one of " + ", ".join(choices)
-    return " or ".join(kinds) or "another type"
+    return " or ".join(kinds).removesuffix(",") or "another type"
 
 
 def _nearest_flag(flag: str, flags: Iterable[str]) -> str:

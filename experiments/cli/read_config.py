@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import yaml
 
-from experiments.cli.errors import UsageError
 from experiments.cli.messages import did_you_mean
 from experiments.cli.recipes import recipes
+from experiments.errors import UsageError
+from experiments.runs.safe_yaml import read_yaml
 
 
 def read_config(config: str) -> dict[str, Any]:
@@ -33,12 +35,12 @@ def read_config(config: str) -> dict[str, Any]:
         except UnicodeDecodeError as error:
             raise UsageError(f"{path} is not a text in UTF-8, so it is no YAML file") from error
     try:
-        settings = yaml.safe_load(text)
+        settings = read_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
-        raise UsageError(f"{place}{line}: not YAML: {problem}") from error
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or error
+        raise UsageError(f"{place}{line}: not YAML: {shorten(str(problem), 150)}") from error
     if not isinstance(settings, dict):
         what = "is empty" if settings is None else f"holds a {type(settings).__name__}"
         raise UsageError(f"{place} {what}: it takes settings by name, such as trainer: {{max_epochs: 3}}")

@@ -17,6 +17,7 @@ from typing import Any
 from jsonargparse import get_loader, set_loader
 from yaml import YAMLError
 
+from experiments.runs.safe_yaml import read_yaml
 from lit_models.names import with_current_names
 
 FOLDERS = {
@@ -95,7 +96,8 @@ def expand(value: Any, key: str = "") -> Any:
 
 
 def load(text: str) -> Any:
-    """YAML, expanded, and with the names that classes have now."""
+    """YAML within limits, expanded, and with the names that classes have now."""
+    read_yaml(text)  # jsonargparse's own loader has none
     return with_current_names(expand(get_loader("yaml")(text)))
 
 

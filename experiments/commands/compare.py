@@ -13,8 +13,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from experiments.cli.errors import UsageError
 from experiments.cli.messages import did_you_mean
+from experiments.errors import UsageError
 
 Curve = dict[int, float]
 """Epoch, from 0, to the mean of what was logged in it."""

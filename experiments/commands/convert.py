@@ -3,51 +3,102 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from textwrap import shorten
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from lit_models import CheckpointError, VanillaNet
-from lit_models.checkpoints import classifier_checkpoint, write_atomically
+from lit_models.checkpoints import UNREADABLE, classifier_checkpoint, read_checkpoint, what_is_wrong, write_atomically
+from lit_models.schema import WEIGHT, SchemaError, check, check_values
 
 State = dict[str, Tensor]
+Weights = Literal["model", "model_ema"]
+
+# The learning rates of the official optimizer are scalars of NumPy, which calls their constructor by two names.
+_SCALAR = np.float64(0).__reduce__()[0]
+_OFFICIAL_GLOBALS: list[Any] = [
+    argparse.Namespace,
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    np.dtype,
+    np.dtypes.Float64DType,
+]
 
 
 def vanillanet(
-    source: Path, destination: Path, adaptive_pool: bool = False, ema: bool = False, activation_lambda: float = 1.0
+    source: Path,
+    destination: Path,
+    weights: Weights | None = None,
+    adaptive_pool: bool | None = None,
+    activation_lambda: float | None = None,
 ) -> None:
     """Turn official VanillaNet weights into a checkpoint, or a checkpoint into weights under official names.
 
-    Which of the two is seen from the file; depth, width, classes and n are read off the weights.
+    Which of the two is seen from the file; depth, width, classes and n are read off the weights, and λ, dropout and
+    variant off the arguments in a file of official training.
 
     Args:
         source: official training or deploy weights, or a checkpoint of this project.
         destination: file to write. It must not exist.
-        adaptive_pool: the official weights are of the ada-pool variant, which their shapes don't tell.
-        ema: take the averaged weights of the official file instead of the live ones.
-        activation_lambda: λ of official training weights, which don't hold it; 1 once annealing has ended.
+        weights: those to take of an official file with both: model_ema, the averaged ones, which the authors evaluate,
+            or model, the live ones.
+        adaptive_pool: whether the official weights are of the ada-pool variant, where the file does not name its model.
+        activation_lambda: λ of official training weights, where the file does not name its epoch (default: 1, as it is
+            once annealing has ended).
     """
     if destination.exists():
         raise MisconfigurationException(f"{destination} exists: remove it or choose another destination")
-    checkpoint = _read(source)
-    if "hyper_parameters" in checkpoint:
-        ours = {name[4:]: value for name, value in checkpoint["state_dict"].items() if name.startswith("net.")}
-        write_atomically({"model": to_official(ours, source)}, destination)
-        print(f"{destination} holds the weights of {source} under their official names")
-        return
-    ours = from_official(_official_weights(checkpoint, source, ema), source)
-    ours.setdefault("activation_lambda", torch.tensor(activation_lambda))
-    arguments = network_arguments(ours, adaptive_pool)
-    net = VanillaNet(**arguments)
+    file = _read(source)
+    if "hyper_parameters" in file:
+        _write_official(read_checkpoint(source), source, destination)
+    else:
+        said = _official_facts(file)
+        if adaptive_pool is not None:
+            said["adaptive_pool"] = adaptive_pool
+        if activation_lambda is not None:
+            said["activation_lambda"] = activation_lambda
+        _write_ours(_official_weights(file, source, weights), said, source, destination)
+
+
+def _write_official(checkpoint: dict[str, Any], source: Path, destination: Path) -> None:
+    state = {name[4:]: value for name, value in checkpoint["state_dict"].items() if name.startswith("net.")}
+    official = to_official(state, source)
+    stem = official.get("stem.0.weight", official.get("stem1.0.weight"))
+    arguments = checkpoint["hyper_parameters"].get("net", {}).get("init_args", {})
+    stride = 3 if arguments.get("adaptive_pool") else 4
+    if stem is None or stem.shape[-1] != 4 or arguments.get("stem_stride", stride) != stride:
+        kernel = "no" if stem is None else f"a {stem.shape[-1]}×{stem.shape[-1]}"
+        raise CheckpointError(
+            f"{source} has {kernel} stem of stride {arguments.get('stem_stride', stride)}: official VanillaNets have a"
+            f" 4×4 one of stride {stride}, so that none could load it"
+        )
+    write_atomically({"model": official}, destination)
+    print(f"{destination} holds the weights of {source} under their official names")
+    activation_lambda = state.get("activation_lambda", torch.tensor(1.0)).item()
+    if activation_lambda < 1:
+        print(
+            f"without their λ of {activation_lambda:g}: call change_act({activation_lambda:g}) on the official network"
+        )
+
+
+def _write_ours(official: State, said: dict[str, Any], source: Path, destination: Path) -> None:
+    ours = from_official(official, source)
+    activation_lambda, adaptive_pool = said.get("activation_lambda", 1.0), said.get("adaptive_pool", False)
+    ours.setdefault("activation_lambda", torch.tensor(float(activation_lambda)))
     try:
+        arguments = network_arguments(ours, adaptive_pool) | {"dropout": said.get("dropout", 0.0)}
+        net = VanillaNet(**arguments)
         net.load_state_dict(ours)
-    except RuntimeError as error:
-        raise CheckpointError(f"{source} is no VanillaNet-{arguments['depth']}: {error}") from error
+    except (LookupError, RuntimeError, ValueError) as error:
+        reason = " ".join(f"{error}".split())
+        raise CheckpointError(f"{source} holds the weights of no whole VanillaNet: {shorten(reason, 200)}") from error
     normalisation = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD, "image_size": 224}
     write_atomically(classifier_checkpoint(net, arguments, **normalisation), destination)
     form = "merged" if arguments["reparameterized"] else f"with λ = {activation_lambda:g}"
@@ -132,11 +183,38 @@ def _num_blocks(state: State, prefix: str) -> int:
     return len({name.split(".")[1] for name in state if name.startswith(f"{prefix}.")})
 
 
-def _official_weights(checkpoint: dict[str, Any], source: Path, ema: bool) -> State:
+def _official_facts(file: dict[str, Any]) -> dict[str, Any]:
+    """λ, dropout and variant, as far as the epoch and the arguments of official training in the file tell them."""
+    arguments, facts = file.get("args"), {}
+    arguments = vars(arguments) if isinstance(arguments, argparse.Namespace) else {}
+    epoch, decay_epochs = file.get("epoch"), arguments.get("decay_epochs")
+    if isinstance(epoch, int) and isinstance(decay_epochs, int) and decay_epochs > 0 and epoch >= 0:
+        share = min(epoch / decay_epochs, 1.0)
+        linear = arguments.get("decay_linear", True)
+        facts["activation_lambda"] = share if linear else 0.5 * (1 - math.cos(math.pi * share))
+    if isinstance(drop := arguments.get("drop"), int | float):
+        facts["dropout"] = float(drop)
+    if isinstance(name := arguments.get("model"), str):
+        facts["adaptive_pool"] = name.endswith("ada_pool")
+    return facts
+
+
+def _official_weights(file: dict[str, Any], source: Path, choice: Weights | None) -> State:
     """The weights, which lie under ``model``, ``model_ema`` or at the top."""
-    if ema and "model_ema" not in checkpoint:
-        raise CheckpointError(f"{source} holds no averaged weights (model_ema): leave out --ema")
-    weights = checkpoint["model_ema"] if ema else checkpoint.get("model", checkpoint.get("model_ema", checkpoint))
+    there = [name for name in ("model", "model_ema") if name in file]
+    if choice is None and len(there) == 2:
+        raise CheckpointError(
+            f"{source} holds live weights (model) and averaged ones (model_ema), which the authors evaluate: add"
+            " --weights model_ema, or --weights model"
+        )
+    if choice is not None and choice not in there:
+        raise CheckpointError(f"{source} holds no {choice}: leave out --weights")
+    weights = file[choice or there[0]] if there else file
+    try:
+        check_values(weights)
+        check(weights, {"*": WEIGHT})
+    except SchemaError as error:
+        raise CheckpointError(f"{source} is neither official VanillaNet weights nor a checkpoint: {error}") from error
     weights = {name.removeprefix("module."): value for name, value in weights.items()}
     if not any(name.startswith(("stem.0.", "stem1.0.")) for name in weights):
         raise CheckpointError(f"{source} is neither official VanillaNet weights nor a checkpoint of this project")
@@ -146,11 +224,10 @@ def _official_weights(checkpoint: dict[str, Any], source: Path, ema: bool) -> St
 def _read(path: Path) -> dict[str, Any]:
     """The file as tensors and primitives; official ones also hold the arguments they were trained with."""
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} can't be read as tensors and primitives alone ({reason})") from error
-    if not isinstance(checkpoint, dict):
-        raise CheckpointError(f"{path} holds a {type(checkpoint).__name__}, not weights by name")
-    return checkpoint
+        with torch.serialization.safe_globals(_OFFICIAL_GLOBALS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise CheckpointError(f"{path} {what_is_wrong(error)}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not weights by name")
+    return content

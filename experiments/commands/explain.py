@@ -103,6 +103,7 @@ def prepare(trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataM
     trainer.training = True
     trainer.strategy.connect(model)
     attach_data(trainer, model, data)
+    data.prepare_data()
     data.setup("fit")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         callback.setup(trainer, model, "fit")

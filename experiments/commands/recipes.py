@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from experiments.cli.recipes import recipes as recipe_files
+from experiments.runs.safe_yaml import read_yaml
 
 COLUMNS = ("recipe", "paper", "network", "data", "epochs")
 
@@ -24,7 +23,7 @@ def recipes() -> None:
 
 def row(name: str, path: Path) -> tuple[str, ...]:
     """What the YAML of a recipe says, in the order of ``COLUMNS``."""
-    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    settings = read_yaml(path.read_text(encoding="utf-8"))
     net, epochs = settings["model"]["init_args"]["net"], settings.get("trainer", {}).get("max_epochs", "")
     depth = net["init_args"].get("depth") if isinstance(net, dict) else None
     network = f"{class_name(net)}-{depth}" if depth else class_name(net)

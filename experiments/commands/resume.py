@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from callbacks import LastCheckpoint
 from experiments.cli.arguments import allow_run, flag_is_given
 from experiments.cli.command_line import FathomCLI
-from experiments.cli.errors import UsageError
 from experiments.cli.read_config import read_config
 from experiments.cli.short_names import with_full_names
+from experiments.errors import UsageError
 from experiments.runs.lock import run_lock
-from lit_models.checkpoints import read_checkpoint
+from lit_models.checkpoints import check_training_state, read_checkpoint
 from lit_models.errors import CheckpointError
 
 HELP = """usage: fathom resume RUN_DIR [options of fathom fit]
@@ -23,8 +23,8 @@ HELP = """usage: fathom resume RUN_DIR [options of fathom fit]
 Continue a run from its last checkpoint, in its directory and with its configuration.
 
 Options override that configuration, and the differences are printed. A run that was killed before its first
-checkpoint starts over, and one that is finished says so; --trainer.max_epochs trains it for longer. A run of a network
-of your own needs --import PACKAGE."""
+checkpoint starts over, from the checkpoint that it was begun from if there was one. A run that is finished says so;
+--trainer.max_epochs trains it for longer. A run of a network of your own needs --import PACKAGE."""
 
 
 def resume(args: list[str]) -> None:
@@ -53,56 +53,83 @@ def resume(args: list[str]) -> None:
         _remove_unfinished(run_directory)
         checkpoint = newest_checkpoint(run_directory)
         finished = _is_finished(run_directory)
-        if checkpoint is not None and checkpoint.ended_after and not overrides:
+        ended = None
+        if checkpoint is not None and checkpoint.end and not overrides:
             if finished:
                 print(f"{run_directory} is finished; to train it for longer, add --trainer.max_epochs.")
                 return
-            if _nothing_left(config["trainer"], *checkpoint.ended_after):
-                checkpoint = _before_the_end(run_directory) or checkpoint
+            ended, checkpoint = checkpoint.end, _before_the_end(run_directory)
         if checkpoint is None:
             if finished:
                 raise CheckpointError(f"{run_directory} was trained, and the checkpoints to go on from are gone")
-            print(f"{run_directory} has no checkpoint yet, and starts over.")
-        ResumeCLI(run_directory, config, checkpoint, overrides)
+            _start_over(run_directory, config.get("ckpt_path"))
+        try:
+            ResumeCLI(run_directory, config, checkpoint, overrides, ended)
+        except CheckpointError as error:  # what only the parts of the run could tell
+            before = whole_checkpoint(run_directory / "checkpoints" / "previous.ckpt")
+            if checkpoint is None or before is None or checkpoint.path == before.path:
+                raise
+            print(f"{error}; the checkpoint before it is taken.")
+            ResumeCLI(run_directory, config, before, overrides, ended)
+
+
+class End(NamedTuple):
+    """How far a training came that has ended."""
+
+    epochs: int
+    steps: int
+    batches: int
+    stopped: bool
+    """Whether something stopped it, such as early stopping, before ``max_epochs`` and ``max_steps``."""
 
 
 class Checkpoint(NamedTuple):
     """A whole checkpoint, with what is needed of it: its file is read, and its checksums compared, only once."""
 
     path: Path
-    ended_after: tuple[int, int] | None
-    """Epochs and steps of training, if it was written at the end of a fit; otherwise ``None``."""
+    end: End | None
+    """If it was written at the end of a fit; otherwise ``None``."""
 
 
 class ResumeCLI(FathomCLI):
     """``fathom fit`` with the configuration and the checkpoint of a run, in its directory."""
 
     def __init__(
-        self, run_directory: Path, config: dict[str, Any], checkpoint: Checkpoint | None, overrides: list[str]
+        self,
+        run_directory: Path,
+        config: dict[str, Any],
+        checkpoint: Checkpoint | None,
+        overrides: list[str],
+        ended: End | None,
     ) -> None:
-        self._config_before, self._checkpoint = config, checkpoint
+        self._config_before, self._checkpoint, self._ended = config, checkpoint, ended
         from_config = ["--config", str(run_directory / "config.yaml")]
-        # Without a checkpoint it is null: the configuration may name the one that the run was begun from.
-        from_checkpoint = ["--ckpt_path", str(checkpoint.path) if checkpoint else "null"]
-        super().__init__(["fit", *from_config, *overrides, *from_checkpoint], run_directory)
+        path = checkpoint.path if checkpoint else config.get("ckpt_path")  # the one that the run was begun from
+        super().__init__(["fit", *from_config, *overrides, "--ckpt_path", str(path or "null")], run_directory)
 
     def before_fit(self) -> None:
+        if self.config.fit.ckpt_path:
+            self._refuse_another_optimizer()
         if self._checkpoint is None:
             rank_zero_only((Path(self.trainer.default_root_dir) / "metrics.csv").unlink)(missing_ok=True)
-            return
-        self._refuse_another_optimizer()
-        if self._checkpoint.ended_after is None:
-            return
-        limits = {"max_epochs": self.trainer.max_epochs, "max_steps": self.trainer.max_steps}
-        epochs, steps = self._checkpoint.ended_after
-        if _nothing_left(limits, epochs, steps):
+        elif self._ended is not None:
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, LastCheckpoint):
+                    callback.repeat_end(self._ended.batches if self._ended.stopped else None)
+        elif self._checkpoint.end is not None:
+            self._refuse_if_nothing_is_left(self._checkpoint.end)
+
+    def _refuse_if_nothing_is_left(self, end: End) -> None:
+        limits = (self.trainer.max_epochs, end.epochs), (self.trainer.max_steps, end.steps)
+        if any(limit is not None and 0 <= limit <= trained for limit, trained in limits):
             raise UsageError(
-                f"this run has trained {epochs} epochs and {steps} steps, and these options leave nothing to train:"
-                " raise --trainer.max_epochs or --trainer.max_steps"
+                f"this run has trained {end.epochs} epochs and {end.steps} steps, and these options leave nothing to"
+                " train: raise --trainer.max_epochs or --trainer.max_steps"
             )
 
     def _refuse_another_optimizer(self) -> None:
-        before = self._config_before["model"].get("init_args", {})
+        model = self._config_before.get("model")
+        before = model.get("init_args", {}) if isinstance(model, dict) else {}
         now = self.config.fit.model.init_args
         for name in ("optimizer", "no_bias_decay", "layer_decay"):
             if name in before and before[name] != now.get(name):
@@ -112,22 +139,32 @@ class ResumeCLI(FathomCLI):
                 )
 
 
-def _nothing_left(trainer: dict[str, Any], epochs: int, steps: int) -> bool:
-    """Whether a fit with these settings ends at ``epochs`` or ``steps``."""
-    return 0 <= (trainer["max_epochs"] or -1) <= epochs or 0 <= trainer["max_steps"] <= steps
+def _start_over(run_directory: Path, begun_from: str | None) -> None:
+    """Say so.
 
-
-def _before_the_end(run_directory: Path) -> Checkpoint | None:
-    """The checkpoint before the one of the end, copied to ``last.ckpt``.
-
-    A run that was killed in what follows the training, such as the merge, does its end again, however often.
+    Raises:
+        CheckpointError: if the checkpoint that the run was begun from is gone.
     """
-    last, previous = (run_directory / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
-    if checkpoint := whole_checkpoint(previous):
-        unfinished = last.with_name(".last.ckpt")
-        rank_zero_only(shutil.copyfile)(previous, unfinished)
-        rank_zero_only(unfinished.replace)(last)
-    return checkpoint
+    if begun_from and not Path(begun_from).is_file():
+        raise CheckpointError(
+            f"{run_directory} has no checkpoint yet, and {begun_from}, from which it was begun, is gone: put it back,"
+            " or begin a new run with `fathom fit`"
+        )
+    print(f"{run_directory} has no checkpoint yet, and starts over" + (f" from {begun_from}." if begun_from else "."))
+
+
+def _before_the_end(run_directory: Path) -> Checkpoint:
+    """The checkpoint from which a run that was killed in what follows the training, such as the merge, is ended again.
+
+    Raises:
+        CheckpointError: if it is not there, or not whole.
+    """
+    if checkpoint := whole_checkpoint(run_directory / "checkpoints" / "previous.ckpt"):
+        return checkpoint
+    raise CheckpointError(
+        f"{run_directory} was trained to its end, and checkpoints/previous.ckpt, from which what follows the training"
+        f" is done, is not there: use its weights as they are, as in `fathom test --ckpt_path {run_directory}`"
+    )
 
 
 def newest_checkpoint(run_directory: Path) -> Checkpoint | None:
@@ -157,17 +194,17 @@ def whole_checkpoint(path: Path) -> Checkpoint | None:
         return None
     if content["run"]["moment"] != "end":
         return Checkpoint(path, None)
-    epochs = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    return Checkpoint(path, (epochs, content["global_step"]))
+    loops = content["loops"]["fit_loop"]
+    epochs = loops["epoch_progress"]["current"]["processed"]
+    batches = loops["epoch_loop.batch_progress"]["total"]["processed"]
+    return Checkpoint(path, End(epochs, content["global_step"], batches, content["run"].get("stopped", False)))
 
 
 def _check_it_can_go_on(path: Path, content: dict[str, Any]) -> None:
     run = content.get("run")
-    if not isinstance(run, dict) or not {"moment", "epoch_means", "loggers"} <= run.keys():
+    if not isinstance(run, dict):
         raise CheckpointError(f"{path} does not say where training was, so that no run can go on from it")
-    for name in ("loops", "optimizer_states", "callbacks"):
-        if not content.get(name):
-            raise CheckpointError(f"{path} has no {name}, so that no run can go on from it")
+    check_training_state(path, content)
 
 
 def _is_finished(run_directory: Path) -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.cli import SaveConfigCallback
-from yaml import safe_load
 
 from experiments.runs.metrics_csv import MetricsCSV
+from experiments.runs.safe_yaml import read_yaml
 from lit_models.files import atomic
 
 
@@ -27,9 +27,11 @@ class SaveConfig(SaveConfigCallback):
         resolved = self.config.clone()
         if before := _loaded(path):
             _keep_what_it_began_from(resolved, before)
+        elif resolved.get("ckpt_path"):
+            resolved.ckpt_path = str(Path(resolved.ckpt_path).absolute())
         self._resolved = self.parser.dump(resolved, skip_unset=False)
         if before:
-            for line in changes(before, safe_load(self._resolved)):
+            for line in changes(before, read_yaml(self._resolved)):
                 print(line)
         else:
             self._write(path)
@@ -71,4 +73,4 @@ def changes(before: Any, after: Any, name: str = "") -> Iterator[str]:
 
 
 def _loaded(path: Path) -> dict[str, Any]:
-    return safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_yaml(path.read_text(encoding="utf-8")) if path.is_file() else {}

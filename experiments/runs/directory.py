@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.cli.errors import UsageError
+from experiments.errors import UsageError
 
 
 def new_run_directory(root: Path, experiment: str) -> Path:
     """A directory no other run has. It is made by the first that writes into it."""
     return root / experiment / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+
+
+def open_no_link(path: str | Path, flags: int) -> int:
+    """A file of a run as a descriptor, never one elsewhere that a symbolic link leads to; an ``opener`` of ``open``."""
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        reason = "it is a symbolic link, which no run writes through: remove it"
+        raise OSError(errno.ELOOP, reason, str(path)) from error
 
 
 def experiment_name(configs: Sequence[Any]) -> str:
@@ -31,8 +44,10 @@ def _recorded_name(config: Path) -> str | None:
     """What the user called the run with ``--name``."""
     import yaml
 
+    from experiments.runs.safe_yaml import read_yaml
+
     try:
-        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+        settings = read_yaml(config.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return None
     name = settings.get("name") if isinstance(settings, dict) else None
@@ -56,16 +71,3 @@ def run_config(checkpoint: Path) -> Path | None:
         if (directory / "config.yaml").is_file():
             return directory / "config.yaml"
     return None
-
-
-def best_checkpoint(run_directory: Path) -> Path:
-    """The best checkpoint of a run, or its last one.
-
-    Raises:
-        UsageError: if it has neither.
-    """
-    best, last = (run_directory / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
-    for checkpoint in (best, last):
-        if checkpoint.is_file():
-            return checkpoint
-    raise UsageError(f"{run_directory} is no run directory: it has no checkpoints/best.ckpt or checkpoints/last.ckpt")

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from experiments.cli.errors import UsageError
+from experiments.errors import UsageError
+from experiments.runs.directory import open_no_link
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def run_lock(run_directory: Path) -> Iterator[None]:
         yield
         return
     run_directory.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(run_directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = open_no_link(run_directory / ".lock", os.O_RDWR | os.O_CREAT)
     try:
         _acquire(descriptor, run_directory)
         yield

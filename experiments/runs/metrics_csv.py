@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
+from experiments.runs.directory import open_no_link
 from lit_models.files import atomic
 
 
@@ -66,7 +67,7 @@ class _Writer(ExperimentWriter):
             return
         if self._record_new_keys() or not self._path.is_file():
             self._replace(self._read()[1] if self._path.is_file() else [])
-        with open(self._path, "a", newline="", encoding="utf-8") as file:
+        with open(self._path, "a", newline="", encoding="utf-8", opener=open_no_link) as file:
             csv.DictWriter(file, self.metrics_keys).writerows(self.metrics)
         self._rows += len(self.metrics)
         self.metrics = []
@@ -88,7 +89,7 @@ class _Writer(ExperimentWriter):
             self._rows = rows
 
     def _read(self) -> tuple[list[str], list[dict[str, str]]]:
-        with open(self._path, newline="", encoding="utf-8") as file:
+        with open(self._path, newline="", encoding="utf-8", opener=open_no_link) as file:
             reader = csv.DictReader(file)
             rows = list(reader)
             if any(None in row or None in row.values() for row in rows[:-1]):
@@ -100,6 +101,9 @@ class _Writer(ExperimentWriter):
             writer = csv.DictWriter(file, self.metrics_keys)
             writer.writeheader()
             writer.writerows(rows)
+
+    def log_hparams(self, params: dict[str, Any]) -> None:
+        """They are in ``config.yaml``; Lightning would write another file."""
 
     def _check_log_dir_exists(self) -> None:
         """Lightning would delete what is there."""

@@ -6,8 +6,6 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
-from textwrap import shorten
 from typing import Any
 
 import timm
@@ -17,18 +15,19 @@ import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch.utilities import move_data_to_device
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from datamodules.pipeline.image_data import ImageData
 from experiments.cli.messages import did_you_mean, one_sentence
 from experiments.cli.paths import resolve_paths
 from experiments.cli.trusted_names import refusal
-from experiments.runs.directory import best_checkpoint, experiment_name, run_config
+from experiments.runs.directory import experiment_name, run_config
+from experiments.runs.safe_yaml import read_yaml
 from lit_models import CheckpointError, load_checkpoint
-from lit_models.checkpoints import read_checkpoint
+from lit_models.checkpoints import checkpoint_file, read_checkpoint
 from lit_models.interfaces import Link
 from lit_models.surgery.links import links
+from lit_models.weights import load_weights
 
 Batch = tuple[Tensor, Tensor]
 
@@ -103,6 +102,7 @@ def open_subject(source: str, data: ImageData | None = None, weights: Path | Non
         subject = _own_subject(Path(source), data)
     subject.net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     subject.net.to("cuda" if torch.cuda.is_available() else "cpu")
+    subject.data.prepare_data()
     subject.data.setup("test")
     _check(subject)
     return subject
@@ -134,7 +134,7 @@ def _own_subject(path: Path, data: ImageData | None) -> Subject:
         raise FileNotFoundError(
             f"there is no {path}: give a run directory, a checkpoint, timm:NAME or torchvision:NAME"
         )
-    checkpoint = best_checkpoint(path) if path.is_dir() else path
+    checkpoint = checkpoint_file(path)
     if reason := refusal(checkpoint, read_checkpoint(checkpoint).get("hyper_parameters", {})):
         raise CheckpointError(reason)
     net = load_checkpoint(checkpoint).net
@@ -153,7 +153,7 @@ def _own_subject(path: Path, data: ImageData | None) -> Subject:
 
 def _data_of_run(config: Path) -> ImageData:
     try:
-        content = yaml.safe_load(config.read_text())
+        content = read_yaml(config.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
         content = None
     spec = content.get("data") if isinstance(content, dict) else None
@@ -184,7 +184,7 @@ def _library_network(library: str, name: str, data: ImageData, weights: Path | N
         else:
             net = torchvision.models.get_model(name, weights=None, num_classes=data.num_classes)
     if weights is not None:
-        _load(net, weights, f"{library}:{name} of {data.num_classes} classes")
+        load_weights(net, weights, f"{library}:{name} of {data.num_classes} classes")
     if hasattr(net, "set_input_size"):
         try:
             net.set_input_size((data.image_size, data.image_size))
@@ -193,16 +193,6 @@ def _library_network(library: str, name: str, data: ImageData, weights: Path | N
                 f"{library}:{name} can't take images of {data.image_size}×{data.image_size}: {one_sentence(str(error))}"
             ) from error
     return net
-
-
-def _load(net: nn.Module, weights: Path, name: str) -> None:
-    if not weights.is_file():
-        raise FileNotFoundError(f"there are no weights {weights}")
-    try:
-        net.load_state_dict(load_state_dict(str(weights), weights_only=True))
-    except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
-        *_, reason = str(error).strip().splitlines() or [repr(error)]
-        raise CheckpointError(f"{weights} does not fit {name}: {shorten(reason, 150)}") from error
 
 
 def _check(subject: Subject) -> None:

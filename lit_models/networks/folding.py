@@ -6,11 +6,10 @@ arithmetic in between is float64, so that the result is off by one rounding to t
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-"""Every kind of batch normalisation; those of other libraries inherit from one of these."""
 
 
 @torch.no_grad()
@@ -32,7 +31,7 @@ def compose_pointwise(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
     the two drops b₁ at the border.)
 
     Raises:
-        ValueError: where ``second`` is not a plain 1×1 convolution or ``first`` is grouped.
+        ValueError: If ``second`` is not a plain 1×1 convolution, or ``first`` is grouped.
     """
     if second.kernel_size != (1, 1) or second.stride != (1, 1) or second.padding != (0, 0) or second.groups != 1:
         raise ValueError(f"the second convolution must be a plain 1×1 one, not {second}")
@@ -46,21 +45,16 @@ def compose_pointwise(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
 
 def _convolution_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
     """A convolution of the geometry of ``conv`` with other parameters."""
-    folded = nn.utils.skip_init(
-        nn.Conv2d,
-        conv.in_channels,
-        weight.shape[0],
-        conv.kernel_size,
-        stride=conv.stride,
-        padding=conv.padding,
-        dilation=conv.dilation,
-        groups=conv.groups,
-        bias=True,
-        device=conv.weight.device,
+    geometry: dict[str, Any] = {
+        name: getattr(conv, name) for name in ("in_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+    }
+    folded = nn.Conv2d(
+        out_channels=weight.shape[0],
+        **geometry,
+        device="meta",  # not initialised, as it gets its parameters here
         dtype=conv.weight.dtype,
-    )
-    folded.weight.copy_(weight)
-    folded.bias.copy_(bias)
+    ).to_empty(device=conv.weight.device)
+    folded.load_state_dict({"weight": weight, "bias": bias})
     if conv.weight.is_contiguous(memory_format=torch.channels_last):
         folded.to(memory_format=torch.channels_last)
     folded.requires_grad_(conv.weight.requires_grad)

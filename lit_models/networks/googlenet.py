@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link, LogitsWithAux, identity
 from lit_models.networks.inception import ConvReLU, InceptionModule, Widths
+from lit_models.settings import keeps_arguments
 
 GoogLeNetVariant = Literal["original", "torchvision"]
 """original: the network of table 1. torchvision: a 3×3 in place of each 5×5, 2×2 in place of 3×3 windows in the last
@@ -39,11 +40,11 @@ class AuxiliaryHead(nn.Module):
     4×4 means → 1×1 convolution → linear → ReLU → dropout of 0.7 → linear.
 
     Args:
-        in_channels: of the maps.
-        num_classes: K.
-        width: output channels of the convolution; the first linear layer has eight times as many.
-        batch_norm: after the convolution.
-        adaptive: average over 4×4 parts of the map. The paper's windows are 5×5 at a stride of 3, 4×4 of them on maps
+        in_channels: Channels of the maps.
+        num_classes: K, the number of logits.
+        width: Output channels of the convolution; the first linear layer has eight times as many.
+        batch_norm: Normalise after the convolution.
+        adaptive: Average over 4×4 parts of the map. The paper's windows are 5×5 at a stride of 3, 4×4 of them on maps
             of 14 to 16 pixels; maps of other sizes are parted either way.
     """
 
@@ -118,7 +119,7 @@ class _Inceptions(nn.Module):
         return self.fc
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Put a fresh classifier of so many classes in its place, or with 0 none."""
+        """Replace the classifier by a new one of ``num_classes`` classes; 0 removes it."""
         self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def _forward_layers(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -151,6 +152,7 @@ class _Inceptions(nn.Module):
                 module.merge()
 
 
+@keeps_arguments
 class GoogLeNet(_Inceptions):
     """GoogLeNet for images of about 224 pixels (table 1, figure 3).
 
@@ -210,6 +212,7 @@ class GoogLeNet(_Inceptions):
         super().__init__(layers, heads, channels, num_classes, dropout, reparameterized)
 
 
+@keeps_arguments
 class CIFARGoogLeNet(_Inceptions):
     """GoogLeNet for images of about 32 pixels: a 3×3 stem, and modules on maps of 16, 8 and 4 pixels.
 

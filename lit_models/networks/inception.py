@@ -50,10 +50,10 @@ class InceptionModule(nn.Module):
 
     Args:
         in_channels: C.
-        widths: of the convolutions; the naive module takes only those of its three.
-        bottleneck: figure 2b, or 2a.
-        batch_norm: after each convolution, which the original does not have.
-        large_kernel: of the largest convolution. torchvision has 3 where the paper has 5.
+        widths: Output channels of the convolutions; the naive module uses those of its three.
+        bottleneck: The module of figure 2b, otherwise that of figure 2a.
+        batch_norm: Normalise after each convolution, which the original does not.
+        large_kernel: Kernel width of the largest convolution, 5 in the paper and 3 in torchvision.
     """
 
     def __init__(

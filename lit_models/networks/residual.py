@@ -1,6 +1,8 @@
 """A residual block whose branch can be skipped, or run on part of the batch.
 
-One ``forward`` serves the plain ResNet, stochastic depth (Huang et al. 2016, equations 2 and 5) and a lesion.
+One ``forward`` serves the plain ResNet, stochastic depth (Huang et al. 2016, equations 2 and 5) and a lesion. A network
+made of such blocks returns :func:`gated_blocks` from its method ``residual_blocks``, which is all that stochastic depth
+asks for, and collects their links in ``links`` (:func:`lit_models.networks.chain.chain_links`).
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_models.interfaces import Gate, Rescale, Window
+from lit_models.interfaces import Gate, Link, Rescale, Window, identity
 
 
 class GatedBlock(nn.Module, ABC):
@@ -25,14 +27,22 @@ class GatedBlock(nn.Module, ABC):
         downsample: S where it is not the identity. The name is the one torchvision and timm give it.
         preactivation: No ReLU follows the sum.
         rescale: Where the expectation of a randomly dropped branch is corrected.
+        transition: Whether the shape changes; assumed of every S that is not the identity.
     """
 
+    expansion = 1
+    """Output channels in multiples of the width, in blocks that have one."""
     survival_prob: Tensor
 
     def __init__(
-        self, downsample: nn.Module | None = None, preactivation: bool = False, rescale: Rescale = "eval"
+        self,
+        downsample: nn.Module | None = None,
+        preactivation: bool = False,
+        rescale: Rescale = "eval",
+        transition: bool | None = None,
     ) -> None:
         super().__init__()
+        self.transition = downsample is not None if transition is None else transition
         self.downsample = downsample
         self.preactivation = preactivation
         self.rescale = rescale
@@ -51,16 +61,37 @@ class GatedBlock(nn.Module, ABC):
         """All parameters but those of the shortcut."""
         return [p for name, p in self.named_parameters() if not name.startswith("downsample.")]
 
+    def expected_branch(self, x: Tensor) -> Tensor:
+        """f(x) as evaluation adds it: p_l·f(x) where the expectation is corrected there (equation 5)."""
+        branch = self.branch(x)
+        # Survival probabilities stay on the device: .item() here would force a device sync.
+        return branch * self.survival_prob.to(branch.dtype) if self.rescale == "eval" else branch
+
+    def link(self, name: str, stage: int) -> Link:
+        """The block as a part of a network that is taken apart.
+
+        Args:
+            name: Of the block in the network.
+            stage: Number of its stage, see :class:`~lit_models.interfaces.Link`.
+        """
+        return Link(
+            name,
+            stage,
+            forward=self,
+            shortcut=identity if self.downsample is None else self.shortcut,
+            branch=self.expected_branch,
+            activation=None if self.preactivation else torch.relu,
+            transition=self.transition,
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', H', W')."""
         if self.gate is False:
             return self._skip(x)
         if isinstance(self.gate, Window):
             return self._run_on_window(x, self.gate)
-        shortcut, branch = self.shortcut(x), self.branch(x)
-        # Survival probabilities stay on the device: reading one here would make the host wait.
-        if self.gate is None and self.rescale == "eval" and not self.training:
-            return self._activate(torch.addcmul(shortcut, branch, self.survival_prob.to(branch.dtype)))
+        shortcut = self.shortcut(x)
+        branch = self.expected_branch(x) if self.gate is None and not self.training else self.branch(x)
         if self.gate is True and self.rescale == "train":
             branch = branch / self.survival_prob.to(branch.dtype)
         return self._activate(branch.add_(shortcut))
@@ -87,6 +118,11 @@ class GatedBlock(nn.Module, ABC):
         # Weights of a library's network know no survival probability: they were trained at constant depth.
         state_dict.setdefault(f"{prefix}survival_prob", torch.ones(()))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def gated_blocks(net: nn.Module) -> dict[str, GatedBlock]:
+    """The blocks of ``net`` by module name, in the order in which they were added to it."""
+    return {name: module for name, module in net.named_modules() if isinstance(module, GatedBlock)}
 
 
 def _rows(x: Tensor, start: int, count: int) -> Tensor:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_models.errors import NetworkError
-from lit_models.interfaces import Link, Rescale, identity
-from lit_models.networks.plain import plain_links
-from lit_models.networks.residual import GatedBlock
+from lit_models.interfaces import Link, Rescale
+from lit_models.networks.chain import chain_links
+from lit_models.networks.residual import GatedBlock, gated_blocks
+from lit_models.settings import keeps_arguments
 
 Shortcut = Literal["A", "B", "C", "none"]
 """He et al. 2015, section 4.1. A: zero channels are appended. B: a projection where the shape changes.
@@ -41,8 +41,6 @@ def _mean_pool(stride: int) -> nn.AvgPool2d:
 class BasicBlock(GatedBlock):
     """Two 3×3 convolutions: (N, in_channels, H, W) -> (N, width, H/stride, W/stride)."""
 
-    expansion = 1
-
     def __init__(
         self,
         in_channels: int,
@@ -52,7 +50,7 @@ class BasicBlock(GatedBlock):
         preactivation: bool = False,
         rescale: Rescale = "eval",
     ) -> None:
-        super().__init__(downsample, preactivation, rescale)
+        super().__init__(downsample, preactivation, rescale, transition=stride != 1 or in_channels != width)
         self.conv1 = _conv(in_channels, width, 3, stride)
         self.bn1 = nn.BatchNorm2d(in_channels if preactivation else width)
         self.conv2 = _conv(width, width, 3)
@@ -89,8 +87,8 @@ class Bottleneck(GatedBlock):
         rescale: Rescale = "eval",
         stride_first: bool = False,
     ) -> None:
-        super().__init__(downsample, preactivation, rescale)
         out_channels = width * self.expansion
+        super().__init__(downsample, preactivation, rescale, transition=stride != 1 or in_channels != out_channels)
         self.conv1 = _conv(in_channels, width, 1, stride if stride_first else 1)
         self.bn1 = nn.BatchNorm2d(in_channels if preactivation else width)
         self.conv2 = _conv(width, width, 3, 1 if stride_first else stride)
@@ -111,23 +109,6 @@ class Bottleneck(GatedBlock):
         x = self.bn1(self.conv1(x)).relu_()
         x = self.bn2(self.conv2(x)).relu_()
         return self.bn3(self.conv3(x))
-
-
-def _residual_link(name: str, stage: int, block: BasicBlock | Bottleneck) -> Link:
-    def scaled_branch(x: Tensor) -> Tensor:
-        y = block.branch(x)
-        return y * block.survival_prob.to(y.dtype)
-
-    stride = block.conv1.stride[0] * block.conv2.stride[0]
-    return Link(
-        name,
-        stage,
-        forward=block,
-        shortcut=identity if block.downsample is None else block.downsample,
-        branch=scaled_branch if block.rescale == "eval" else block.branch,
-        activation=None if block.preactivation else torch.relu,
-        transition=stride != 1 or block.conv1.in_channels != block.conv1.out_channels * block.expansion,
-    )
 
 
 def _plain_block(in_channels: int, width: int, stride: int) -> nn.Sequential:
@@ -191,7 +172,7 @@ class _Stages(nn.Module):
         conv1: nn.Module,
         maxpool: nn.Module,
         stem_width: int,
-        block: type[BasicBlock] | type[Bottleneck],
+        block: type[Any],
         widths: list[int],
         blocks_per_stage: list[int],
         num_classes: int,
@@ -203,10 +184,15 @@ class _Stages(nn.Module):
     ) -> None:
         super().__init__()
         plain = shortcut == "none"
-        if plain and (block is Bottleneck or preactivation or zero_gamma):
+        if plain and (block is not BasicBlock or preactivation or zero_gamma):
             raise NetworkError(
                 "`shortcut: none` makes a plain network of 3×3 convolutions, which goes with a CIFAR ResNet "
-                "or with depth 18 or 34, and without `preactivation` and `zero_gamma`."
+                "or with depth 18 or 34, and without `preactivation`, `zero_gamma` and a `block` of your own."
+            )
+        if zero_gamma and not hasattr(block, "last_norm"):
+            raise NetworkError(
+                "`zero_gamma` needs blocks with a property `last_norm`, the last batch normalisation of the branch. "
+                f"{block.__name__} has none: add it, or set `zero_gamma: false`."
             )
         if preactivation and zero_gamma:
             raise NetworkError(
@@ -239,22 +225,17 @@ class _Stages(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if zero_gamma:
             for residual_block in self.residual_blocks().values():
-                nn.init.zeros_(residual_block.last_norm.weight)
+                nn.init.zeros_(residual_block.last_norm.weight)  # type: ignore[union-attr,arg-type]
 
-    def residual_blocks(self) -> dict[str, BasicBlock | Bottleneck]:
+    def residual_blocks(self) -> dict[str, GatedBlock]:
         """The blocks by module name, in forward order; none in a plain network."""
-        return {name: m for name, m in self.named_modules() if isinstance(m, BasicBlock | Bottleneck)}
+        return gated_blocks(self)
 
     def links(self) -> list[Link]:
         """Stem, residual blocks (of a plain network: layers) and head."""
         chain = [Link("conv1", 0, self._stem)]
         for number, stage in enumerate(self.stages, start=1):
-            for i, block in self.get_submodule(stage).named_children():
-                name = f"{stage}.{i}"
-                if isinstance(block, BasicBlock | Bottleneck):
-                    chain.append(_residual_link(name, number, block))
-                else:
-                    chain += plain_links(((f"{name}.{layer}", m) for layer, m in block.named_children()), number)
+            chain += chain_links([(stage, self.get_submodule(stage))], number)
         return [*chain, Link("fc", len(self.stages) + 1, lambda x: self.forward_head(self._last_activation(x)))]
 
     def _stem(self, x: Tensor) -> Tensor:
@@ -284,7 +265,7 @@ class _Stages(nn.Module):
         return self.fc
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Put a fresh classifier of so many classes in its place, or with 0 none."""
+        """Replace the classifier by a new one of ``num_classes`` classes; 0 removes it."""
         self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -292,6 +273,7 @@ class _Stages(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
+@keeps_arguments
 class ResNet(_Stages):
     """ResNet for images of about 224 pixels (He et al. 2015, table 1).
 
@@ -306,6 +288,8 @@ class ResNet(_Stages):
         preactivation: BN and ReLU before each convolution, none after the sum (He et al. 2016).
         zero_gamma: The last BN of each branch starts with γ = 0 (He et al. 2019, section 3.1).
         rescale: Where a randomly dropped branch is corrected, see ``lit_models.interfaces.Rescale``.
+        block: Class of the residual blocks instead of ``BasicBlock`` or ``Bottleneck``, in YAML its import path. It
+            takes the arguments of ``BasicBlock``.
 
     Raises:
         NetworkError: For an unknown depth, or arguments that exclude each other.
@@ -321,15 +305,16 @@ class ResNet(_Stages):
         preactivation: bool = False,
         zero_gamma: bool = False,
         rescale: Rescale = "eval",
+        block: type[GatedBlock] | None = None,
     ) -> None:
         if depth not in _IMAGENET_BLOCKS:
             raise NetworkError(f"A ResNet has depth {', '.join(map(str, _IMAGENET_BLOCKS))}, not {depth}.")
-        bottleneck = depth >= 50
+        block = block or (Bottleneck if depth >= 50 else BasicBlock)
         super().__init__(
             conv1=_deep_stem(in_channels) if variant in ("C", "D") else _conv(in_channels, 64, 7, stride=2),
             maxpool=nn.MaxPool2d(3, stride=2, padding=1),
             stem_width=64,
-            block=Bottleneck if bottleneck else BasicBlock,
+            block=block,
             widths=[64, 128, 256, 512],
             blocks_per_stage=_IMAGENET_BLOCKS[depth],
             num_classes=num_classes,
@@ -338,7 +323,7 @@ class ResNet(_Stages):
             preactivation=preactivation,
             zero_gamma=zero_gamma,
             rescale=rescale,
-            **({"stride_first": variant == "original"} if bottleneck else {}),
+            **({"stride_first": variant == "original"} if issubclass(block, Bottleneck) else {}),
         )
 
 
@@ -364,6 +349,7 @@ def _deep_stem(in_channels: int) -> nn.Sequential:
     )
 
 
+@keeps_arguments
 class CIFARResNet(_Stages):
     """ResNet for images of about 32 pixels (He et al. 2015, section 4.2): three stages of n basic blocks.
 
@@ -377,6 +363,8 @@ class CIFARResNet(_Stages):
         preactivation: BN and ReLU before each convolution, none after the sum (He et al. 2016).
         zero_gamma: The last BN of each branch starts with γ = 0 (He et al. 2019, section 3.1).
         rescale: Where a randomly dropped branch is corrected, see ``lit_models.interfaces.Rescale``.
+        block: Class of the residual blocks instead of ``BasicBlock``, in YAML its import path. It takes the arguments
+            of ``BasicBlock``.
 
     Raises:
         NetworkError: If the depth is not 6n + 2, or for arguments that exclude each other.
@@ -393,6 +381,7 @@ class CIFARResNet(_Stages):
         preactivation: bool = False,
         zero_gamma: bool = False,
         rescale: Rescale = "eval",
+        block: type[GatedBlock] | None = None,
     ) -> None:
         n, remainder = divmod(depth - 2, 6)
         if n < 1 or remainder:
@@ -404,7 +393,7 @@ class CIFARResNet(_Stages):
             conv1=_conv(in_channels, width, 3),
             maxpool=nn.Identity(),
             stem_width=width,
-            block=BasicBlock,
+            block=block or BasicBlock,
             widths=[width, 2 * width, 4 * width],
             blocks_per_stage=[n, n, n],
             num_classes=num_classes,

@@ -13,15 +13,23 @@ The network has one form in training and another after :meth:`VanillaNet.reparam
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_models.errors import NetworkError
+from lit_models.interfaces import Link, identity
 from lit_models.networks.folding import compose_pointwise, fold_batch_norm
+from lit_models.settings import keeps_arguments
 
 BN_EPS = 1e-6
+
+Shortcut = Literal["none", "before", "after"]
+"""Where the shortcut around a block is added: before or after its activation (section 4.2, ablation of shortcuts)."""
 
 # Output width of each block in multiples of the stem's, and the stride of its max-pool (layer table of the paper).
 LAYERS: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -85,18 +93,67 @@ class SeriesActivation(nn.Module):
 
 
 class Block(nn.Module):
-    """Two 1×1 convolutions, a max-pool, a series activation. The pool precedes the activation; no shortcut."""
+    """Two 1×1 convolutions, a max-pool, a series activation: (N, C, H, W) -> (N, C', H', W').
 
-    def __init__(self, convs: AnnealedConvs, pool: nn.Module, activation: SeriesActivation) -> None:
+    The pool precedes the activation. A shortcut goes around whole blocks, never between two convolutions that are
+    merged, so merging is exact with it as without. It is the identity, or where the shape changes the max-pool of the
+    block and zero channels appended (option A of He et al. 2015).
+
+    Args:
+        convs: The convolutions, C -> C' channels.
+        pool: The max-pool, (H, W) -> (H', W').
+        activation: The series activation of C' channels.
+        shortcut: Where the input is added, see ``Shortcut``.
+        keeps_shape: Whether (C, H, W) = (C', H', W').
+    """
+
+    def __init__(
+        self,
+        convs: AnnealedConvs,
+        pool: nn.Module,
+        activation: SeriesActivation,
+        shortcut: Shortcut = "none",
+        keeps_shape: bool = False,
+    ) -> None:
         super().__init__()
         self.convs = convs
         self.pool = pool
         self.activation = activation
+        self.shortcut = shortcut
+        self.keeps_shape = keeps_shape
 
     def forward(self, x: Tensor, activation_lambda: Tensor) -> Tensor:
-        return self.activation(self.pool(self.convs(x, activation_lambda)))
+        y = self.branch(x, activation_lambda)
+        if self.shortcut != "none":
+            y = y + self.skip(x)
+        return y if self.shortcut == "after" else self.activation(y)
+
+    def branch(self, x: Tensor, activation_lambda: Tensor) -> Tensor:
+        """What the shortcut goes around."""
+        y = self.pool(self.convs(x, activation_lambda))
+        return self.activation(y) if self.shortcut == "after" else y
+
+    def skip(self, x: Tensor) -> Tensor:
+        """What reaches the sum over the shortcut."""
+        if self.keeps_shape:
+            return x
+        return F.pad(self.pool(x), (0, 0, 0, 0, 0, self.activation.conv.out_channels - x.shape[1]))
+
+    def link(self, name: str, stage: int, activation_lambda: Tensor) -> Link:
+        """The block as a part of a network that is taken apart."""
+        has_shortcut = self.shortcut != "none"
+        return Link(
+            name,
+            stage,
+            forward=partial(self, activation_lambda=activation_lambda),
+            shortcut=identity if self.keeps_shape else self.skip if has_shortcut else None,
+            branch=partial(self.branch, activation_lambda=activation_lambda) if has_shortcut else None,
+            activation=self.activation if self.shortcut == "before" else None,
+            transition=not self.keeps_shape,
+        )
 
 
+@keeps_arguments
 class VanillaNet(nn.Module):
     """VanillaNet-5 … 13: (N, C, H, W) images to (N, K) logits.
 
@@ -105,20 +162,22 @@ class VanillaNet(nn.Module):
     16×16 map that a 64×64 image has after the usual stem.
 
     Args:
-        num_classes: K.
-        in_channels: C.
-        depth: number of layers once merged, 5 to 13.
-        width: output channels of the stem; those of the blocks are multiples of it.
-        stem_kernel: kernel width of the stem's first convolution.
-        stem_stride: its stride.
+        num_classes: K, the number of logits.
+        in_channels: Channels of the images.
+        depth: Number of layers once merged, 5 to 13.
+        width: Output channels of the stem; those of the blocks are multiples of it.
+        stem_kernel: Kernel width of the stem's first convolution.
+        stem_stride: Stride of the stem's first convolution.
         series_order: n of the series activations; 0 leaves a scaled and shifted activation.
-        activation: base activation A of the series, a function of ``torch.nn.functional`` by name.
-        adaptive_pool: pool to half the size rounded up (38, 19, 10 from a 75×75 stem) instead of down.
-        dropout: probability before the classifier.
-        reparameterized: build the merged form, as which a merged checkpoint is loaded.
+        activation: Base activation A of the series, a function of ``torch.nn.functional`` by name.
+        adaptive_pool: Pool to half the size rounded up (38, 19, 10 from a 75×75 stem) instead of down.
+        dropout: Probability before the classifier.
+        reparameterized: Build the merged form, as which a merged checkpoint is loaded.
+        shortcut: Where the input of a block is added to its output, see ``Shortcut``.
 
     Raises:
-        ValueError: for a depth, width, order or activation that does not exist.
+        NetworkError: For a depth, width, order or activation that does not exist; in ``forward``, for images that the
+            strides leave nothing of.
     """
 
     def __init__(
@@ -134,16 +193,17 @@ class VanillaNet(nn.Module):
         adaptive_pool: bool = False,
         dropout: float = 0.0,
         reparameterized: bool = False,
+        shortcut: Shortcut = "none",
     ) -> None:
         super().__init__()
         if depth not in LAYERS:
-            raise ValueError(f"VanillaNet has a depth of {min(LAYERS)} to {max(LAYERS)}, not {depth}")
+            raise NetworkError(f"VanillaNet has a depth of {min(LAYERS)} to {max(LAYERS)}, not {depth}")
         if width < 1:
-            raise ValueError(f"width is {width}; give the channels of the stem, at least 1")
+            raise NetworkError(f"width is {width}; give the channels of the stem, at least 1")
         if series_order < 0:
-            raise ValueError(f"series_order is the n of a (2n + 1)-wide kernel and can't be {series_order}")
+            raise NetworkError(f"series_order is the n of a (2n + 1)-wide kernel and can't be {series_order}")
         if not callable(getattr(F, activation, None)):
-            raise ValueError(f"activation {activation!r} is not a function of torch.nn.functional")
+            raise NetworkError(f"activation {activation!r} is not a function of torch.nn.functional")
         multiples, strides = LAYERS[depth]
         widths = [width, *(width * multiple for multiple in multiples)]
         padding = (stem_kernel - stem_stride + 1) // 2
@@ -159,6 +219,8 @@ class VanillaNet(nn.Module):
                 AnnealedConvs(_with_bn(nn.Conv2d(c_in, c_in, 1)), _with_bn(nn.Conv2d(c_in, c_out, 1))),
                 _max_pool(stride, adaptive_pool),
                 SeriesActivation(c_out, series_order, activation),
+                shortcut,
+                keeps_shape=stride == 1 and c_in == c_out,
             )
             for (c_in, c_out), stride in zip(pairwise(widths), strides, strict=True)
         )
@@ -178,16 +240,28 @@ class VanillaNet(nn.Module):
         return self.forward_head(self.forward_features(images))
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) images to the (N, C', H', W') map before the global average."""
-        if min(images.shape[-2:]) < self.smallest_image:
-            raise ValueError(
-                f"images of {images.shape[-2]}×{images.shape[-1]} pixels vanish in this network, which halves its maps"
-                f" until {self.smallest_image} pixels are one: lower stem_stride"
-            )
-        x = self.stem(images, self.activation_lambda)
+        """(N, in_channels, H, W) -> (N, num_features, H', W')."""
+        x = self._stem(images)
         for block in self.blocks:
             x = block(x, self.activation_lambda)
         return x
+
+    def links(self) -> list[Link]:
+        """Stem, blocks and head. A block with a shortcut can be deleted, and so can one that keeps the shape."""
+        chain, stage = [Link("stem", 0, self._stem)], 0
+        for i, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            stage += not block.keeps_shape
+            chain.append(block.link(f"blocks.{i}", stage, self.activation_lambda))
+        return [*chain, Link("head", stage + 1, self.forward_head)]
+
+    def _stem(self, images: Tensor) -> Tensor:
+        if min(images.shape[-2:]) < self.smallest_image:
+            raise NetworkError(
+                f"images of {images.shape[-2]}×{images.shape[-1]} pixels vanish in this network, which halves its maps"
+                f" until {self.smallest_image} pixels are one: lower stem_stride"
+            )
+        return self.stem(images, self.activation_lambda)
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """(N, num_features, H', W') -> logits (N, K), or with ``pre_logits`` what the classifier gets."""
@@ -199,7 +273,7 @@ class VanillaNet(nn.Module):
         return self.head
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Put a fresh head of so many classes in its place, or with 0 none."""
+        """Replace the head by a new one of ``num_classes`` classes; 0 removes it."""
         self.head = _head(self.num_features, num_classes)
         self.head.apply(_initialise)
 
@@ -209,17 +283,17 @@ class VanillaNet(nn.Module):
 
     def set_activation_lambda(self, value: float) -> None:
         if not 0 <= value <= 1:
-            raise ValueError(f"λ lies in [0, 1], and {value} does not")
+            raise NetworkError(f"λ lies in [0, 1], and {value} does not")
         self.activation_lambda.fill_(value)
 
     def reparameterize(self) -> None:
         """Merge every pair of convolutions and every batch normalisation (section 3.1); see the module's table.
 
         Raises:
-            ValueError: where λ ≠ 1, as the activations between the convolutions are not the identity then.
+            NetworkError: If λ ≠ 1, as the activations between the convolutions are not the identity then.
         """
         if self.activation_lambda != 1:
-            raise ValueError(
+            raise NetworkError(
                 f"λ is {self.activation_lambda.item():.4g}: the convolutions can be merged at λ = 1 only, where the"
                 " activation between them is the identity; train until the annealing has ended"
             )

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link
-from lit_models.networks.plain import plain_links, two_part_links
+from lit_models.networks.chain import chain_links, two_part_links
+from lit_models.settings import keeps_arguments
 
 CONVS_PER_STAGE = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """Table 1, configurations A, B, D and E."""
 
 
+@keeps_arguments
 class VGG(nn.Module):
     """VGG-11, 13, 16 or 19 for images of about 224 pixels: (N, in_channels, H, W) to logits (N, num_classes).
 
@@ -59,8 +61,9 @@ class VGG(nn.Module):
         return self.classifier(self.avgpool(_features(self.features, images)).flatten(1))
 
 
+@keeps_arguments
 class CIFARVGG(nn.Module):
-    """The same convolutions for images of about 32 pixels, with a linear classifier: (N, C, H, W) to (N, K).
+    """The convolutions of VGG for images of about 32 pixels, with a linear classifier: (N, C, H, W) to (N, K).
 
     Args:
         depth: 11, 13, 16 or 19; two layers fewer are left, as one linear layer takes the place of three.
@@ -91,7 +94,7 @@ class CIFARVGG(nn.Module):
 
     def links(self) -> list[Link]:
         """Convolutions one by one, and the classifier."""
-        layers = plain_links(((f"features.{name}", layer) for name, layer in self.features.named_children()), stage=0)
+        layers = chain_links([("features", self.features)])
         return [*layers, Link("fc", layers[-1].stage + 1, self._classify)]
 
     def forward(self, images: Tensor) -> Tensor:

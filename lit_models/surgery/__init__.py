@@ -1,1 +1,1 @@
-"""What takes networks apart: a network as a chain of links."""
+"""What takes networks apart or folds them: chains of links, merged copies."""

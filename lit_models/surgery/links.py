@@ -7,6 +7,7 @@ links are; those of torchvision and timm are described here.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import singledispatch
 from typing import Any
 
@@ -20,7 +21,8 @@ from torchvision.models import resnet as torchvision_resnet
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link, LinkedNetwork, identity
 from lit_models.internals import with_positions
-from lit_models.networks.plain import two_part_links
+from lit_models.networks.chain import two_part_links
+from lit_models.networks.timm_backbone import TimmBackbone
 
 
 def links(net: nn.Module) -> list[Link]:
@@ -47,6 +49,11 @@ def _unknown(module: nn.Module, name: str = "") -> NetworkError:
         f"{kind}{name and f' ({name})'} can't be taken apart: ResNet, VGG and AlexNet of torchvision, ResNet, ConvNeXt "
         "and VisionTransformer of timm, and networks with a method `links` can (lit_models.interfaces.LinkedNetwork)."
     )
+
+
+@_links_of.register
+def _(net: TimmBackbone) -> list[Link]:
+    return [replace(link, name=f"model.{link.name}") for link in links(net.model)]
 
 
 # torchvision

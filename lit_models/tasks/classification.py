@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
@@ -17,9 +17,10 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_models.interfaces import LogitsWithAux
-from lit_models.internals import built_from_settings
+from lit_models.settings import name_of
+from lit_models.tasks.description import describe
 from lit_models.tasks.explanation import recipe
-from lit_models.tasks.losses import LOSSES, Loss, SmoothOver, share_over_all
+from lit_models.tasks.losses import Loss, SmoothOver, compute_loss, share_over_all
 from lit_models.tasks.optimization import (
     check_layer_decay,
     check_optimizer,
@@ -28,14 +29,15 @@ from lit_models.tasks.optimization import (
     restore_settings,
     settings_of,
 )
-from lit_models.tasks.schedules import Factor, cosine, steps_down, steps_per_epoch, warmed_up
+from lit_models.tasks.restored_state import check_kinds, check_optimizer_state
+from lit_models.tasks.schedules import Factor, Schedule, cosine, steps_down, steps_per_epoch, warmed_up
 
 Batch = tuple[Tensor, Tensor]
 """Normalised images (N, C, H, W), and class indices (N,) or class probabilities (N, K)."""
 
 
 class ImageClassifier(L.LightningModule):
-    """Trains and evaluates any network of images to logits.
+    """Trains and evaluates a network that classifies images.
 
     Args:
         net: (N, C, H, W) images to (N, K) logits.
@@ -51,17 +53,22 @@ class ImageClassifier(L.LightningModule):
         layer_decay: r ≤ 1, by which the learning rate falls from each layer to the one before; for networks with
             timm's ``group_matcher``, such as ``VanillaNet``.
         optimizer_args: any other argument of the optimizer, by name.
-        schedule: of the learning rate, per optimizer step. The cosine spans what the warm-up leaves.
+        schedule: of the learning rate, per optimizer step: a name, or a function from the number of steps that the
+            warm-up leaves to the factor of the peak in step 0, 1, …; in YAML its import path, or the ``class_path`` and
+            ``init_args`` of a class with ``__call__`` and :func:`~lit_models.settings.keeps_arguments`.
         milestones: epochs after which ``step`` divides the learning rate by ten.
         min_lr: where the cosine ends.
-        loss: cross-entropy, or the binary one of each class on its own. Evaluation always reports cross-entropy.
+        loss: cross-entropy, the binary one of each class on its own, or a function of logits (N, K) in float32 and
+            targets, classes (N,) or probabilities (N, K); in YAML its import path, or the ``class_path`` and
+            ``init_args`` of an ``nn.Module``. Evaluation always reports cross-entropy.
         label_smoothing: ε.
         smooth_over: the classes that share ε: ``all``, the true one with them (torch, timm), or the ``others`` alone
             (Bag of Tricks), see :data:`~lit_models.tasks.losses.SmoothOver`.
         aux_weight: of the loss of each auxiliary head, where the network has any (GoogLeNet: 0.3).
-        image_size: side of the images in pixels. Kept, like mean and std, for whoever loads the checkpoint.
-        mean: of the training images per channel, as subtracted by the data module.
-        std: likewise.
+        image_size: side of the images in pixels. Stored in the checkpoint for inference, like the next three.
+        mean: mean of the training images per channel, as subtracted by the data module.
+        std: standard deviation of the training images per channel, by which the data module divides.
+        class_names: names of the classes, in the order of the logits.
 
     Raises:
         MisconfigurationException: for an optimizer timm does not have, a number out of its range, and ``layer_decay``
@@ -80,7 +87,7 @@ class ImageClassifier(L.LightningModule):
         momentum: float = 0.9,
         layer_decay: float | None = None,
         optimizer_args: dict[str, Any] | None = None,
-        schedule: Literal["cosine", "step", "constant"] = "cosine",
+        schedule: Schedule = "cosine",
         milestones: tuple[float, ...] = (),
         min_lr: float = 0.0,
         loss: Loss = "cross_entropy",
@@ -90,6 +97,7 @@ class ImageClassifier(L.LightningModule):
         image_size: int | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
+        class_names: tuple[str, ...] | None = None,
     ) -> None:
         super().__init__()
         check_optimizer(optimizer)
@@ -107,10 +115,7 @@ class ImageClassifier(L.LightningModule):
                 raise MisconfigurationException(f"{name} is {value}; give a number from 0 to {most:g}")
         if any(epoch < 0 for epoch in milestones):
             raise MisconfigurationException(f"milestones are {milestones}; give numbers of epochs, from 0 on")
-        # LightningCLI hands over the arguments as written, the network's among them: a checkpoint is then complete
-        # in primitives. Constructed in Python, ``net`` is an object, which a checkpoint must not hold.
-        self.save_hyperparameters(ignore=[] if built_from_settings() else ["net"])
-        self._forget_where_weights_came_from()
+        describe(self, net, loss=loss, schedule=schedule)
         # Convolutions are fastest in channels_last on GPUs with tensor cores and on CPUs.
         self.net = net.to(memory_format=torch.channels_last)
         self.num_classes = num_classes
@@ -122,10 +127,11 @@ class ImageClassifier(L.LightningModule):
         self.momentum = momentum
         self.layer_decay = layer_decay
         self.optimizer_args = optimizer_args or {}
-        self.schedule = schedule
+        self.schedule: Schedule = schedule
         self.milestones = milestones
         self.min_lr = min_lr
-        self.loss_name: Loss = loss
+        self.loss_name = name_of(loss)
+        self.loss_function: Loss = loss
         self.label_smoothing = share_over_all(label_smoothing, num_classes, smooth_over)
         self.aux_weight = aux_weight
         self.warmup_steps = 0
@@ -135,22 +141,16 @@ class ImageClassifier(L.LightningModule):
         self.val_loss, self.val_accuracy = _mean(), _accuracies(num_classes, "val")
         self.test_loss, self.test_accuracy = _mean(), _accuracies(num_classes, "test")
 
-    def _forget_where_weights_came_from(self) -> None:
-        """A checkpoint has weights: to load it must not need those that the network started from."""
-        net = self.hparams.get("net", {})
-        if net.get("init_args", {}).get("pretrained"):
-            self.hparams["net"] = {**net, "init_args": {**net["init_args"], "pretrained": False}}
-
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) normalised images to (N, K) logits."""
         return self.net(images)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of (N, K) logits with (N,) classes or (N, K) probabilities, in float32, labels smoothed."""
-        return LOSSES[self.loss_name](logits, targets, self.label_smoothing)
+        return compute_loss(self.loss_function, logits, targets, self.label_smoothing)
 
     def training_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """What a training step minimises, of its logits (N, K): another objective is a subclass with another one."""
+        """The objective of a training step with logits (N, K); a subclass with another objective overrides it."""
         return self.loss(logits, batch[1])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -161,7 +161,7 @@ class ImageClassifier(L.LightningModule):
         for aux in aux_logits:
             loss = loss + self.aux_weight * self.loss(aux, targets)
         self._count_hits(logits.detach(), targets)
-        # As a tensor on the host: Lightning would copy a number to the device, and wait for it.
+        # As a tensor on the host: Lightning would copy a number to the device, and synchronise.
         groups = self.optimizers().param_groups  # type: ignore[union-attr]
         self.log("lr", torch.tensor(max(group["lr"] for group in groups)))
         return loss
@@ -216,11 +216,15 @@ class ImageClassifier(L.LightningModule):
         scheduler = LambdaLR(optimizer, self.lr_factor())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_kinds(checkpoint["state_dict"], self.state_dict())
+
     def on_fit_start(self) -> None:
         self._settings = settings_of(self.optimizers(), self.optimizer_args)
 
     def on_train_start(self) -> None:
         """A checkpoint brings the settings of its optimizer with its state; those of this fit hold."""
+        check_optimizer_state(self.optimizers())
         restore_settings(self.optimizers(), self.lr_schedulers(), self._settings)
 
     def explain(self, trainer: L.Trainer) -> dict[str, str]:
@@ -238,19 +242,22 @@ class ImageClassifier(L.LightningModule):
         """The schedule of this fit as a factor of ``peak_lr``.
 
         Raises:
-        MisconfigurationException: where a cosine has no end.
+            MisconfigurationException: If the fit has no end, and the schedule needs one.
         """
         total = self.trainer.estimated_stepping_batches
         if self.warmup_steps >= total:
             rank_zero_warn(f"This fit of {total} steps ends within its warm-up of {self.warmup_steps} steps.")
-        if self.schedule == "cosine":
-            if math.isinf(total):
-                raise MisconfigurationException(
-                    "a cosine schedule needs to know where it ends: set --trainer.max_epochs or --trainer.max_steps"
-                )
-            decay = cosine(max(int(total) - self.warmup_steps, 1), floor=self.min_lr / self.peak_lr)
-        else:
+        if self.schedule in ("step", "constant"):
             decay = steps_down(self._milestone_steps())
+        elif math.isinf(total):
+            raise MisconfigurationException(
+                f"a {name_of(self.schedule)} schedule needs to know where it ends: set --trainer.max_epochs or"
+                " --trainer.max_steps"
+            )
+        else:
+            steps = max(int(total) - self.warmup_steps, 1)
+            floor = self.min_lr / self.peak_lr
+            decay = cosine(steps, floor) if isinstance(self.schedule, str) else self.schedule(steps)
         return warmed_up(decay, self.warmup_steps)
 
     def _milestone_steps(self) -> list[int]:
@@ -261,13 +268,13 @@ class ImageClassifier(L.LightningModule):
 
 
 def _mean() -> MeanMetric:
-    # Any other strategy waits for the device, and leaves the NaN of a diverged network out of the mean. This one
-    # ignores the weights of an update, so the values of single images are handed over.
+    # Any other strategy synchronises with the device, and leaves the NaN of a diverged network out of the mean. This
+    # one ignores the weights of an update, so the values of single images are handed over.
     return MeanMetric(nan_strategy="disable")
 
 
 def _accuracy(num_classes: int, top_k: int) -> MulticlassAccuracy:
-    # Checking the arguments would wait for the device in every step.
+    # Checking the arguments would synchronise with the device in every step.
     return MulticlassAccuracy(num_classes, top_k=top_k, average="micro", validate_args=False)
 
 

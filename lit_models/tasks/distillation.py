@@ -25,7 +25,7 @@ def soft_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Ten
 
 
 class Distillation(ImageClassifier):
-    """An ``ImageClassifier``, the student, that also learns the answers of a trained teacher.
+    """An ``ImageClassifier`` that also learns from the logits of a trained teacher.
 
     A training step minimises CE(y, z) + T²·CE(softmax(r/T), softmax(z/T)), the first with label smoothing where that is
     on. The teacher sees the very images the student does, mixed and augmented, under the same autocast; images are
@@ -35,7 +35,7 @@ class Distillation(ImageClassifier):
     Args:
         net: the student, (N, C, H, W) images to (N, K) logits.
         num_classes: K.
-        teacher: path of a checkpoint of this project, or ``timm:NAME``.
+        teacher: a checkpoint of this project, a run directory, or ``timm:NAME``.
         teacher_weights: file with the weights of a timm teacher; without one timm fetches those it has published.
         temperature: T.
         halved: minimise half the sum, as the authors' code does. Weight decay then counts twice as much beside it.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from lit_models.cost import count_parameters
-from lit_models.networks.folding import BATCH_NORMS
+from lit_models.interfaces import BATCH_NORMS
+from lit_models.settings import name_of
 
 if TYPE_CHECKING:
     from lit_models.tasks.classification import ImageClassifier
@@ -45,7 +46,7 @@ def _learning_rate(model: ImageClassifier) -> str:
     lines = [f"{peak:g} at its peak"]
     if model.lr_batch_size is not None:
         lines[0] += f", which is {model.lr:g} for {model.lr_batch_size} images"
-    schedule: str = model.schedule
+    schedule = name_of(model.schedule)
     if schedule == "step":
         schedule += f", a tenth after each of {', '.join(f'{epoch:g}' for epoch in model.milestones)} epochs"
     lines.append(f"{warmup:,} steps of warm-up, then {schedule}" if warmup else schedule)

@@ -4,13 +4,15 @@ labels, whatever mixed them before: both are linear, so their order does not mat
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-Loss = Literal["cross_entropy", "binary_cross_entropy"]
+Loss = Literal["cross_entropy", "binary_cross_entropy"] | Callable[[Tensor, Tensor], Any]
+"""A loss of this module by name, or a function of float32 logits (N, K) and classes (N,) or probabilities (N, K)."""
 
 SmoothOver = Literal["all", "others"]
 """Which classes share ε. all: every class gets ε/K, so the true one keeps 1 − ε + ε/K (Szegedy et al. 2016; torch,
@@ -46,6 +48,13 @@ def cross_entropy(logits: Tensor, targets: Tensor, epsilon: float = 0.0) -> Tens
 def binary_cross_entropy(logits: Tensor, targets: Tensor, epsilon: float = 0.0) -> Tensor:
     """Mean over images *and classes*, in float32: every class asked on its own (Wightman et al. 2021, section 2.2)."""
     return F.binary_cross_entropy_with_logits(logits.float(), smoothed(targets, logits.shape[1], epsilon))
+
+
+def compute_loss(loss: Loss, logits: Tensor, targets: Tensor, epsilon: float) -> Tensor:
+    """The mean of ``loss``, in float32. One that is not of this module gets smoothed labels as probabilities."""
+    if isinstance(loss, str):
+        return LOSSES[loss](logits, targets, epsilon)
+    return loss(logits.float(), smoothed(targets, logits.shape[1], epsilon) if epsilon else targets)
 
 
 LOSSES = {"cross_entropy": cross_entropy, "binary_cross_entropy": binary_cross_entropy}

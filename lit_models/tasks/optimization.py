@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any
 
 import lightning as L
@@ -13,13 +12,15 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from lit_models.names import nearest
+
 
 def check_optimizer(name: str) -> None:
     """Raises ``MisconfigurationException``, which names its neighbours, for an optimizer timm does not have."""
     names = [str(known) for known in list_optimizers()]
     if name.lower() not in names:
-        nearest = ", ".join(get_close_matches(name, names)) or "sgd, momentum, adamw, lamb"
-        raise MisconfigurationException(f"timm.optim has no optimizer {name!r}; near it are {nearest}")
+        hint = nearest(name, names, otherwise="sgd, momentum, adamw, lamb")
+        raise MisconfigurationException(f"timm.optim has no optimizer {name!r}; near it are {hint}")
 
 
 def check_layer_decay(net: nn.Module, layer_decay: float | None) -> None:
@@ -80,15 +81,15 @@ def make_optimizer(
 
 
 def settings_of(optimizer: Any, arguments: Iterable[str]) -> list[dict[str, Any]]:
-    """What the user set of each parameter group, the peak of its learning rate and ``arguments`` among it."""
+    """Hyperparameters of each parameter group as the user set them: peak lr, weight decay, momentum, ``arguments``."""
     names = ("initial_lr", "weight_decay", "momentum", *arguments)
     return [{name: group[name] for name in names if name in group} for group in optimizer.param_groups]
 
 
 def restore_settings(optimizer: Any, scheduler: Any, settings: list[dict[str, Any]]) -> None:
-    """Let ``settings`` hold again, where a checkpoint has brought others along with its state.
+    """Re-apply ``settings`` after a checkpoint restored its own with the state of the optimizer.
 
-    The learning rate becomes that of the schedule, as ``scheduler`` computes it; where nothing changed, the very same.
+    The learning rate is computed anew by ``scheduler``; without a changed setting it is bit-identical.
     """
     for group, set_by_user in zip(optimizer.param_groups, settings, strict=True):
         group.update(set_by_user)

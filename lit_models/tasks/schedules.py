@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import lightning as L
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 Factor = Callable[[int], float]
 """Optimizer steps taken so far (0 before the first) -> factor for the next one."""
+
+Schedule = Literal["cosine", "step", "constant"] | Callable[[int], Factor]
+"""A schedule by name, or a function from the number of optimizer steps to the factor of each."""
 
 
 def cosine(total_steps: int, floor: float = 0.0) -> Factor:

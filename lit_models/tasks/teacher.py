@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from lit_models.errors import CheckpointError
+from lit_models.names import nearest
 from lit_models.tasks.check_images import check_images
 from lit_models.tasks.loading import load_checkpoint
+from lit_models.weights import load_weights
 
 Statistics = Sequence[float] | None
-"""A number per channel, of images in [0, 1]; ``None`` where nobody knows."""
+"""A number per channel, of images in [0, 1]; ``None`` if unknown."""
 
 
 class Teacher:
-    """A network that is asked and never changed: evaluation mode, no gradient.
+    """A frozen network in evaluation mode.
 
     It is not a module, so that it is in neither the parameters nor the checkpoint of a module that holds it.
 
     Args:
         net: (N, C, H, W) images to (N, K) logits.
-        mean: by which its images are normalised.
-        std: likewise.
+        mean: Mean by which its images are normalised.
+        std: Standard deviation by which its images are normalised.
     """
 
     def __init__(self, net: nn.Module, mean: Statistics = None, std: Statistics = None) -> None:
@@ -38,7 +38,7 @@ class Teacher:
         self._renormalisation: tuple[Tensor, Tensor] | None = None
 
     def expect(self, mean: Statistics, std: Statistics, device: torch.device) -> Teacher:
-        """Take images on ``device`` that are normalised by ``mean`` and ``std``, as far as all four are known."""
+        """Take images on ``device`` that are normalised by ``mean`` and ``std``, if all four are given."""
         self.net.to(device)
         if mean and std and self.mean and self.std and (*mean, *std) != (*self.mean, *self.std):
             m, s, own_m, own_s = (torch.tensor(values)[:, None, None] for values in (mean, std, self.mean, self.std))
@@ -70,20 +70,20 @@ def load_teacher(source: str, weights: str | None, num_classes: int) -> Teacher:
     """A teacher of ``num_classes`` classes, on the CPU.
 
     Args:
-        source: path of a checkpoint of this project, or ``timm:NAME`` with a name of ``timm.list_models()``.
-        weights: file with the weights of a timm model; without one timm fetches those it has published.
+        source: A checkpoint of this project, a run directory, or ``timm:NAME`` with a name of ``timm.list_models()``.
+        weights: File with the weights of a timm model; without one timm downloads those it has published.
         num_classes: K.
 
     Raises:
-        CheckpointError: for a file that does not hold the network, or a teacher of other classes.
-        FileNotFoundError: where there is no file.
-        MisconfigurationException: for a model that timm does not have.
+        CheckpointError: For a file that does not hold the network, or a teacher of other classes.
+        FileNotFoundError: If there is no file.
+        MisconfigurationException: For a model that timm does not have.
     """
     if source.startswith("timm:"):
         return _timm_teacher(source.removeprefix("timm:"), weights, num_classes)
     if weights is not None:
         raise MisconfigurationException(f"teacher_weights are for a teacher timm:NAME, and {source} has its own")
-    if not Path(source).is_file():
+    if not Path(source).exists():
         raise FileNotFoundError(
             f"there is no teacher {source}: set --model.teacher to a checkpoint, or to timm:NAME for a model of timm's"
         )
@@ -94,8 +94,8 @@ def load_teacher(source: str, weights: str | None, num_classes: int) -> Teacher:
 
 def _timm_teacher(name: str, weights: str | None, num_classes: int) -> Teacher:
     if not timm.is_model(name):
-        nearest = ", ".join(get_close_matches(name, timm.list_models())) or "resnet50, resnet152d"
-        raise MisconfigurationException(f"timm has no model {name!r}; near it are {nearest}")
+        hint = nearest(name, timm.list_models(), otherwise="resnet50, resnet152d")
+        raise MisconfigurationException(f"timm has no model {name!r}; near it are {hint}")
     net: Any
     if weights is None:
         try:
@@ -107,16 +107,8 @@ def _timm_teacher(name: str, weights: str | None, num_classes: int) -> Teacher:
             ) from error
         _check_classes(f"timm:{name}", net.num_classes, num_classes)
     else:
-        if not Path(weights).is_file():
-            raise FileNotFoundError(f"there are no weights {weights} for the teacher timm:{name}")
         net = timm.create_model(name, num_classes=num_classes)
-        try:
-            net.load_state_dict(load_state_dict(weights, weights_only=True))
-        except Exception as error:  # whatever a file that is something else makes of the parsers
-            raise CheckpointError(
-                f"{weights} has not the weights of a {name} of {num_classes} classes:"
-                f" {str(error).splitlines()[-1].strip()}"
-            ) from error
+        load_weights(net, weights, f"timm:{name} of {num_classes} classes")
     return Teacher(net, net.pretrained_cfg.get("mean"), net.pretrained_cfg.get("std"))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import zipfile
 from pathlib import Path
 
@@ -38,17 +39,35 @@ def cifar(real_data, tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def make_photos():
+    """Writes a made-up data set: 12 training and 3 test photos of 40×30 noise in each of two classes."""
+
+    def make(root: Path, training: int = 12) -> Path:
+        rng = np.random.default_rng(0)
+        for part, count in (("train", training), ("test", 3)):
+            for name in ("cat", "dog"):
+                (root / part / name).mkdir(parents=True)
+                for i in range(count):
+                    image = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8))
+                    image.save(root / part / name / f"{i:02}.jpg")
+        return root
+
+    return make
+
+
 @pytest.fixture
-def folder(tmp_path) -> Path:
-    """A made-up data set: 12 training and 3 test photos of 40×30 noise in each of two classes."""
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 12), ("test", 3)):
-        for name in ("cat", "dog"):
-            (tmp_path / "data" / part / name).mkdir(parents=True)
-            for i in range(count):
-                image = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8))
-                image.save(tmp_path / "data" / part / name / f"{i:02}.jpg")
-    return tmp_path / "data"
+def folder(tmp_path, make_photos) -> Path:
+    """Such a data set."""
+    return make_photos(tmp_path / "data")
+
+
+@pytest.fixture
+def free_port() -> str:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -222,3 +222,68 @@ def test_a_broken_fashion_mnist_is_named(tmp_path):
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(MisconfigurationException, match=message):
         FashionMNIST(**settings)
+
+
+def test_a_folder_and_a_pipe_that_are_named_like_a_photo_stop_nothing(folder):
+    (folder / "train" / "cat" / "x.jpg").mkdir()
+    os.mkfifo(folder / "train" / "cat" / "pipe.jpg")
+    data = Photos(str(folder), image_size=8, num_workers=0, val_fraction=0, corrupt="skip")
+    assert sum(len(batch.images) for batch in data.train_dataloader()) == 24
+
+
+def test_a_root_that_is_not_utf_8(folder):
+    root = os.fsdecode(os.fsencode(folder.parent) + b"/\xff\xfe")
+    os.rename(folder, root)
+    os.rename(f"{root}/train/cat/00.jpg", os.fsdecode(os.fsencode(root) + b"/train/cat/\xe9.jpg"))
+    for kind in (SmallImages, Photos):
+        data = kind(root, image_size=8, num_workers=0)
+        data.setup("fit")
+        assert len(next(iter(data.train_dataloader())).images) == 22
+        assert len(data.mean) == 3
+        assert data.report()["train_images"] == 22
+
+
+@pytest.mark.parametrize("kind", [SmallImages, Photos])
+def test_a_channel_without_variance_is_named(folder, kind):
+    for path in folder.rglob("*.jpg"):
+        pixels = np.asarray(Image.open(path)).copy()
+        pixels[..., 2] = 64
+        Image.fromarray(pixels).save(path, "PNG")
+    options = {"image_size": 16, "num_workers": 0}
+    with pytest.raises(
+        MisconfigurationException, match=r"channel 2 of the training images is 64 everywhere.*data\.std"
+    ):
+        _ = kind(str(folder), **options).std
+    assert kind(str(folder), **options, mean=(0, 0, 0), std=(1, 1, 1)).std == (1, 1, 1)
+    with pytest.raises(MisconfigurationException, match=r"std is \(1, 1, 0\); give numbers above 0"):
+        kind(str(folder), **options, std=(1, 1, 0))
+
+
+def test_copies_share_the_cache_and_a_changed_image_is_seen(folder, cache, monkeypatch):
+    def images(root):
+        return SmallImages(str(root), image_size=8).part(test=False)[0]
+
+    first = images(folder)
+    shutil.copytree(folder, folder.parent / "copy", copy_function=shutil.copyfile)  # with times of its own
+    monkeypatch.setattr(SmallImages, "_decode", None)
+    assert torch.equal(images(folder.parent / "copy"), first)
+    assert len(list(cache.iterdir())) == 1
+    monkeypatch.undo()
+    os.environ["FATHOM_CACHE"] = str(cache)
+    path = folder / "train" / "cat" / "00.jpg"
+    data = bytearray(path.read_bytes())
+    data[-40:-20] = bytes(20)  # of the same size
+    path.write_bytes(data)
+    assert not torch.equal(images(folder), first)
+
+
+@pytest.mark.parametrize("kind", [SmallImages, Photos])
+def test_a_validation_folder_is_used_and_reported(folder, kind):
+    shutil.copytree(folder / "test", folder / "val")
+    data = kind(str(folder), image_size=8, num_workers=0, batch_size=6)
+    data.setup("fit")
+    report = data.report()
+    assert (report["train_images"], report["val_images"]) == (24, 6)
+    assert report["folders"] == {"train": "train/", "val": "val/", "test": "test/"}
+    (val,), (test,) = list(data.batches("val")), list(data.batches("test"))
+    assert torch.equal(val[0], test[0])  # they are copies

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.nn.functional import cross_entropy
 
 from datamodules import Digits, Photos
 
 EPOCHS, BATCHES = 3, 11
+STATISTICS = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
 
 
 class Recorder(LightningModule):
@@ -86,7 +90,7 @@ def test_a_run_resumed_at_any_batch_sees_the_rest_bit_for_bit(unbroken, tmp_path
     model, folder = unbroken
     checkpoint = folder / f"step={step}.ckpt"
     state = torch.load(checkpoint, weights_only=True)["Digits"]
-    assert state == {"epoch": (step - 1) // BATCHES, "offset": (step - 1) % BATCHES + 1}
+    assert (state["epoch"], state["offset"]) == ((step - 1) // BATCHES, (step - 1) % BATCHES + 1)
     resumed = _fit(_digits(), tmp_path, ckpt_path=checkpoint, enable_checkpointing=False)
     _same(resumed.seen, model.seen[step:])
     assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), model.parameters(), strict=True))
@@ -96,7 +100,7 @@ def test_resuming_from_the_end_of_an_epoch_starts_the_next(unbroken, tmp_path):
     at_end = ModelCheckpoint(tmp_path, "{epoch}", every_n_epochs=1, save_top_k=-1, save_on_train_epoch_end=True)
     _fit(_digits(), tmp_path, max_epochs=1, callbacks=[at_end])
     state = torch.load(tmp_path / "epoch=0.ckpt", weights_only=True)["Digits"]
-    assert state == {"epoch": 1, "offset": 0}
+    assert (state["epoch"], state["offset"], state["images"]) == (1, 0, 0)
     resumed = _fit(_digits(), tmp_path, ckpt_path=tmp_path / "epoch=0.ckpt", enable_checkpointing=False)
     _same(resumed.seen, unbroken[0].seen[BATCHES:])
 
@@ -146,3 +150,69 @@ def test_overfitting_repeats_the_same_images(tmp_path):
 def test_mixing_stops_for_the_last_epochs(tmp_path):
     model = _fit(Digits(mixup_alpha=0.4, mix_off_epochs=1), tmp_path, enable_checkpointing=False)
     assert [targets.ndim for _, _, targets in model.seen] == [2] * 22 + [1] * 11
+
+
+def _pixels(model) -> list[bytes]:
+    return [image.contiguous().numpy().tobytes() for _, images, _ in model.seen for image in images]
+
+
+@pytest.mark.parametrize("batch_size", [40, 300])
+def test_an_epoch_goes_on_with_another_batch_size_at_the_same_image(tmp_path, batch_size):
+    def fit(batch_size, **options):
+        data = Digits(image_size=8, batch_size=batch_size, shift=0, seed=5)
+        return _fit(data, tmp_path, max_epochs=2, **options)
+
+    class Counts(ModelCheckpoint):
+        def on_train_epoch_end(self, trainer, pl_module):
+            self.batches = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+
+    whole = fit(118, callbacks=[_every_batch(tmp_path)])
+    counts = Counts(tmp_path, "resumed")
+    resumed = fit(batch_size, ckpt_path=tmp_path / "step=4.ckpt", callbacks=[counts])
+    done = sum(len(images) for _, images, _ in whole.seen[:4])
+    assert _pixels(resumed) == _pixels(whole)[done:]
+    assert max(len(images) for _, images, _ in resumed.seen) <= batch_size
+    assert counts.batches == len([epoch for epoch, *_ in resumed.seen if epoch == 1]) == -(-1294 // batch_size)
+
+
+def test_a_checkpoint_that_counts_batches_alone_goes_on(unbroken, tmp_path):
+    model, folder = unbroken
+    checkpoint = torch.load(folder / "step=15.ckpt", weights_only=True)
+    state = checkpoint["Digits"]
+    checkpoint["Digits"] = {"epoch": state["epoch"], "offset": state["offset"]}
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    resumed = _fit(_digits(), tmp_path, ckpt_path=tmp_path / "old.ckpt", enable_checkpointing=False)
+    _same(resumed.seen, model.seen[15:])
+
+
+def test_a_run_does_not_go_on_with_other_images_unless_told_so(folder, tmp_path):
+    def data(**options) -> Photos:
+        return Photos(str(folder), image_size=8, batch_size=4, num_workers=0, **STATISTICS, **options)
+
+    _fit(data(), tmp_path, max_epochs=1, callbacks=[_every_batch(tmp_path)])
+    for name in ("cat", "dog"):
+        shutil.copy(folder / "train" / name / "00.jpg", folder / "train" / name / "new.jpg")
+    options = {"max_epochs": 2, "ckpt_path": tmp_path / "step=3.ckpt", "enable_checkpointing": False}
+    with pytest.raises(MisconfigurationException, match=r"the training images have changed .*allow_changed_data"):
+        _fit(data(), tmp_path, **options)
+    changed = data(allow_changed_data=True)
+    _fit(changed, tmp_path, **options)
+    report = changed.report()
+    assert report["data_fingerprint_before"] != report["data_fingerprint"]
+    assert "data_fingerprint_before" not in data().report()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_plain_loop_gets_the_batches_that_fit_gets(folder, tmp_path, num_workers):
+    def data() -> Photos:
+        mixing = {"mixup_alpha": 0.4, "cutmix_alpha": 1.0, "mix_prob": 0.5, "erasing": 0.5}
+        return Photos(str(folder), image_size=8, batch_size=4, num_workers=num_workers, seed=5, **STATISTICS, **mixing)
+
+    fitted = _fit(data(), tmp_path, max_epochs=2, enable_checkpointing=False)
+    plain = data()
+    seen = [(epoch, *batch) for epoch in range(2) for batch in plain.batches("train", epoch, device="cpu")]
+    _same(seen, fitted.seen)
+    assert {targets.ndim for _, _, targets in seen} == {1, 2}
+    for part, loader in (("val", plain.val_dataloader()), ("test", plain.test_dataloader())):
+        expected = [plain.on_after_batch_transfer(batch, 0) for batch in loader]
+        _same([(0, *batch) for batch in plain.batches(part)], [(0, *batch) for batch in expected])

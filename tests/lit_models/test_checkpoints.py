@@ -100,7 +100,7 @@ def test_a_failed_write_leaves_what_was_there(checkpoint):
 
 
 def test_classes_of_this_package_are_imported_by_name(monkeypatch):
-    monkeypatch.delitem(sys.modules, "lit_models.networks.vgg")
+    monkeypatch.delitem(sys.modules, "lit_models.networks.vgg", raising=False)
     check_classes("a.ckpt", {"net": {"class_path": "lit_models.networks.vgg.VGG"}})
     assert "lit_models.networks.vgg" in sys.modules
     for class_path in ("lit_models.nothing.VGG", "lit_models.networks.vgg.Nothing", "antigravity.VGG"):

@@ -20,12 +20,18 @@ BELOW = {
 }
 # Those of experiments may import from all of these, and from some of their own.
 EXPERIMENTS = {
-    "experiments": {"experiments.cli"},
-    "experiments.runs": set(),
-    "experiments.cli": {"experiments.runs"},
-    "experiments.unravel": {"experiments.cli", "experiments.runs"},
-    "experiments.bench": {"experiments.cli", "experiments.runs", "experiments.unravel"},
-    "experiments.commands": {"experiments.cli", "experiments.runs", "experiments.unravel", "experiments.bench"},
+    "experiments": {"experiments.cli"},  # the command; its errors and its fence of private names are of all
+    "experiments.runs": {"experiments"},
+    "experiments.cli": {"experiments", "experiments.runs"},
+    "experiments.unravel": {"experiments", "experiments.cli", "experiments.runs"},
+    "experiments.bench": {"experiments", "experiments.cli", "experiments.runs", "experiments.unravel"},
+    "experiments.commands": {
+        "experiments",
+        "experiments.cli",
+        "experiments.runs",
+        "experiments.unravel",
+        "experiments.bench",
+    },
 }
 LIBRARY = set(BELOW)
 

@@ -6,37 +6,21 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.plugins import MixedPrecision
-from torch import nn
 
-import lit_models
 from callbacks import ActivationAnnealing, WeightAveraging
 from datamodules import Digits
-from lit_models import (
-    CIFARVGG,
-    VGG,
-    CIFARGoogLeNet,
-    CIFARResNet,
-    Distillation,
-    GoogLeNet,
-    ImageClassifier,
-    ResNet,
-    TimmBackbone,
-    VanillaNet,
-)
+from lit_models import CIFARResNet, Distillation, ImageClassifier, VanillaNet
 from lit_models.tasks.teacher import Teacher
 
-NETS = {
-    "VanillaNet": lambda: VanillaNet(10, in_channels=1, depth=6, width=4, stem_kernel=1, stem_stride=1),
-    "CIFARResNet": lambda: CIFARResNet(8, num_classes=10, in_channels=1, width=4),
-    "ResNet": lambda: ResNet(18, num_classes=10, in_channels=1),
-    "CIFARGoogLeNet": lambda: CIFARGoogLeNet(10, in_channels=1, width=4, modules_per_stage=(1, 3, 1)),
-    "GoogLeNet": lambda: GoogLeNet(10, in_channels=1),
-    "CIFARVGG": lambda: CIFARVGG(num_classes=10, in_channels=1, width=4),
-    "VGG": lambda: VGG(11, num_classes=10, in_channels=1),
-    "TimmBackbone": lambda: TimmBackbone("test_resnet", 10, in_channels=1),
-}
-# Too large to compute here; the small ones are made of the same modules.
-NARROW = {name: make_net for name, make_net in NETS.items() if name not in ("GoogLeNet", "VGG")}
+
+def vanillanet():
+    return VanillaNet(10, in_channels=1, depth=6, width=4, stem_kernel=1, stem_stride=1)
+
+
+def resnet():
+    return CIFARResNet(8, num_classes=10, in_channels=1, width=4)
+
+
 QUIET = {
     "accelerator": "cpu",
     "logger": False,
@@ -45,19 +29,6 @@ QUIET = {
     "enable_checkpointing": False,
     "num_sanity_val_steps": 0,
 }
-
-every_net = pytest.mark.parametrize("make_net", NETS.values(), ids=NETS)
-every_narrow_net = pytest.mark.parametrize(
-    ("make_net", "image_size"),
-    [(make_net, 32 if name == "CIFARVGG" else 8) for name, make_net in NARROW.items()],
-    ids=NARROW,
-)
-
-
-def test_no_network_is_forgotten():
-    classes = {getattr(lit_models, name) for name in lit_models.__all__}
-    nets = {kind.__name__ for kind in classes if isinstance(kind, type) and issubclass(kind, nn.Module)}
-    assert nets - {"ImageClassifier", "Distillation"} == set(NETS)
 
 
 def classifier(make_net, **arguments) -> ImageClassifier:
@@ -98,15 +69,14 @@ def assert_steps_wait_for_no_device(module, fake_cuda):
     assert logged["lr"].device.type == "cpu"
 
 
-@every_net
-def test_steps_wait_for_no_device(make_net, fake_cuda):
+def test_steps_wait_for_no_device(any_network, fake_cuda):
     with torch.device("meta"):  # nothing is computed
-        module = classifier(make_net)
+        module = classifier(any_network.build)
     assert_steps_wait_for_no_device(module, fake_cuda)
 
 
 def test_steps_of_a_distillation_wait_for_no_device(fake_cuda):
-    make_net = NETS["CIFARResNet"]
+    make_net = resnet
     module = Distillation(make_net(), 10, "none.ckpt")
     module.teacher = Teacher(make_net(), [0.5], [0.2]).expect([0.4], [0.3], torch.device("cpu"))
     assert_steps_wait_for_no_device(module, fake_cuda)
@@ -131,15 +101,14 @@ class Losses(L.Callback):
         self.losses.append(outputs["loss"].item())
 
 
-@every_narrow_net
-def test_twenty_float16_steps_have_finite_losses(make_net, image_size, tmp_path):
+def test_twenty_float16_steps_have_finite_losses(tiny_network, tmp_path):
     seen, dtypes = Losses(), set()
-    module = classifier(make_net)
+    module = classifier(tiny_network.build)
     module.net.register_forward_hook(lambda net, inputs, output: dtypes.add(getattr(output, "logits", output).dtype))
     trainer = L.Trainer(
         default_root_dir=tmp_path, max_steps=20, limit_val_batches=0, callbacks=[seen], **QUIET, **half_precision()
     )
-    trainer.fit(module, Digits(image_size=image_size, batch_size=4, mixup_alpha=0.2))
+    trainer.fit(module, Digits(image_size=tiny_network.image_size, batch_size=4, mixup_alpha=0.2))
     assert dtypes == {torch.float16}
     assert len(seen.losses) == 20
     assert all(torch.tensor(seen.losses).isfinite())
@@ -181,7 +150,7 @@ class Overflow(L.Callback):
 def test_an_overflow_skips_the_step_but_not_its_schedules(tmp_path):
     averaging = WeightAveraging(0.5)
     overflow = Overflow(3, averaging)
-    module = classifier(NETS["VanillaNet"], schedule="cosine")
+    module = classifier(vanillanet, schedule="cosine")
     callbacks = [ActivationAnnealing(0.5, per="step"), averaging, overflow]
     options = {"max_epochs": 1, "limit_train_batches": 8, "limit_val_batches": 0}
     trainer = L.Trainer(default_root_dir=tmp_path, callbacks=callbacks, **options, **QUIET, **half_precision(2.0**8))
@@ -207,11 +176,10 @@ def test_an_overflow_skips_the_step_but_not_its_schedules(tmp_path):
 # bfloat16, which a CPU has
 
 
-@every_narrow_net
-def test_bfloat16_logits_are_close_to_float32(make_net, image_size):
+def test_bfloat16_logits_are_close_to_float32(tiny_network):
     """Within 2% of the largest logit: bfloat16 has 8 significant bits, an error of 0.4% in each operation."""
-    module = classifier(make_net)
-    images = torch.randn(64, 1, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    module, side = classifier(tiny_network.build), tiny_network.image_size
+    images = torch.randn(64, 1, side, side, generator=torch.Generator().manual_seed(0))
     module(images)  # batch statistics
     module.eval()
     with torch.no_grad():
@@ -225,7 +193,7 @@ def test_bfloat16_logits_are_close_to_float32(make_net, image_size):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_loss_and_probabilities_are_float32(dtype):
     """Equal to those of the same logits in float32, also where autocast would have it otherwise."""
-    module = classifier(NETS["CIFARResNet"], label_smoothing=0.1).eval()
+    module = classifier(resnet, label_smoothing=0.1).eval()
     images, labels = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 3])
     with torch.no_grad(), torch.autocast("cpu", dtype):
         logits = module(images)

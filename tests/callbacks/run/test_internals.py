@@ -93,6 +93,12 @@ def test_accumulation_and_the_step_for_loggers(fit, seen_with):
         assert steps == [0, 1, 1, 2]
 
 
+def test_a_run_gets_another_directory(fit, seen_with, tmp_path):
+    with seen_with(internals, "lightning"):
+        trainer = fit(lambda trainer, _: internals.set_run_directory(trainer, str(tmp_path / "other")))
+        assert trainer.default_root_dir == str(tmp_path / "other")
+
+
 def test_a_metric_takes_a_count_and_computes_anew(seen_with):
     with seen_with(internals, "torchmetrics"):
         metric = MeanMetric()

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import io
+import os
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from datamodules.pipeline.cache import cached
+from datamodules.pipeline.cache import cache_dir, cached, entries
 
 ARRAY = np.arange(10_000, dtype=np.uint8)
 
@@ -24,15 +29,63 @@ def test_what_is_cached_is_built_once(cache):
     for _ in range(3):
         assert np.array_equal(cached("name", ["source", 1], build)["array"], ARRAY)
     assert build.calls == 1
-    assert [path.name for path in cache.iterdir()] == ["name.npz"]
+    assert len(list(cache.iterdir())) == 1
 
 
-def test_a_stale_cache_is_rebuilt_in_place(cache):
+def test_another_source_is_another_file(cache):
     build = Builder()
     for state in (1, 2, 2, 1):
         cached("name", ["source", state], build)
-    assert build.calls == 3
+    assert build.calls == 2
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_what_is_not_current_is_rebuilt_in_place(cache):
+    build = Builder()
+    cached("name", "source", build)
+    cached("name", "source", build, lambda arrays: not np.array_equal(arrays["array"], ARRAY))
+    assert build.calls == 2
     assert len(list(cache.iterdir())) == 1
+
+
+def test_the_least_recently_used_files_make_room(cache, monkeypatch):
+    monkeypatch.setenv("FATHOM_CACHE_GB", "3e-5")  # three of 10,260 bytes are too many
+    for number, name in enumerate(("a", "b")):
+        cached(name, "source", Builder())
+        os.utime(entries()[-1][0], (number, number))
+    again = Builder()
+    cached("a", "source", again)  # used once more
+    cached("c", "source", Builder())
+    assert again.calls == 0
+    assert sorted(path.name[0] for path, *_ in entries()) == ["a", "c"]
+    monkeypatch.setenv("FATHOM_CACHE_GB", "1e-6")
+    cached("d", "source", Builder())
+    assert [path.name[0] for path, *_ in entries()] == ["d"]  # too large itself, but of use
+    monkeypatch.setenv("FATHOM_CACHE_GB", "many")
+    with pytest.warns(UserWarning, match="FATHOM_CACHE_GB is 'many'"):
+        cached("e", "source", Builder())
+
+
+def test_without_a_home_the_folder_of_temporary_files_is_used(monkeypatch):
+    monkeypatch.delenv("FATHOM_CACHE")
+    monkeypatch.setattr(Path, "expanduser", lambda path: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert cache_dir() == Path(tempfile.gettempdir()) / "fathom"
+
+
+def test_the_cache_is_shown_and_emptied(cache, fathom, capsys):
+    cached("name", "source", Builder())
+    (cache / "shards" / "x").mkdir(parents=True)
+    (cache / "shards" / "x" / "chunk.bin").write_bytes(bytes(100_000))
+    from experiments.commands.cache import cache as command
+
+    command()
+    shown = capsys.readouterr().out
+    assert "name-" in shown
+    assert f"0.1 MB in {cache}" in shown
+    command(clear=True)
+    assert capsys.readouterr().out == f"{cache}: 0.1 MB removed\n"
+    assert list(cache.iterdir()) == []
+    assert fathom("cache") == (0, "")
 
 
 def _flip(data: bytes) -> bytes:
@@ -40,11 +93,34 @@ def _flip(data: bytes) -> bytes:
     return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
-@pytest.mark.parametrize("spoil", [_flip, lambda data: data[:-1000], lambda data: b"", lambda data: b"PK\x03\x04junk"])
+def _encrypt(data: bytes) -> bytes:
+    flagged = bytearray(data)
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        flagged[data.index(signature) + offset] |= 1
+    return bytes(flagged)
+
+
+def _bare(data: bytes) -> bytes:
+    file = io.BytesIO()
+    np.save(file, ARRAY)
+    return file.getvalue()
+
+
+SPOILT = {
+    "flipped": _flip,
+    "cut": lambda data: data[:-1000],
+    "empty": lambda data: b"",
+    "junk": lambda data: b"PK\x03\x04junk",
+    "encrypted": _encrypt,
+    "no archive": _bare,
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
 def test_a_broken_cache_is_rebuilt(cache, spoil):
     build = Builder()
     cached("name", "source", build)
-    path = cache / "name.npz"
+    (path,) = cache.iterdir()
     path.write_bytes(spoil(path.read_bytes()))
     assert np.array_equal(cached("name", "source", build)["array"], ARRAY)
     cached("name", "source", build)

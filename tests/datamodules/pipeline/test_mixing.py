@@ -59,7 +59,7 @@ def test_soft_targets_add_up_and_are_reproducible():
 
 def test_probability_of_mixing_and_of_each_kind(monkeypatch):
     data = Digits(shift=0, flip=False, mixup_alpha=1.0, cutmix_alpha=1.0, mix_prob=0.75)
-    monkeypatch.setattr(Digits, "finish", lambda self, batch: IMAGES.clone())
+    monkeypatch.setattr(Digits, "augment_and_normalise", lambda self, batch: IMAGES.clone())
     kinds = []
     for number in range(400):
         mixed = []

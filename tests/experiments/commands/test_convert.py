@@ -4,16 +4,19 @@ The authors' network is written down here once more, as operations on their name
 """
 
 import argparse
+import os
+import zipfile
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from experiments.commands.convert import vanillanet
-from lit_models import CheckpointError, load_checkpoint
-from lit_models.checkpoints import write_atomically
+from lit_models import CheckpointError, VanillaNet, load_checkpoint
+from lit_models.checkpoints import classifier_checkpoint, write_atomically
 
 WIDTHS, STRIDES, CLASSES = [8, 16, 32, 64, 64], [2, 2, 2, 1], 5
 
@@ -110,7 +113,7 @@ def test_official_weights_give_the_official_logits_and_come_back_unchanged(form,
     file = {
         "top": weights,
         "model": {"model": weights, "epoch": 299},
-        "model_ema": {"model": form(order + 1), "model_ema": weights},
+        "model_ema": {"model": form(order + 1), "model_ema": weights, "epoch": 299},
         "args": {"model": weights, "args": argparse.Namespace(lr=1e-3, model="vanillanet_6")},
     }[wrap]
     torch.save(file, tmp_path / "official.pth")
@@ -118,7 +121,7 @@ def test_official_weights_give_the_official_logits_and_come_back_unchanged(form,
     vanillanet(
         tmp_path / "official.pth",
         tmp_path / "ours.ckpt",
-        ema=wrap == "model_ema",
+        weights="model_ema" if wrap == "model_ema" else None,
         activation_lambda=activation_lambda,
     )
     model, images = load_checkpoint(tmp_path / "ours.ckpt"), torch.randn(2, 3, 64, 64)
@@ -168,3 +171,135 @@ def test_a_checkpoint_of_another_network_has_no_official_names(tmp_path):
     write_atomically({"state_dict": {"net.fc.weight": torch.zeros(2, 2)}, "hyper_parameters": {}}, tmp_path / "r.ckpt")
     with pytest.raises(CheckpointError, match=r"r\.ckpt"):
         vanillanet(tmp_path / "r.ckpt", tmp_path / "official.pth")
+
+
+@pytest.fixture
+def official_file(tmp_path):
+    """A file as official training writes it, with the optimizer's learning rates in scalars of a NumPy."""
+
+    def write(numpy_version=2, **more):
+        path, args = tmp_path / "official.pth", {"decay_epochs": 100, "decay_linear": True, "drop": 0.05}
+        content = {
+            "model": official_training_weights(3),
+            "optimizer": {"state": {}, "param_groups": [{"lr": np.float64(0.1), "params": [0]}]},
+            "scaler": {"scale": 1.0},
+            "epoch": 50,
+            "args": argparse.Namespace(**args | {"model": "vanillanet_6"} | more.pop("args", {})),
+        }
+        torch.save(content | more, path)
+        names = {1: b"numpy.core.multiarray", 2: b"numpy._core.multiarray"}
+        repickled(path, names[3 - numpy_version], names[numpy_version])
+        return path
+
+    return write
+
+
+def repickled(path, old, new):
+    """The file with another name in its pickle."""
+    with zipfile.ZipFile(path) as archive:
+        records = [(record.filename, archive.read(record)) for record in archive.infolist()]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in records:
+            archive.writestr(name, content.replace(old, new) if name.endswith("data.pkl") else content)
+
+
+@pytest.mark.parametrize("numpy_version", [1, 2])
+def test_what_official_training_writes_is_taken_with_what_it_says(numpy_version, official_file, tmp_path):
+    path = official_file(numpy_version)
+    name = {1: b"numpy.core.multiarray", 2: b"numpy._core.multiarray"}[numpy_version]
+    with zipfile.ZipFile(path) as archive:
+        assert name in archive.read("official/data.pkl")
+    vanillanet(path, tmp_path / "ours.ckpt")
+    model, images = load_checkpoint(tmp_path / "ours.ckpt"), torch.randn(2, 3, 64, 64)
+    assert model.net.activation_lambda.item() == 0.5
+    assert model.net.dropout.p == 0.05
+    with torch.no_grad():
+        expected = official_logits(official_training_weights(3), images, 3, 0.5)
+        torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"epoch": 0}, 0.0),
+        ({"epoch": 100}, 1.0),
+        ({"epoch": 299}, 1.0),
+        ({"epoch": 25, "args": {"decay_linear": False}}, 0.5 * (1 - 0.5**0.5)),
+        ({"epoch": "best"}, 1.0),
+        ({"args": {"decay_epochs": 0}}, 1.0),
+    ],
+)
+def test_lambda_is_that_of_the_epoch(more, expected, official_file, tmp_path):
+    vanillanet(official_file(**more), tmp_path / "ours.ckpt")
+    assert load_checkpoint(tmp_path / "ours.ckpt").net.activation_lambda.item() == pytest.approx(expected)
+
+
+def test_what_is_given_wins_over_what_the_file_says(official_file, tmp_path):
+    path = official_file(args={"model": "vanillanet_13_x1_5_ada_pool"})
+    vanillanet(path, tmp_path / "file.ckpt")
+    vanillanet(path, tmp_path / "given.ckpt", adaptive_pool=False, activation_lambda=0.25)
+    assert load_checkpoint(tmp_path / "file.ckpt").hparams["net"]["init_args"]["adaptive_pool"]
+    given = load_checkpoint(tmp_path / "given.ckpt")
+    assert not given.hparams["net"]["init_args"]["adaptive_pool"]
+    assert given.net.activation_lambda.item() == 0.25
+
+
+def test_of_live_and_averaged_weights_one_has_to_be_chosen(official_file, tmp_path):
+    averaged = {name: value + 1 for name, value in official_training_weights(3).items()}
+    path = official_file(model_ema=averaged)
+    with pytest.raises(
+        CheckpointError, match=r"live weights .* averaged ones .*--weights model_ema, or --weights model"
+    ):
+        vanillanet(path, tmp_path / "ours.ckpt")
+    for name, expected in (("model", official_training_weights(3)), ("model_ema", averaged)):
+        vanillanet(path, tmp_path / f"{name}.ckpt", weights=name)
+        bias = load_checkpoint(tmp_path / f"{name}.ckpt").net.head.second.bias
+        assert torch.equal(bias, expected["cls2.0.bias"])
+    with pytest.raises(CheckpointError, match="holds no model_ema: leave out --weights"):
+        vanillanet(official_file(), tmp_path / "none.ckpt", weights="model_ema")
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+@pytest.mark.parametrize("value", [Malicious(), np.array([0.1]), np.float32(0.1)], ids=["code", "array", "float32"])
+def test_nothing_else_is_let_in_and_no_advice_of_torch_comes_out(value, official_file, fathom, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = official_file(optimizer=value)
+    code, sentence = fathom("convert", "vanillanet", path, tmp_path / "ours.ckpt")
+    assert code == 1
+    assert sentence.startswith(f"{path} ")
+    assert not any(word in sentence for word in ("\x1b", "weights_only", "option"))
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "ours.ckpt").exists()
+
+
+@pytest.mark.parametrize("missing", ["cls2.0.weight", "stem1.0.weight", "stages.3.conv2.0.weight", "stem2.2.weight"])
+def test_weights_that_lack_some_are_refused(missing, tmp_path):
+    weights = {name: value for name, value in official_training_weights(3).items() if name != missing}
+    torch.save(weights, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=r"other\.pth"):
+        vanillanet(tmp_path / "other.pth", tmp_path / "ours.ckpt")
+
+
+def ours(path, **arguments):
+    arguments = {"num_classes": 4, "depth": 6, "width": 4} | arguments
+    net = VanillaNet(**arguments)
+    net.set_activation_lambda(0.25)
+    write_atomically(classifier_checkpoint(net, arguments), path)
+
+
+def test_lambda_that_no_official_file_holds_is_told(tmp_path, capsys):
+    ours(tmp_path / "ours.ckpt")
+    vanillanet(tmp_path / "ours.ckpt", tmp_path / "official.pth")
+    assert "without their λ of 0.25: call change_act(0.25)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stem", [{"stem_kernel": 2, "stem_stride": 2}, {"stem_stride": 2}])
+def test_a_stem_that_no_official_network_has_is_told(stem, tmp_path):
+    ours(tmp_path / "ours.ckpt", **stem)
+    with pytest.raises(CheckpointError, match="official VanillaNets have a 4×4 one of stride 4"):
+        vanillanet(tmp_path / "ours.ckpt", tmp_path / "official.pth")
+    assert not (tmp_path / "official.pth").exists()

@@ -324,7 +324,7 @@ def test_weights_come_from_a_file(tmp_path):
     torch.save(net.net.state_dict(), tmp_path / "weights.pth")
     assert open_subject("timm:resnet10t", data, tmp_path / "weights.pth").fingerprint() == net.fingerprint()
     torch.save({"fc.weight": torch.zeros(3, 512)}, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match=r"other\.pth does not fit timm:resnet10t of 10 classes") as error:
+    with pytest.raises(CheckpointError, match=r"other\.pth does not hold the weights of timm:resnet10t of 10") as error:
         open_subject("timm:resnet10t", data, tmp_path / "other.pth")
     assert len(str(error.value)) < 400
     (tmp_path / "broken.pth").write_bytes(b"\x80\x02nonsense")

@@ -16,7 +16,7 @@ from experiments.unravel.implicit_ensemble import implicit_ensemble
 from experiments.unravel.layer_responses import layer_responses
 from experiments.unravel.path_summary import summarise
 from experiments.unravel.source import open_subject
-from lit_models import CIFARResNet, VanillaNet
+from lit_models import CIFARResNet, TimmBackbone
 from lit_models.checkpoints import classifier_checkpoint, write_atomically
 
 DIGITS = ["--data", "datamodules.Digits", "--wandb.mode", "disabled"]
@@ -221,15 +221,15 @@ def test_responses_of_several_networks(checkpoint, tmp_path):
 
 
 def test_only_what_follows_links_needs_them(tmp_path, capsys):
-    arguments = {"num_classes": 10, "depth": 5, "width": 4, "in_channels": 1, "stem_stride": 1}
-    path = str(tmp_path / "vanilla.ckpt")
-    write_atomically(classifier_checkpoint(VanillaNet(**arguments), arguments), path)
+    arguments = {"name": "test_efficientnet", "num_classes": 10, "in_channels": 1}
+    path = str(tmp_path / "timm.ckpt")
+    write_atomically(classifier_checkpoint(TimmBackbone(**arguments), arguments), path)
     options = [*DIGITS, "--data.image_size", "32", "--images", "4", "--out", str(tmp_path)]
     assert fathom.main(["responses", path, *options]) == 0
     assert len(rows(tmp_path / "responses.csv")) > 4
     for command, sentence in (
-        *((command, "VanillaNet can't be taken apart") for command in ("lesion", "reorder", "paths")),
-        ("ensemble", "this VanillaNet was not trained with stochastic depth"),
+        *((command, "EfficientNet can't be taken apart") for command in ("lesion", "reorder", "paths")),
+        ("ensemble", "this TimmBackbone was not trained with stochastic depth"),
     ):
         capsys.readouterr()
         assert fathom.main([command, path, *options]) == 1

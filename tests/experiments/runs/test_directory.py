@@ -78,7 +78,7 @@ def test_a_run_has_the_name_it_is_given(tiny_config, fathom, tmp_path):
 
 
 def test_a_name_is_that_of_a_folder():
-    from experiments.cli.errors import UsageError
+    from experiments.errors import UsageError
 
     assert checked_name("resnet 20, narrow") == "resnet 20, narrow"
     for name in ("", " ", ".", "..", ".hidden", "a/b", "/a", "a\nb", "a\0"):

@@ -135,13 +135,11 @@ def test_a_run_killed_in_any_step_ends_as_if_it_had_not_been(whole, fit, event, 
 @pytest.mark.parametrize(("name", "at"), [("SIGTERM", 7), ("SIGUSR1", 9), ("SIGINT", 15), ("SIGHUP", 2)])
 def test_a_signal_saves_and_leaves_and_the_run_goes_on(whole, fit, event, tmp_path, name, at):
     """Once no gradient is under way; in a validation, with what was saved before it."""
-    before = signal.getsignal(getattr(signal, name))
     flags = [*SMALL, "--last_checkpoint.every_n_steps", "100"]
     code, said = fit(tmp_path, at=at, act=lambda: os.kill(os.getpid(), getattr(signal, name)), flags=flags)
     assert code == 75
     assert event.count <= at + 1  # the step it came in, and the rest of an optimizer step
     assert f"Left after {name}" in said
-    assert signal.getsignal(getattr(signal, name)) is before
     assert json.loads((run_directory(tmp_path) / "summary.json").read_text())["status"] == "interrupted"
     assert fit(tmp_path)[0] == 0
     same(whole, tmp_path)
@@ -162,7 +160,7 @@ def test_a_signal_before_the_first_step_leaves_at_once(whole, fit, event, monkey
     same(whole, tmp_path)
 
 
-def test_a_test_that_is_asked_to_leave_does_not_succeed(whole, monkeypatch, tmp_path, capsys):
+def test_a_test_that_is_asked_to_leave_does_not_succeed(whole, ordinary_signals, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(ImageClassifier, "test_step", ask_to_leave)
     flags = [*QUIET, "--trainer.default_root_dir", str(tmp_path)]
     with pytest.raises(SystemExit, match="75"):
@@ -170,12 +168,36 @@ def test_a_test_that_is_asked_to_leave_does_not_succeed(whole, monkeypatch, tmp_
     assert "Left after SIGTERM" in capsys.readouterr().err
 
 
-def test_a_second_signal_does_what_it_always_does(fit, tmp_path):
-    def interrupt_twice():
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+def again_and_again(kind, times, pause=0.0):
+    """Sends a signal to this process."""
 
-    assert fit(tmp_path, at=5, act=interrupt_twice)[0] not in (0, 75)
+    def send():
+        for _ in range(times):
+            os.kill(os.getpid(), kind)
+            time.sleep(pause)
+
+    return send
+
+
+@pytest.mark.parametrize(("name", "times"), [("SIGTERM", 4), ("SIGINT", 2)])
+def test_repeated_signals_are_one(whole, fit, tmp_path, name, times):
+    code, said = fit(tmp_path, at=5, act=again_and_again(getattr(signal, name), times))
+    assert code == 75
+    assert said.count("Left after") == 1
+    assert fit(tmp_path)[0] == 0
+    same(whole, tmp_path)
+
+
+def test_the_third_ctrl_c_is_obeyed_at_once(fit, tmp_path):
+    assert fit(tmp_path, at=5, act=again_and_again(signal.SIGINT, 3))[0] not in (0, 75)
+
+
+def test_a_signal_repeated_later_is_obeyed_at_once(fit, monkeypatch, tmp_path):
+    monkeypatch.setattr("callbacks.run.signals.ONE_REQUEST", 0.1)
+    ended = []
+    monkeypatch.setattr(signal, "raise_signal", ended.append)
+    fit(tmp_path, at=5, act=again_and_again(signal.SIGTERM, 2, pause=0.2))
+    assert ended == [signal.SIGTERM]
 
 
 @pytest.fixture
@@ -239,7 +261,7 @@ def test_a_checkpoint_that_is_not_one_to_go_on_from_is_passed_over(fit, interrup
     code, said = fit(tmp_path)
     assert code == 0
     assert f"{last} " in said
-    assert "no run can go on from it" in said
+    assert "; the checkpoint before it is looked for" in said
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(whole, fit, interrupted, tmp_path):
@@ -394,10 +416,10 @@ def test_a_run_that_names_what_is_not_fathoms_is_refused_until_the_user_does(tmp
     config = tmp_path / "config.yaml"
     config.write_text("model: {class_path: lit_models.ImageClassifier, init_args: {net: {class_path: stranger.Net}}}\n")
     assert main(["resume", str(tmp_path)]) == 1
-    assert f"--config {config}" in capsys.readouterr().err
+    assert "if you trust it, add --import stranger" in capsys.readouterr().err
     assert not (tmp_path / "came_in").exists()
     assert not (tmp_path / ".lock").exists()
-    main(["resume", str(tmp_path), "--config", str(config)])
+    main(["resume", str(tmp_path), "--import", "stranger"])
     assert (tmp_path / "came_in").exists()
 
 

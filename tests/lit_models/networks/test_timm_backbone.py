@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lit_models import TimmBackbone
-from lit_models.errors import NetworkError
+from lit_models.errors import CheckpointError, NetworkError
 
 SMALL = "test_efficientnet"
 
@@ -110,13 +110,13 @@ def test_a_missing_weight_is_named(weights, tmp_path):
     state = theirs.state_dict()
     del state["blocks.1.0.conv_exp.weight"]
     torch.save(state, tmp_path / "part.pth")
-    with pytest.raises(NetworkError, match=r"part.pth does not hold.*blocks.1.0.conv_exp.weight"):
+    with pytest.raises(CheckpointError, match=r"part.pth does not hold.*blocks.1.0.conv_exp.weight"):
         TimmBackbone(SMALL, 5, pretrained=str(tmp_path / "part.pth"))
 
 
 def test_weights_of_another_network_are_named(weights):
     path, _ = weights("safetensors")
-    with pytest.raises(NetworkError, match=r"weights.safetensors does not hold weights of test_vit"):
+    with pytest.raises(CheckpointError, match=r"weights.safetensors does not hold the weights of test_vit"):
         TimmBackbone("test_vit", 5, pretrained=str(path))
 
 
@@ -126,7 +126,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
             return (pytest.fail, ("code ran because a file was opened",))
 
     torch.save({"state_dict": Trap()}, tmp_path / "trap.pth")
-    with pytest.raises(NetworkError, match=r"trap.pth does not hold weights"):
+    with pytest.raises(CheckpointError, match=r"trap.pth does not hold the weights"):
         TimmBackbone(SMALL, 5, pretrained=str(tmp_path / "trap.pth"))
 
 

@@ -216,3 +216,33 @@ def test_forward_waits_for_no_device(training, fake_cuda_forward):
     logits = fake_cuda_forward(VanillaNet(10, depth=6, width=8).train(training), 2, 3, 64, 64)
     assert logits.device.type == "cuda"
     assert logits.shape == (2, 10)
+
+
+@pytest.mark.parametrize("shortcut", ["before", "after"])
+@pytest.mark.parametrize("depth", [6, 9])
+def test_shortcuts_are_added_before_or_after_the_activation_and_merge_exactly(depth, shortcut):
+    net = narrow(depth=depth, shortcut=shortcut).double()
+    images = x = torch.randn(2, 3, 96, 96, dtype=torch.float64)
+    with torch.no_grad():
+        x = net.stem(x, net.activation_lambda)
+        for block in net.blocks:
+            convs, added = block.pool(block.convs(x, net.activation_lambda)), block.pool(x)
+            added = torch.cat([added, added.new_zeros(2, convs.shape[1] - x.shape[1], *added.shape[2:])], 1)
+            x = block.activation(convs + added) if shortcut == "before" else block.activation(convs) + added
+        expected = net.forward_head(x)
+        torch.testing.assert_close(net(images), expected, rtol=1e-12, atol=1e-12)
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
+        assert 0 < merge_error(net, dtype) < tolerance
+
+
+def test_shortcuts_add_no_weights_and_by_default_there_are_none():
+    def state(**arguments):
+        torch.manual_seed(0)
+        return VanillaNet(5, depth=7, width=4, **arguments)
+
+    default, images = state().eval(), torch.randn(1, 3, 64, 64)
+    for shortcut, equal in (("none", True), ("before", False), ("after", False)):
+        net = state(shortcut=shortcut).eval()
+        net.load_state_dict(default.state_dict())
+        with torch.no_grad():
+            assert torch.equal(net(images), default(images)) is equal

@@ -163,8 +163,8 @@ def test_a_distilled_student_is_loaded_and_tested_without_its_teacher(teacher_pa
     module = student(teacher_path)
     trainer(tmp_path, ModelCheckpoint(tmp_path, "last", save_on_train_epoch_end=True)).fit(module, digits())
     teacher_path.unlink()
-    loaded = load_checkpoint(tmp_path / "last.ckpt", net=CIFARResNet(8, num_classes=10, in_channels=1, width=2))
-    assert type(loaded) is ImageClassifier
+    loaded = load_checkpoint(tmp_path / "last.ckpt")
+    assert type(loaded) is Distillation
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in module.state_dict().items())
     metrics = trainer(tmp_path).test(module, digits(), verbose=False)
     assert 0 <= metrics[0]["test/top1"] <= 1
@@ -204,8 +204,13 @@ def test_a_wrong_teacher_is_refused_in_one_sentence(teacher_path, tmp_path):
         (str(teacher_path), "weights.pth", MisconfigurationException, "has its own"),
         ("timm:resnet5", None, MisconfigurationException, "resnet50"),
         ("timm:test_resnet", str(tmp_path / "nowhere.pth"), FileNotFoundError, r"nowhere\.pth"),
-        ("timm:test_resnet", str(tmp_path / "other.pth"), CheckpointError, r"other\.pth has not the weights"),
-        ("timm:test_resnet", str(tmp_path / "text.pth"), CheckpointError, r"text\.pth has not the weights"),
+        (
+            "timm:test_resnet",
+            str(tmp_path / "other.pth"),
+            CheckpointError,
+            r"other\.pth does not hold the weights",
+        ),
+        ("timm:test_resnet", str(tmp_path / "text.pth"), CheckpointError, r"text\.pth does not hold the weights"),
     ):
         with pytest.raises(kind, match=sentence) as error:
             load_teacher(source, weights, 7)

@@ -1,0 +1,51 @@
+"""How a LightningModule is described in its checkpoint: its class and arguments, in primitives."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from lit_models.internals import built_from_settings
+from lit_models.settings import INSTANTIATOR, as_setting, import_path
+
+
+def describe(module: L.LightningModule, net: nn.Module, **functions: Any) -> None:
+    """Store the arguments of the constructor that calls this.
+
+    LightningCLI hands them over as written. In Python some are objects, which a checkpoint must not hold: they are
+    described, and ``net`` is left out if it does not know its arguments.
+
+    Args:
+        module: Of which the constructor is.
+        net: Its argument ``net``.
+        **functions: Its arguments that may be functions.
+
+    Raises:
+        MisconfigurationException: For a function that can't be described.
+    """
+    if built_from_settings():
+        module.save_hyperparameters()
+    else:
+        module.save_hyperparameters(ignore=["net", *functions])
+        try:
+            module.hparams.update(as_setting(functions))
+        except TypeError as error:
+            raise MisconfigurationException(
+                f"{' and '.join(functions)} are described in the checkpoint, and {error}"
+            ) from error
+        with suppress(TypeError):
+            module.hparams["net"] = as_setting(net)
+        with suppress(TypeError):
+            module.hparams.update({"_class_path": import_path(type(module)), "_instantiator": INSTANTIATOR})
+    _forget_where_weights_came_from(module)
+
+
+def _forget_where_weights_came_from(module: L.LightningModule) -> None:
+    """A checkpoint has weights: to load it must not need those that the network started from."""
+    net = module.hparams.get("net", {})
+    if net.get("init_args", {}).get("pretrained"):
+        module.hparams["net"] = {**net, "init_args": {**net["init_args"], "pretrained": False}}

@@ -1,0 +1,88 @@
+"""best.ckpt is the best one, in the run, whatever the configuration and a checkpoint call it."""
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from callbacks import BestCheckpoint
+
+SETTINGS = {"filename": "best", "monitor": "score", "mode": "max", "enable_version_counter": False}
+SCORES = [0.1, 0.5, 0.9, 0.3, 0.2]
+
+
+class Scored(L.LightningModule):
+    """Whose validation gives one score after the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def training_step(self, batch, batch_idx):
+        return self.layer(batch).sum()
+
+    def validation_step(self, batch, batch_idx):
+        self.log("score", SCORES[self.current_epoch])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(torch.ones(1, 1))
+
+    val_dataloader = train_dataloader
+
+
+def test_the_best_stays(tmp_path):
+    best = BestCheckpoint(**SETTINGS)
+    options = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+    trainer = L.Trainer(default_root_dir=tmp_path, max_epochs=len(SCORES), callbacks=[best], **options)
+    trainer.fit(Scored())
+    (file,) = (tmp_path / "checkpoints").iterdir()
+    assert file.name == "best.ckpt"
+    assert torch.load(file, weights_only=True)["epoch"] == SCORES.index(max(SCORES))
+
+
+@pytest.mark.parametrize("save_top_k", [3, -1])
+def test_several_checkpoints_don_t_share_a_name(save_top_k):
+    """The last one written would stay under it."""
+    with pytest.raises(MisconfigurationException, match=f"save_top_k {save_top_k} .* give save_top_k 1"):
+        BestCheckpoint(**SETTINGS | {"save_top_k": save_top_k})
+
+
+def test_nothing_is_best_without_a_monitor():
+    with pytest.raises(MisconfigurationException, match="the monitor None"):
+        BestCheckpoint(filename="best")
+
+
+@pytest.mark.parametrize("setting", [{"filename": "../../x"}, {"filename": "/tmp/x"}, {"filename": "a/b"}])
+def test_a_name_is_no_path(setting):
+    with pytest.raises(MisconfigurationException, match="give a name without a path"):
+        BestCheckpoint(**SETTINGS | setting)
+
+
+def test_no_folder_is_named(tmp_path):
+    with pytest.raises(MisconfigurationException, match=r"best_checkpoint\.dirpath is .*: leave it out"):
+        BestCheckpoint(**SETTINGS | {"dirpath": tmp_path})
+
+
+@pytest.mark.parametrize("flag", ["save_top_k=3", "save_top_k=-1", "filename=../../x", "dirpath=elsewhere"])
+def test_the_command_says_so_in_a_sentence(flag, tiny_config, fathom, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = ("--trainer.default_root_dir", tmp_path / "runs")
+    code, sentence = fathom("fit", "--config", tiny_config, f"--best_checkpoint.{flag}", *runs)
+    assert code in (1, 2)
+    assert "best_checkpoint" in sentence
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_names_files_of_its_own_folder_alone(tmp_path):
+    best = BestCheckpoint(**SETTINGS)
+    best.dirpath = str(tmp_path)
+    state = best.state_dict() | {
+        "best_model_path": "../../precious",
+        "best_k_models": {"../../precious": torch.ones(1)},
+    }
+    best.load_state_dict(state)
+    assert best.best_model_path == str(tmp_path / "precious")
+    assert list(best.best_k_models) == [str(tmp_path / "precious")]
