@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from callbacks.requirements import network_with
 from lit_models.interfaces import AnnealedActivations
-from lit_models.tasks.schedules import steps_per_epoch
+from lit_models.tasks.schedules import length_in_epochs, steps_per_epoch
 
 
 def annealing_lambda(epoch: float, epochs: float, shape: Literal["linear", "cosine"] = "linear") -> float:
@@ -20,13 +20,12 @@ def annealing_lambda(epoch: float, epochs: float, shape: Literal["linear", "cosi
     return progress if shape == "linear" else 0.5 * (1 - math.cos(math.pi * progress))
 
 
-def annealing_epochs(epochs: float | None, per: Literal["epoch", "step"], max_epochs: int | None) -> float:
-    """E of a fit of ``max_epochs`` (``None`` or -1: without end), by default a third of it.
+def annealing_epochs(epochs: float | None, per: Literal["epoch", "step"], end: float) -> float:
+    """E of a fit of ``end`` epochs, by default a third of it.
 
     Raises:
         MisconfigurationException: where λ would not be 1 in the last epoch, or step.
     """
-    end = math.inf if max_epochs is None or max_epochs < 0 else max_epochs
     if epochs is None:
         if end == math.inf:
             raise MisconfigurationException(
@@ -38,8 +37,8 @@ def annealing_epochs(epochs: float | None, per: Literal["epoch", "step"], max_ep
         return max(end // 3, 1) if per == "epoch" else end / 3
     if epochs > end - 1 if per == "epoch" else epochs >= end:
         raise MisconfigurationException(
-            f"ActivationAnnealing(epochs={epochs:g}, per={per!r}) doesn't reach λ = 1 in a fit of {end} epochs:"
-            f" lower its epochs to {end - 1} or less, or raise --trainer.max_epochs"
+            f"ActivationAnnealing(epochs={epochs:g}, per={per!r}) doesn't reach λ = 1 in a fit of {end:g} epochs:"
+            f" lower its epochs to {end - 1:g} or less, or raise --trainer.max_epochs"
         )
     return epochs
 
@@ -81,7 +80,7 @@ class ActivationAnnealing(L.Callback):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._until = self.epochs or 1.0  # it ends after a step, on purpose
         else:
-            self._until = annealing_epochs(self.epochs, self.per, trainer.max_epochs)
+            self._until = annealing_epochs(self.epochs, self.per, _end(trainer))
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         # Not at the start of the epoch: that hook is skipped after a resume.
@@ -93,11 +92,19 @@ class ActivationAnnealing(L.Callback):
 
     def explain(self, trainer: L.Trainer) -> dict[str, str]:
         """What ``fathom explain`` says of it."""
-        end = annealing_epochs(self.epochs, self.per, trainer.max_epochs)
-        return {"annealing": f"λ from 0 to 1 in {end:g} epochs, {self.shape}, by {self.per}"}
+        epochs = annealing_epochs(self.epochs, self.per, _end(trainer))
+        return {"annealing": f"λ from 0 to 1 in {epochs:g} epochs, {self.shape}, by {self.per}"}
 
     def _position(self, trainer: L.Trainer) -> float:
         """Epochs trained so far, whole or with their fraction."""
         if self.per == "epoch":
             return trainer.current_epoch
         return trainer.global_step / steps_per_epoch(trainer)
+
+
+def _end(trainer: L.Trainer) -> float:
+    """Epochs of the fit, of which the last may be cut short; infinite if nothing ends it."""
+    if (trainer.max_epochs or -1) >= 0:
+        return trainer.max_epochs  # type: ignore[return-value]
+    length = length_in_epochs(trainer)
+    return length if math.isinf(length) else math.ceil(length)

@@ -86,7 +86,13 @@ class BranchGates:
 
 
 def seed_of_run(seed: int | None) -> int:
-    """``seed``, or the seed of the run if it is ``None``."""
+    """``seed``, or the seed of the run if it is ``None``.
+
+    Raises:
+        MisconfigurationException: for a negative one.
+    """
+    if seed is not None and seed < 0:
+        raise MisconfigurationException(f"the seed of a callback is {seed}; give 0 or more")
     return int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
 
 

@@ -82,6 +82,8 @@ class StochasticDepth(L.Callback):
             raise MisconfigurationException(
                 f"StochasticDepth needs survival probabilities above 0 and up to 1, not survival_prob={survival_prob}"
             )
+        if ramp_epochs < 0:
+            raise MisconfigurationException(f"StochasticDepth can't have ramp_epochs={ramp_epochs}; give 0 or more")
         if ramp_epochs and len(per_epoch) > 1:
             raise MisconfigurationException(
                 "StochasticDepth takes ramp_epochs or a list as survival_prob, not both: write the ramp into the list"

@@ -58,7 +58,16 @@ class WeightAveraging(EMAWeightAveraging):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         # After a fit the module has the averaged weights; no other stage knows two of them.
-        self._average_model = Average(pl_module, self.decay) if stage == "fit" else None
+        if stage == "fit":
+            if trainer.precision in ("bf16-true", "16-true"):
+                raise MisconfigurationException(
+                    f"WeightAveraging can't average weights of {trainer.precision}, where small updates are rounded away:"
+                    " take bf16-mixed or 16-mixed"
+                )
+            # Lightning converts the module to float64 in 64-true, after this hook.
+            self._average_model = trainer.precision_plugin.convert_module(Average(pl_module, self.decay))
+        else:
+            self._average_model = None
         self._swapped = False
         self._current_top1.to(pl_module.device)
 

@@ -59,8 +59,9 @@ def _main(args: list[str]) -> int:
         warnings.filterwarnings("ignore", message=harmless)
     try:
         from experiments.cli.consent import take_imports
+        from experiments.cli.paths import expand_home
 
-        command, *rest = take_imports(args)
+        command, *rest = take_imports([expand_home(word) for word in args])
         return run(command, rest)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)

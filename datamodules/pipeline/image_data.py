@@ -44,8 +44,9 @@ class RawBatch(NamedTuple):
 class ImageData(LightningDataModule, ABC):
     """Images with one label each, in a training, a validation and a test part.
 
-    A batch is ``(images, targets)`` after ``on_after_batch_transfer``: images float32 (N, C, H, W), normalised,
-    channels_last in memory; targets int64 (N,), or float32 (N, K) if mixed.
+    A batch is ``(images, targets)`` after ``on_after_batch_transfer``: images (N, C, H, W), normalised, channels_last
+    in memory, float32 unless the trainer's precision is a ``-true`` one; targets int64 (N,), or float32 (N, K) if
+    mixed.
 
     The validation part is cut from the training images, by class, equally for every seed. The test part is read by
     ``test`` alone. What happens to an image is a function of (seed, epoch, its index), the order of (seed, epoch),
@@ -389,7 +390,12 @@ class ImageData(LightningDataModule, ABC):
 
     def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Augment, normalise and mix; see the class for shapes."""
-        images = self.augment_and_normalise(batch)
+        images, targets = self._mix(self.augment_and_normalise(batch), batch)
+        if self.trainer is not None:  # Lightning casts a batch before this hook, which makes the images
+            images = self.trainer.precision_plugin.convert_input(images)
+        return images, targets
+
+    def _mix(self, images: Tensor, batch: RawBatch) -> tuple[Tensor, Tensor]:
         if batch.epoch is None or not self._mixes(batch.epoch):
             return images, batch.targets
         draws = Stream.MIX, self.seed, batch.epoch, batch.number

@@ -27,6 +27,7 @@ from experiments.cli.arguments import (
     in_order_of_precedence,
     naming_the_checkpoint,
 )
+from experiments.cli.check_settings import check_length, check_numbers, check_ranges, check_seed
 from experiments.cli.contract import accepted_facts, check_network, link_facts
 from experiments.cli.messages import one_sentence
 from experiments.cli.paths import resolve_paths
@@ -99,8 +100,11 @@ class FathomCLI(LightningCLI):
         self.config = parser.parse_args(args)
         command = self.config.subcommand
         config = self.config[command]
-        if config.seed_everything < 0:
-            raise UsageError(f"seed_everything is {config.seed_everything}; give 0 or more")
+        check_seed(config.seed_everything)
+        check_numbers(config)
+        check_ranges(config.trainer)
+        if command == "fit":
+            check_length(config.trainer)
         if config.name is not None:
             checked_name(config.name)
         if command != "fit" and not config.ckpt_path and not config.get(PRETRAINED):
@@ -134,13 +138,10 @@ class FathomCLI(LightningCLI):
             super().instantiate_classes()
         except (ValueError, TypeError) as error:  # what constructors and jsonargparse raise for arguments
             raise UsageError(one_sentence(str(error))) from error
-        check_network(self.model, self.datamodule)
+        check_network(self.model, self.datamodule, trains=self.subcommand == "fit")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self.config[self.subcommand]
-        for name in ("accumulate_grad_batches", "log_every_n_steps"):
-            if config.trainer[name] is not None and config.trainer[name] < 1:
-                raise UsageError(f"trainer.{name} is {config.trainer[name]}; give at least 1")
         run_directory = self._run_directory or self._new_directory(config)
         callbacks: list[L.Callback] = [Reseeding(), RunSummary(), StopOnNonFinite()]
         max_time = self._get(self.config_init, "trainer").max_time
@@ -170,7 +171,7 @@ class FathomCLI(LightningCLI):
             evaluated = run_config(Path(config.ckpt_path))
             if evaluated is not None:
                 return new_run_directory(evaluated.parent, command)
-        root = Path(config.trainer.default_root_dir or "runs").expanduser()
+        root = Path(config.trainer.default_root_dir or "runs")
         return new_run_directory(root, config.name or experiment_name(config.config or []))
 
     def before_fit(self) -> None:

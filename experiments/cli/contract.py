@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import nn
 
-from lit_models.tasks.check_images import check_images
+from lit_models.tasks.check_images import check_batches_of_one, check_images
 
 FACTS = ("num_classes", "in_channels", "image_size", "mean", "std", "class_names")
 """The attributes of a data module that become constructor arguments."""
@@ -47,14 +47,22 @@ def link_facts(parser: LightningArgumentParser) -> None:
             parser.link_arguments(f"data.{fact}", f"{target}.{fact}", apply_on="instantiate")
 
 
-def check_network(module: Any, data: Any) -> None:
+def check_network(module: Any, data: Any, trains: bool) -> None:
     """Try the network on one image of the data, if the two are described as above.
 
+    Args:
+        module: around the network.
+        data: that it is evaluated on or, if it ``trains``, trained on.
+        trains: try it as in training too, if its batches are of one image.
+
     Raises:
-        MisconfigurationException: see :func:`lit_models.tasks.check_images.check_images`.
+        MisconfigurationException: see :mod:`lit_models.tasks.check_images`.
     """
     if isinstance(module, Classifier) and isinstance(data, ImageFacts):
-        check_images(module.net, (data.in_channels, data.image_size, data.image_size), data.num_classes)
+        shape = (data.in_channels, data.image_size, data.image_size)
+        check_images(module.net, shape, data.num_classes)
+        if trains and getattr(data, "batch_size", None) == 1:
+            check_batches_of_one(module.net, shape)
 
 
 def accepted_facts(config: Namespace) -> Iterator[str]:

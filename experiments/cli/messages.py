@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from textwrap import shorten
+from traceback import walk_tb
 
 from experiments.cli.signatures import imported_class, parameters
 from experiments.errors import UsageError
@@ -15,9 +17,10 @@ from experiments.errors import UsageError
 # Lines in which jsonargparse explains its type system, not what is wrong.
 _NOISE = re.compile(
     r"Does not validate against any|Subtypes: |Errors:$|Expected a <class 'NoneType'>|Given value|Subclass types"
-    r"|Not a valid subclass of|a class path \(str\)|a dict with|Expected a path but .* either not accessible or invalid"
-    r"|Expected a dot import path string"
+    r"|a class path \(str\)|a dict with|Expected a path but .* either not accessible or invalid"
 )
+# Lines that say of one alternative of a type that the value is none.
+_ALTERNATIVE = re.compile(r"Expected a (<class|typing\.Literal|dot import)|Not a valid subclass of|Type \S+ .*expects")
 _TYPES = {
     "int": "a whole number",
     "float": "a number",
@@ -80,8 +83,16 @@ _SENTENCES: tuple[tuple[str, Callable[[re.Match[str], _Problem], str]], ...] = (
         lambda m, p: f"{p.key} takes {_TYPES.get(m[1], m[1])}, not {m[2] or m[3] or p.given}",
     ),
     (
-        r"(?:--(\S+)\.help: )?Expected a dot import path string: (\w+)$",
+        r"(?:--(\S+)\.help: )?Expected a dot import path string: (\S+)",
         lambda m, p: f"{p.where}there is no class {m[2]}{did_you_mean(m[2], _classes_for(m[1] or p.key))}",
+    ),
+    (
+        r"^Unable to load config '(.*?)'",
+        lambda m, p: f"{p.key} takes settings by name, such as --{p.key}.NAME VALUE, not {m[1]}",
+    ),
+    (
+        r"the following arguments are required: (?:(?:fit|validate|test|predict)\.)?(\S+)$",
+        lambda m, p: f"{f'{p.key}.' * bool(p.key)}{m[1]} is required, and has no value",
     ),
     (r"No module named '(\S+)'", lambda m, p: f"{p.where}there is no module {m[1]}"),
     (
@@ -108,17 +119,19 @@ def one_sentence(message: str, flags: Iterable[str] = FIT_FLAGS) -> str:
             keys.append(key[1])
         elif named := re.fullmatch(r"Problem with given class_path '(.+)':", line):
             class_path = named[1]
-        elif value := re.fullmatch(r"Given value: ([^\[{].*)", line):
-            given = given or value[1]
+        elif value := re.fullmatch(r"Given value: (?!NestedArg|Namespace)(.*)", line):
+            given = given or shorten(value[1], 80)
         elif line and not _NOISE.search(line) and line not in reasons:
             reasons.append(line)
-    text = " ".join(reasons)
+    specific = [reason for reason in reasons if not _ALTERNATIVE.match(reason)]
+    text = " ".join(specific or reasons)
     problem = _Problem(".".join(keys), class_path, given, flags)
+    choices = not specific and "typing.Literal" in text
     for pattern, sentence in _SENTENCES:
-        if match := re.search(pattern, text):
+        if not choices and (match := re.search(pattern, text)):
             return sentence(match, problem)
-    if reasons and all(reason.startswith("Expected a <class") or "typing.Literal" in reason for reason in reasons):
-        value = re.search(r"Got value: (.*)", text)
+    if reasons and not specific:
+        value = re.search(r"Got value: (.*?)(?= Not a valid subclass| Expected a|$)", text)
         return f"{problem.key} takes {_expected(reasons)}, not {value[1] if value else given or 'this'}"
     return problem.where + text
 
@@ -129,12 +142,20 @@ def is_for_people(error: BaseException | None) -> bool:
         return True
     if "lightning" not in sys.modules:  # which takes seconds, and without it none of the following can be raised
         return False
+    if isinstance(error, RuntimeError | ValueError | ImportError) and _was_raised_by("lightning", error):
+        return True
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from callbacks import MergeError, NonFiniteError
     from lit_models.errors import CheckpointError, NetworkError
 
     return isinstance(error, MisconfigurationException | CheckpointError | NetworkError | MergeError | NonFiniteError)
+
+
+def _was_raised_by(package: str, error: BaseException) -> bool:
+    """Whether the line that raised ``error`` is in ``package``, and not in what it calls."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == package
 
 
 def os_sentence(error: OSError) -> str:
@@ -159,6 +180,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def _expected(reasons: list[str]) -> str:
     """Types and choices in words."""
     kinds, choices = [], []
+    if any(reason.startswith("Not a valid subclass") for reason in reasons):
+        kinds.append("a class, by its name or as class_path with init_args,")
     for reason in reasons:
         if literal := re.search(r"typing\.Literal\[(.*?)\]", reason):
             choices += [choice.strip().strip("'") for choice in literal[1].split(",")]
@@ -166,7 +189,7 @@ def _expected(reasons: list[str]) -> str:
             kinds.append(_TYPES.get(kind[1], f"a {kind[1]}"))
     if choices:
         return "one of " + ", ".join(choices)
-    return " or ".join(kinds) or "another type"
+    return " or ".join(kinds).removesuffix(",") or "another type"
 
 
 def _nearest_flag(flag: str, flags: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ something else too, annotated as ``Annotated[str, Path]``.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -16,11 +17,19 @@ from jsonargparse import Namespace
 from experiments.cli.signatures import imported_class, parameters
 
 
+def expand_home(word: str) -> str:
+    """A word of a command line with ``~/`` expanded, as a shell does not in ``--flag=~/a`` and ``[~/a,~/b]``."""
+    return re.sub(r"(?<![^=\[, ])~/", lambda _: f"{Path.home()}/", word)
+
+
 def resolve_paths(config: Namespace) -> None:
-    """Expand ``~`` in every path among the arguments of classes, and make it absolute if there is a file or folder."""
+    """Expand ``~`` in every path, and make it absolute if it is an argument of a class and there is such a file."""
+    for name in ("ckpt_path", "trainer.default_root_dir", "best_checkpoint.dirpath"):
+        if path := config.get(name):
+            config[name] = os.path.expanduser(path)
     for class_path, arguments in _classes(config):
-        for name, kind in parameters(imported_class(class_path)).items():
-            if isinstance(value := arguments.get(name), str | Path) and takes_a_path(kind):
+        for name, parameter in parameters(imported_class(class_path)).items():
+            if isinstance(value := arguments.get(name), str | Path) and takes_a_path(parameter.annotation):
                 path = Path(value).expanduser()
                 arguments[name] = str(path.absolute() if path.exists() else path) if _is_local(value) else value
 

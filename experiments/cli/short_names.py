@@ -6,6 +6,7 @@ A class is known by its name as soon as its module lies in one of the folders be
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import import_module
@@ -60,8 +61,10 @@ def _public_path(kind: type) -> str:
 
 
 def full_name(key: str, value: Any) -> Any:
-    """``value`` of the setting ``key``, with a class of Fathom by its import path."""
+    """``value`` of the setting ``key``: a class of Fathom by its import path, ``timm:NAME`` as class and argument."""
     setting = key.removesuffix(".help").removesuffix("+").removesuffix(".class_path").rpartition(".")[2]
+    if setting == "net" and isinstance(value, str) and value.startswith(TIMM):
+        return {"class_path": "lit_models.TimmBackbone", "init_args": {"name": value.removeprefix(TIMM)}}
     if setting in FOLDERS and isinstance(value, str) and value.isidentifier():
         return known_classes(setting).get(value, value)
     return value
@@ -73,16 +76,18 @@ def with_full_names(flags: Iterable[str]) -> list[str]:
     for word in flags:
         if word.startswith("--"):
             key, equals, value = word.removeprefix("--").partition("=")
-            words.append(f"--{key}={full_name(key, value)}" if equals else word)
+            words.append(f"--{key}={_word(full_name(key, value))}" if equals else word)
         else:
-            words.append(full_name(key, word))
+            words.append(_word(full_name(key, word)))
     return words
+
+
+def _word(value: str | dict[str, Any]) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def expand(value: Any, key: str = "") -> Any:
     """A parsed configuration with every short name replaced by what it stands for."""
-    if isinstance(value, str) and value.startswith(TIMM):
-        return {"class_path": "lit_models.TimmBackbone", "init_args": {"name": value.removeprefix(TIMM)}}
     if isinstance(value, dict):
         return {name: expand(item, f"{key}.{name}") for name, item in value.items()}
     if isinstance(value, list):

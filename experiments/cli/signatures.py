@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from inspect import Parameter
 from typing import Any, get_type_hints
 
 
@@ -14,15 +15,15 @@ def imported_class(class_path: str) -> type | None:
     return kind if isinstance(kind, type) else None
 
 
-def parameters(kind: type | None) -> dict[str, Any]:
-    """The type of each parameter by its name; ``Any`` if it has none."""
-    found: dict[str, Any] = {}
+def parameters(kind: type | None) -> dict[str, Parameter]:
+    """The parameters by their names, with their types as ``annotation``, which is ``Any`` if there is none."""
+    found: dict[str, Parameter] = {}
     for base in getattr(kind, "__mro__", ()):
         if constructor := vars(base).get("__init__"):
             own = list(inspect.signature(constructor).parameters.values())[1:]
             hints = _hints(constructor)
             named = [parameter for parameter in own if parameter.kind is not parameter.VAR_KEYWORD]
-            found = {parameter.name: hints.get(parameter.name, Any) for parameter in named} | found
+            found = {p.name: p.replace(annotation=hints.get(p.name, Any)) for p in named} | found
             if len(named) == len(own):
                 break
     return found

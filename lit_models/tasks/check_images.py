@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
+from torch.func import functional_call
 
 from lit_models.evaluation import evaluation_mode
 
@@ -32,3 +33,25 @@ def check_images(net: nn.Module, image_shape: tuple[int, int, int], num_classes:
         raise MisconfigurationException(
             f"{name} has to return logits of shape (N, {num_classes}); for N = 1 image of {size} it returned {found}"
         )
+
+
+def check_batches_of_one(net: nn.Module, image_shape: tuple[int, int, int]) -> None:
+    """Train ``net`` on a batch of one black image of ``image_shape`` (C, H, W), up to its logits.
+
+    Nothing of the network changes.
+
+    Raises:
+        MisconfigurationException: if batch normalisation is left with one value of each channel, whose variance is 0.
+    """
+    tensors = {name: tensor.clone() for name, tensor in net.named_buffers()}
+    image = torch.zeros(1, *image_shape, device=next(net.parameters(), torch.empty(0)).device)
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            functional_call(net, tensors, (image,))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise MisconfigurationException(
+            f"the batch normalisation of this {type(net).__name__} can't be trained with a batch_size of 1, where"
+            " one value of each channel is left, without variance; give at least 2"
+        ) from error

@@ -113,6 +113,8 @@ class ImageClassifier(L.LightningModule):
         ):
             if not 0 <= value <= most:
                 raise MisconfigurationException(f"{name} is {value}; give a number from 0 to {most:g}")
+        if any(epoch < 0 for epoch in milestones):
+            raise MisconfigurationException(f"milestones are {milestones}; give numbers of epochs, from 0 on")
         describe(self, net, loss=loss, schedule=schedule)
         # Convolutions are fastest in channels_last on GPUs with tensor cores and on CPUs.
         self.net = net.to(memory_format=torch.channels_last)

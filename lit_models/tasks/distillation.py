@@ -68,6 +68,9 @@ class Distillation(ImageClassifier):
     def setup(self, stage: str) -> None:
         if stage == "fit":
             teacher = load_teacher(self.teacher_source, self.teacher_weights, self.num_classes)
+            size, mean = self.hparams.get("image_size"), self.hparams.get("mean")
+            if size and mean:
+                teacher.check((len(mean), size, size), self.num_classes)
             self.teacher = teacher.expect(self.hparams.get("mean"), self.hparams.get("std"), self.device)
 
     def explain(self, trainer: L.Trainer) -> dict[str, str]:

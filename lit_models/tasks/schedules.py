@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import lightning as L
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 Factor = Callable[[int], float]
 """Optimizer steps taken so far (0 before the first) -> factor for the next one."""
@@ -42,6 +43,20 @@ def warmed_up(decay: Factor, warmup_steps: int) -> Factor:
 
 
 def steps_per_epoch(trainer: L.Trainer) -> int:
-    """Optimizer steps in an epoch of this fit, with gradient accumulation and ``limit_train_batches`` counted in."""
-    _ = trainer.estimated_stepping_batches  # sets up the training data where the fit has not done so yet
+    """Optimizer steps in an epoch of this fit, with gradient accumulation and ``limit_train_batches`` counted in.
+
+    Raises:
+        MisconfigurationException: if the training data has no length.
+    """
+    trainer.fit_loop.setup_data()  # unless the fit has done so
+    if math.isinf(trainer.num_training_batches):
+        raise MisconfigurationException(
+            "epochs of training data without a length can't be counted in steps: set --trainer.limit_train_batches"
+        )
     return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+
+
+def length_in_epochs(trainer: L.Trainer) -> float:
+    """Of this fit: infinite without ``max_epochs`` and ``max_steps``."""
+    steps = trainer.estimated_stepping_batches
+    return steps if math.isinf(steps) else steps / steps_per_epoch(trainer)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lit_models.errors import CheckpointError
 from lit_models.names import nearest
+from lit_models.tasks.check_images import check_images
 from lit_models.tasks.loading import load_checkpoint
 from lit_models.weights import load_weights
 
@@ -44,9 +45,21 @@ class Teacher:
             self._renormalisation = (s / own_s).to(device), ((m - own_m) / own_s).to(device)
         return self
 
+    def check(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        """Show it an image (C, H, W) as the student gets it.
+
+        Raises:
+            MisconfigurationException: if it does not take such images.
+        """
+        try:
+            check_images(self.net, image_shape, num_classes)
+        except MisconfigurationException as error:
+            raise MisconfigurationException(f"the teacher's {error}: take one of such images") from error
+
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) images to (N, K) logits."""
+        """(N, C, H, W) images to (N, K) logits, in float32 whatever the precision of the student."""
+        images = images.float()
         if self._renormalisation is not None:
             scale, shift = self._renormalisation
             images = images * scale + shift

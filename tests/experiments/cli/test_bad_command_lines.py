@@ -69,7 +69,7 @@ FLAGS = {
     "--trainer.callbacks lit_models.VanillaNet": "does not correspond to a subclass of Callback",
     "--trainer.callbacks callbacks.Nothing": "there is no class callbacks.Nothing",
     "--seed_everything abc": "seed_everything takes true or false or a whole number, not abc",
-    "--seed_everything -3": "seed_everything is -3; give 0 or more",
+    "--seed_everything -3": "seed_everything is -3; give 0 to 4294967295",
     "--wandb.mode onlin": "wandb.mode takes one of offline, online, disabled, not onlin",
     "--best_checkpoint.mode maximum": "maximum",
     "--modl.lr 1": "there is no flag --modl.lr; did you mean model?",

@@ -38,9 +38,9 @@ def fathom(tmp_path, capsys):
 
 def test_the_shorthand_stands_for_the_class():
     spec = {"class_path": "lit_models.TimmBackbone", "init_args": {"name": "resnet18.a1_in1k"}}
-    assert expand("timm:resnet18.a1_in1k") == spec
-    assert load("nets: [timm:resnet18.a1_in1k, {net: timm:resnet18.a1_in1k}]\nlr: 1e-3") == {
-        "nets": [spec, {"net": spec}],
+    assert expand({"net": "timm:resnet18.a1_in1k"}) == {"net": spec}
+    assert load("model: {net: timm:resnet18.a1_in1k, teacher: timm:resnet18}\nlr: 1e-3") == {
+        "model": {"net": spec, "teacher": "timm:resnet18"},
         "lr": 1e-3,
     }
     for other in ("timm", "a timm:resnet18", "resnet18", "12", "null", "- 1"):

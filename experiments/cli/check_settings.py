@@ -1,0 +1,86 @@
+"""Settings that no type forbids, and that would be noticed late or never."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from experiments.cli.signatures import imported_class, parameters
+from experiments.errors import UsageError
+
+LARGEST_SEED = 2**32 - 1
+"""NumPy takes no larger one."""
+LEAST = {
+    **dict.fromkeys(("accumulate_grad_batches", "log_every_n_steps", "check_val_every_n_epoch"), 1),
+    **dict.fromkeys(("gradient_clip_val", "min_epochs", "min_steps", "reload_dataloaders_every_n_epochs"), 0),
+    "num_sanity_val_steps": -1,
+}
+"""Settings of the trainer, and the least value of each that means something."""
+
+
+def check_seed(seed: int) -> None:
+    """Raises ``UsageError`` for a seed that NumPy does not take."""
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"seed_everything is {seed}; give 0 to {LARGEST_SEED}")
+
+
+def check_numbers(value: Any, name: str = "", default: Any = None) -> None:
+    """Raises ``UsageError`` for a number anywhere in a configuration that is NaN, infinite or above 64 bits.
+
+    What a class has as its ``default`` is its own affair.
+    """
+    if isinstance(value, Namespace):
+        known = parameters(imported_class(value.get("class_path", "")))
+        for key, item in vars(value).items():
+            if key == "init_args" and isinstance(item, Namespace):
+                for argument, given in vars(item).items():
+                    own = known[argument].default if argument in known else None
+                    check_numbers(given, f"{name}.{argument}", own)
+            else:
+                check_numbers(item, f"{name}.{key}" if name else key)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            check_numbers(item, f"{name}.{key}")
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            check_numbers(item, f"{name}[{i}]")
+    elif isinstance(value, float) and not math.isfinite(value) and value not in (default,):
+        raise UsageError(f"{name} is {value}; give a finite number")
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        raise UsageError(f"{name} is {value:.3g}; give a number below 2^63")
+
+
+def check_ranges(trainer: Namespace) -> None:
+    """Raises ``UsageError`` for a setting of the trainer out of its range, which Lightning would not refuse."""
+    for name, least in LEAST.items():
+        if trainer[name] is not None and trainer[name] < least:
+            raise UsageError(f"trainer.{name} is {trainer[name]}; give at least {least}")
+    interval = trainer.val_check_interval
+    if isinstance(interval, int | float) and interval <= 0:
+        raise UsageError(
+            f"trainer.val_check_interval is {interval}; give a share of an epoch, such as 0.5, or a number of batches"
+        )
+    if trainer.max_time is not None and not _seconds(trainer.max_time) > 0:
+        raise UsageError(
+            f"trainer.max_time is {trainer.max_time}; give days:hours:minutes:seconds, such as 00:12:00:00"
+        )
+
+
+def check_length(trainer: Namespace) -> None:
+    """Raises ``UsageError`` for a fit of which nothing says how long it is; Lightning would train 1,000 epochs."""
+    if trainer.max_epochs is None and trainer.max_steps == -1 and not (trainer.max_time or trainer.fast_dev_run):
+        raise UsageError(
+            "nothing says how long to train: set --trainer.max_epochs, --trainer.max_steps or --trainer.max_time"
+        )
+
+
+def _seconds(duration: Any) -> float:
+    """Of a setting ``max_time``; 0 if it is none."""
+    try:
+        return Timer(duration).time_remaining() or 0.0
+    except (MisconfigurationException, TypeError, OverflowError):
+        return 0.0
