@@ -13,7 +13,7 @@ from traceback import walk_tb
 from experiments.cli.consent import allow, flag_values
 from experiments.cli.messages import is_for_people
 from experiments.cli.read_config import read_config
-from experiments.cli.recipes import recipe_path
+from experiments.cli.recipes import config_paths
 from experiments.cli.short_names import with_full_names
 from experiments.cli.trusted_names import refusal
 from experiments.errors import UsageError
@@ -123,7 +123,8 @@ def _parts(args: list[str]) -> tuple[list[str], Path | None, list[str]]:
     given, flags = parser.parse_known_args(args[1:])
     path = given.ckpt_path
     checkpoint = None if path in (None, "", "null") else _checkpoint_file(path)
-    return [recipe_path(config) for config in given.config], checkpoint, with_full_names(flags)
+    configs = [path for config in given.config for path in config_paths(config)]
+    return configs, checkpoint, with_full_names(flags)
 
 
 def _checkpoint_file(path: str) -> Path:

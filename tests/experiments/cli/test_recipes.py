@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.__main__ import main
-from experiments.cli.recipes import recipe_path, recipes
+from experiments.cli.recipes import config_paths, recipes
 
 
 def test_every_recipe_is_listed(capsys):
@@ -17,9 +17,21 @@ def test_every_recipe_is_listed(capsys):
 
 def test_a_file_of_the_name_goes_before_the_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert recipe_path("vanillanet_digits").endswith("vanillanet/vanillanet_digits.yaml")
+    (path,) = config_paths("vanillanet_digits")
+    assert path.endswith("vanillanet/vanillanet_digits.yaml")
     (tmp_path / "vanillanet_digits").touch()
-    assert recipe_path("vanillanet_digits") == "vanillanet_digits"
+    assert config_paths("vanillanet_digits") == ["vanillanet_digits"]
+
+
+def test_networks_of_several_depths_share_a_recipe(capsys):
+    shared, own = config_paths("vanillanet6_imagenet")
+    assert shared.endswith("/vanillanet_imagenet.yaml")
+    assert own.endswith("/vanillanet6_imagenet.yaml")
+    assert len(config_paths("vanillanet_imagenet")) == len(config_paths("resnet110_cifar10")) == 1
+    assert main(["recipes", "--cost", "true"]) == 0
+    lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line}
+    assert lines["vanillanet6_imagenet"][-3:-1] == ["300", "56,116,704"]
+    assert lines["resnet20_cifar10"][-2:] == ["269,722", "40,551,040"]
 
 
 @pytest.mark.parametrize(
