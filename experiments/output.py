@@ -53,7 +53,7 @@ def dispensable_output() -> Iterator[Dispensable]:
     before = sys.stdout, sys.stderr
     # Python has no stream for a descriptor that was closed before, and the next file would get its number.
     streams = [Dispensable(stream or open(os.devnull, "w")) for stream in before]  # noqa: SIM115
-    sys.stdout, sys.stderr = streams  # type: ignore[assignment]
+    sys.stdout, sys.stderr = streams
     try:
         yield streams[0]
     finally:

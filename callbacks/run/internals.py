@@ -47,4 +47,4 @@ def count_steps_for_loggers(trainer: L.Trainer) -> None:
 
 def set_run_directory(trainer: L.Trainer, directory: str) -> None:
     """Set ``trainer.default_root_dir``, which Lightning takes only when the Trainer is made."""
-    trainer._default_root_dir = directory
+    trainer._default_root_dir = directory  # type: ignore[attr-defined]

@@ -130,7 +130,8 @@ class LastCheckpoint(L.Callback):
         self._stop_where_it_ended(trainer)
 
     def _stop_where_it_ended(self, trainer: L.Trainer) -> None:
-        if trainer.fit_loop.epoch_loop.batch_progress.total.processed >= self._stopped_after:
+        batches: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+        if batches.processed >= self._stopped_after:
             trainer.should_stop = True
 
     def _todo(self, trainer: L.Trainer, batch_idx: int) -> int:
@@ -165,7 +166,7 @@ class LastCheckpoint(L.Callback):
         checkpoint["run"] = {
             "moment": self._moment,
             "stopped": trainer.should_stop,
-            "first": not (_folder(trainer) / "last.ckpt").exists(),
+            "first": not (_folder(trainer) / ("previous.ckpt" if self._repeats_end else "last.ckpt")).exists(),
             "epoch_means": self._gathered(means) if trainer.world_size > 1 else [means],
             "loggers": [_state(logger) for logger in trainer.loggers] if trainer.is_global_zero else [],
         }
