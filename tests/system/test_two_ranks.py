@@ -55,6 +55,7 @@ def test_the_error_of_the_second_is_in_the_summary(fit):
     code, said, runs = fit(FAIL="1")
     assert code != 0
     assert "fathom: rank 1 can't read its images" in said
+    assert "Traceback" not in said
     (run_directory,) = runs
     summary = json.loads((run_directory / "summary.json").read_text())
     assert summary["status"] == "failed"
