@@ -27,9 +27,7 @@ def check_callbacks(classes: Iterable[object]) -> None:
     for chosen in classes:
         for refused, instead in INSTEAD.items():
             if isinstance(chosen, type) and issubclass(chosen, refused):
-                raise UsageError(
-                    f"trainer.callbacks can't have {chosen.__name__}, with which no run resumes: {instead}"
-                )
+                raise UsageError(f"no run can be resumed with the callback {chosen.__name__}: {instead}")
 
 
 def check_strategy(trainer: L.Trainer) -> None:

@@ -20,8 +20,8 @@ evaluated = []
 def note(self, trainer, *_):
     """The buffers of the network that is evaluated, and those of the one that is trained."""
     (average,) = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]
-    for module in (trainer.lightning_module.net, average._average_model.module.net):
-        evaluated.append({name: buffer.clone() for name, buffer in module.named_buffers()})
+    modules = (trainer.lightning_module.net, average._average_model.module.net)
+    evaluated.extend({name: buffer.clone() for name, buffer in module.named_buffers()} for module in modules)
 
 
 def save(self, trainer, *_):
