@@ -73,6 +73,8 @@ def _main(args: list[str]) -> int:
             return _fail(one_sentence(str(error), known) if known else one_sentence(str(error)), 2)
         if isinstance(error, OSError):
             return _fail(one_sentence(os_sentence(error)), 1)
+        if isinstance(error, RuntimeError) and "by peer" in str(error):  # "Connection closed by peer", "reset by peer"
+            return _fail("another rank has ended, without which this one can't go on: its own error says why", 1)
         # jsonargparse wraps what a constructor raises, and says where it was.
         if not (is_for_people(error) or (isinstance(error, ValueError) and is_for_people(error.__cause__))):
             raise

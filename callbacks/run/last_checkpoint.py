@@ -63,6 +63,8 @@ class LastCheckpoint(L.Callback):
         self._restored: dict[str, Any] = {}
         self._group: Any = None
         self._common_batches, self._validated = 0, 0
+        self._val_check_batch: float | None = None
+        """That of the Trainer, until the validation that a resumed run begins with."""
         self._repeats_end, self._stopped_after = False, math.inf
 
     def repeat_end(self, stopped_after: int | None) -> None:
@@ -96,6 +98,8 @@ class LastCheckpoint(L.Callback):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
+        if self._val_check_batch is not None:
+            trainer.val_check_batch, self._val_check_batch = self._val_check_batch, None
         broadcast_buffers(pl_module)
         batches = min(sum(trainer.num_val_batches), 1 << 62)  # it is inf for a loader without length
         self._validated, self._common_batches = 0, self._least(int(batches))
@@ -127,8 +131,8 @@ class LastCheckpoint(L.Callback):
         self._stop_where_it_ended(trainer)
 
     def _stop_where_it_ended(self, trainer: L.Trainer) -> None:
-        total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
-        if total.processed >= self._stopped_after:
+        batches: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+        if batches.processed >= self._stopped_after:
             trainer.should_stop = True
 
     def _todo(self, trainer: L.Trainer, batch_idx: int) -> int:
@@ -143,7 +147,7 @@ class LastCheckpoint(L.Callback):
     def _save(self, trainer: L.Trainer, moment: Moment) -> None:
         if trainer.fast_dev_run or (self._repeats_end and moment != "end"):  # type: ignore[attr-defined]
             return
-        folder = Path(trainer.default_root_dir) / "checkpoints"
+        folder = _folder(trainer)
         self._moment = moment
         try:
             trainer.save_checkpoint(folder / ".next.ckpt", weights_only=False)
@@ -163,6 +167,7 @@ class LastCheckpoint(L.Callback):
         checkpoint["run"] = {
             "moment": self._moment,
             "stopped": trainer.should_stop,
+            "first": not (_folder(trainer) / ("previous.ckpt" if self._repeats_end else "last.ckpt")).exists(),
             "epoch_means": self._gathered(means) if trainer.world_size > 1 else [means],
             "loggers": [_state(logger) for logger in trainer.loggers] if trainer.is_global_zero else [],
         }
@@ -181,6 +186,9 @@ class LastCheckpoint(L.Callback):
             return
         # Only there to have Lightning begin the validation: see mark_loops_complete.
         trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
+        if self._restored["moment"] == "validation":
+            # It is due, also where a stop in the middle of an epoch made it so, of which nothing is left.
+            self._val_check_batch, trainer.val_check_batch = trainer.val_check_batch, 1
         means = self._restored["epoch_means"]
         if len(means) == trainer.world_size:  # else the number of devices has changed, and the means begin anew
             restore_epoch_means(trainer, pl_module, means[trainer.global_rank])
@@ -239,6 +247,10 @@ def mark_loops_complete(loops: dict[str, Any], moment: Moment) -> None:
         batches = loops["epoch_loop.val_loop.batch_progress"]
         for counts in (batches["total"], batches["current"]):
             counts["ready"] = counts["started"] = counts["completed"] + 1
+
+
+def _folder(trainer: L.Trainer) -> Path:
+    return Path(trainer.default_root_dir) / "checkpoints"
 
 
 def _state(logger: Any) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.util import Finalize
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -105,10 +106,17 @@ def leaving_at_once(hint: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except LeftEarly:
+        # Python takes its handlers away in the last moments of a process, after its children have ended.
+        Finalize(None, _ignore, [list(before)], exitpriority=-1000)
         before.clear()
         raise
     finally:
         _restore_handlers(before)
+
+
+def _ignore(kinds: Iterable[signal.Signals]) -> None:
+    for kind in kinds:
+        signal.signal(kind, signal.SIG_IGN)
 
 
 def print_to_stderr(sentence: str) -> None:

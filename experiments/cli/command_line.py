@@ -32,9 +32,10 @@ from experiments.cli.contract import accepted_facts, check_network, link_facts
 from experiments.cli.messages import one_sentence
 from experiments.cli.paths import resolve_paths
 from experiments.cli.short_names import PARSER_MODE
+from experiments.cli.signatures import imported_class
 from experiments.errors import UsageError
 from experiments.internals import RecordFacts
-from experiments.runs.check_trainer import check_trainer
+from experiments.runs.check_trainer import check_callbacks, check_strategy
 from experiments.runs.configuration import SaveConfig
 from experiments.runs.directory import checked_name, experiment_name, new_run_directory, run_config
 from experiments.runs.lock import run_lock
@@ -109,6 +110,10 @@ class FathomCLI(LightningCLI):
             checked_name(config.name)
         if command != "fit" and not config.ckpt_path and not config.get(PRETRAINED):
             raise UsageError(f"fathom {command} needs {CKPT_PATH_EXAMPLE}: this network has random weights without")
+        chosen = config.trainer.callbacks or []
+        check_callbacks(
+            imported_class(callback.class_path) for callback in (chosen if isinstance(chosen, list) else [chosen])
+        )
         resolve_paths(config)
 
     def _parse_ckpt_path(self) -> None:
@@ -159,7 +164,7 @@ class FathomCLI(LightningCLI):
             max_time=None,  # see TimeLimit
             **kwargs,
         )
-        check_trainer(trainer)
+        check_strategy(trainer)
         # What is saved is the state between two steps, and the others may draw random numbers.
         trainer.callbacks.sort(key=lambda callback: not isinstance(callback, LastCheckpoint | Reseeding))  # type: ignore[attr-defined]
         return trainer

@@ -58,7 +58,8 @@ def resume(args: list[str]) -> None:
             if finished:
                 print(f"{run_directory} is finished; to train it for longer, add --trainer.max_epochs.")
                 return
-            ended, checkpoint = checkpoint.end, _before_the_end(run_directory)
+            ended = checkpoint.end
+            checkpoint = None if ended.is_first else _before_the_end(run_directory)
         if checkpoint is None:
             if finished:
                 raise CheckpointError(f"{run_directory} was trained, and the checkpoints to go on from are gone")
@@ -81,6 +82,8 @@ class End(NamedTuple):
     batches: int
     stopped: bool
     """Whether something stopped it, such as early stopping, before ``max_epochs`` and ``max_steps``."""
+    is_first: bool
+    """Whether no checkpoint was written before."""
 
 
 class Checkpoint(NamedTuple):
@@ -112,11 +115,11 @@ class ResumeCLI(FathomCLI):
             self._refuse_another_optimizer()
         if self._checkpoint is None:
             rank_zero_only((Path(self.trainer.default_root_dir) / "metrics.csv").unlink)(missing_ok=True)
-        elif self._ended is not None:
+        if self._ended is not None:
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, LastCheckpoint):
                     callback.repeat_end(self._ended.batches if self._ended.stopped else None)
-        elif self._checkpoint.end is not None:
+        elif self._checkpoint is not None and self._checkpoint.end is not None:
             self._refuse_if_nothing_is_left(self._checkpoint.end)
 
     def _refuse_if_nothing_is_left(self, end: End) -> None:
@@ -147,8 +150,8 @@ def _start_over(run_directory: Path, begun_from: str | None) -> None:
     """
     if begun_from and not Path(begun_from).is_file():
         raise CheckpointError(
-            f"{run_directory} has no checkpoint yet, and {begun_from}, from which it was begun, is gone: put it back,"
-            " or begin a new run with `fathom fit`"
+            f"{run_directory} has no checkpoint of its own, and {begun_from}, from which it was begun, is gone: put it"
+            " back, or begin a new run with `fathom fit`"
         )
     print(f"{run_directory} has no checkpoint yet, and starts over" + (f" from {begun_from}." if begun_from else "."))
 
@@ -194,10 +197,15 @@ def whole_checkpoint(path: Path) -> Checkpoint | None:
         return None
     if content["run"]["moment"] != "end":
         return Checkpoint(path, None)
-    loops = content["loops"]["fit_loop"]
-    epochs = loops["epoch_progress"]["current"]["processed"]
-    batches = loops["epoch_loop.batch_progress"]["total"]["processed"]
-    return Checkpoint(path, End(epochs, content["global_step"], batches, content["run"].get("stopped", False)))
+    run, loops = content["run"], content["loops"]["fit_loop"]
+    end = End(
+        epochs=loops["epoch_progress"]["current"]["processed"],
+        steps=content["global_step"],
+        batches=loops["epoch_loop.batch_progress"]["total"]["processed"],
+        stopped=run.get("stopped", False),
+        is_first=run.get("first", False),
+    )
+    return Checkpoint(path, end)
 
 
 def _check_it_can_go_on(path: Path, content: dict[str, Any]) -> None:

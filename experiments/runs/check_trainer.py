@@ -1,33 +1,43 @@
-"""What Lightning's Trainer takes and a run can't do."""
+"""What Lightning's Trainer takes and a run can't do: it would fail in the middle, or could not be resumed."""
 
 from __future__ import annotations
 
-import lightning as L
-from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, Timer
+from collections.abc import Iterable
 
-from callbacks.run.time_limit import TimeLimit
+import lightning as L
+from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder, Timer
+
 from experiments.errors import UsageError
 from experiments.internals import starts_from_this_process
 
-INSTEAD = {
+INSTEAD: dict[type[L.Callback], str] = {
     Timer: "set trainer.max_time",
+    GradientAccumulationScheduler: "set trainer.accumulate_grad_batches",
     LearningRateFinder: "compare short runs with several values of model.lr",
     BatchSizeFinder: "compare short runs with several values of data.batch_size",
 }
 
 
-def check_trainer(trainer: L.Trainer) -> None:
-    """Refuse what would fail in the middle of a run, or leave one that can't be resumed.
+def check_callbacks(classes: Iterable[object]) -> None:
+    """Refuse some of Lightning's callbacks.
 
     Raises:
-        UsageError: naming the setting.
+        UsageError: naming the callback, and what is there for its purpose.
+    """
+    for chosen in classes:
+        for refused, instead in INSTEAD.items():
+            if isinstance(chosen, type) and issubclass(chosen, refused):
+                raise UsageError(f"no run can be resumed with the callback {chosen.__name__}: {instead}")
+
+
+def check_strategy(trainer: L.Trainer) -> None:
+    """Refuse a strategy that copies this process.
+
+    Raises:
+        UsageError: naming another one.
     """
     if starts_from_this_process(trainer):
         raise UsageError(
-            "trainer.strategy starts its processes as copies of this one, where a run needs them to begin as it did:"
-            " set trainer.strategy to ddp"
+            "trainer.strategy starts its processes as copies of this one, in which the run has begun already: set"
+            " trainer.strategy to ddp"
         )
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        for kind, instead in INSTEAD.items():
-            if isinstance(callback, kind) and not isinstance(callback, TimeLimit):
-                raise UsageError(f"trainer.callbacks can't have a {kind.__name__} in a run: {instead}")

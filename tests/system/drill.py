@@ -29,7 +29,11 @@ from lit_models.networks.vanillanet import annealed_relu
 TRUSTED.add("drill")  # else a resumed run may not name the network
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = Path(__file__).parent / "drill.yaml"
-TIMES = ("seconds", "RunSummary")
+QUIET = ["--trainer.enable_progress_bar", "false", "--wandb.mode", "disabled"]
+SMALL = ["--config", str(CONFIG), *QUIET, "--trainer.max_epochs", "2", "--data.train_size", "200"]
+SMALL += ["--trainer.limit_val_batches", "2", "--last_checkpoint.every_n_steps", "2"]
+"""Each of two epochs has 7 micro-batches in 4 optimizer steps, and is validated on 2 batches after the 3rd and 6th."""
+TIMES = ("seconds", "RunSummary", "resumed", "Timer")
 """Of what is compared, all that measures time or counts resumptions."""
 
 
@@ -151,11 +155,13 @@ def finished_run(folder: Path) -> Path | None:
 
 
 def differences(ours: Path, theirs: Path) -> Iterator[str]:
-    """In what the checkpoints and the metrics of two run directories differ, times left out."""
+    """In what the checkpoints, the metrics and the summaries of two run directories differ, times left out."""
     for name in ("last.ckpt", "best.ckpt"):
-        first, second = (read_checkpoint(path / "checkpoints" / name) for path in (ours, theirs))
+        paths = [run / "checkpoints" / name for run in (ours, theirs)]
+        first, second = (read_checkpoint(path) if path.is_file() else None for path in paths)
         yield from _unequal(first, second, name)
     yield from _unequal(rows(ours), rows(theirs), "metrics.csv")
+    yield from _unequal(*(json.loads((run / "summary.json").read_text()) for run in (ours, theirs)), "summary.json")
 
 
 def rows(directory: Path) -> list[dict[str, str]]:

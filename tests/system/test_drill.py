@@ -1,24 +1,48 @@
 """A run with everything switched on is killed at random, again and again, and ends as one that never stopped.
 
-It takes minutes: ``pytest -m drill --kills 20``.
+It takes minutes: ``pytest -m drill --kills 20``, each case that often.
 """
 
 import json
 
 import pytest
-from drill import CONFIG, Kills, ProcessGroup, command, differences, finished_run, rows, wait
+from drill import CONFIG, QUIET, Kills, ProcessGroup, command, differences, finished_run, rows, wait
+from PIL import Image
+
+BASE = ["--config", str(CONFIG), *QUIET, "--trainer.accelerator", "cpu"]
+TWO_RANKS = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+# When the annealing is at 0.6, which is before the end.
+EARLY_STOPPING = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor", "activation_lambda"]
+EARLY_STOPPING += ["--trainer.callbacks.mode", "max", "--trainer.callbacks.stopping_threshold", "0.6"]
+
+
+@pytest.fixture
+def flags(request, tmp_path):
+    """Those of one case."""
+    case = request.param
+    if case == "two ranks":
+        return [*BASE, *TWO_RANKS]
+    if case == "early stopping":
+        return [*BASE, *EARLY_STOPPING]
+    if case == "begun from":
+        with ProcessGroup(command(tmp_path / "before", [*BASE, "--trainer.max_epochs", "2"])) as process:
+            wait(process)
+        (checkpoint,) = tmp_path.glob("before/*/*/checkpoints/previous.ckpt")
+        return [*BASE, "--ckpt_path", str(checkpoint)]
+    if case == "photos":
+        for number in range(320):
+            path = tmp_path / "photos" / "train" / f"{number % 10}" / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.effect_noise((40, 30), 20 + number % 10 * 20).convert("RGB").save(path)
+        data = ["--data", "datamodules.Photos", "--data.root", str(tmp_path / "photos"), "--data.num_workers", "2"]
+        return [*BASE, *data, "--data.image_size", "16", "--data.batch_size", "16"]
+    return BASE
 
 
 @pytest.mark.drill
-@pytest.mark.parametrize("devices", [1, 2])
-def test_a_run_killed_again_and_again_ends_as_one_that_never_stopped(devices, request, tmp_path):
+@pytest.mark.parametrize("flags", ["digits", "photos", "begun from", "early stopping", "two ranks"], indirect=True)
+def test_a_run_killed_again_and_again_ends_as_one_that_never_stopped(flags, request, tmp_path):
     kills = request.config.getoption("--kills")
-    if devices > 1:
-        kills = -(-kills // 4)
-    flags = ["--config", str(CONFIG), "--trainer.enable_progress_bar", "false", "--wandb.mode", "disabled"]
-    flags += ["--trainer.accelerator", "cpu", "--trainer.devices", str(devices)]
-    flags += ["--trainer.strategy", "ddp"] if devices > 1 else []
-
     with ProcessGroup(command(tmp_path / "whole", flags)) as process:
         wait(process)
     whole = finished_run(tmp_path / "whole")

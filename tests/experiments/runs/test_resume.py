@@ -10,97 +10,18 @@ import socket
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from drill import CONFIG, Kills, command, differences, finished_run, rows, run_directory, wait
+from drill import QUIET, SMALL, Kills, command, differences, finished_run, rows, run_directory, wait
 
 from experiments.__main__ import main
 from experiments.runs.lock import run_lock
 from lit_models import ImageClassifier
 
-QUIET = ["--trainer.enable_progress_bar", "false", "--wandb.mode", "disabled"]
-SMALL = ["--config", str(CONFIG), *QUIET, "--trainer.max_epochs", "2", "--data.train_size", "200"]
-SMALL += ["--trainer.limit_val_batches", "2", "--last_checkpoint.every_n_steps", "2"]
-# Each of two epochs has 7 micro-batches in 4 optimizer steps, and is validated on 2 batches after its third and sixth.
-STEPS = 22
-
-
-class KilledError(Exception):
-    """Ends a run in an instant, as far as that goes in one process: nothing is saved for it."""
-
-
-class Event:
-    """Calls ``act`` in the n-th training or validation step from now."""
-
-    def __init__(self):
-        self.count, self.at, self.act = 0, None, None
-
-    def __call__(self):
-        self.count += 1
-        if self.count == self.at:
-            self.act()
-
-
-def kill():
-    raise KilledError
-
-
-@pytest.fixture
-def event(monkeypatch):
-    event = Event()
-    for step in ("training_step", "validation_step"):
-        original = getattr(ImageClassifier, step)
-
-        def noted(module, batch, batch_idx, original=original):
-            event()
-            return original(module, batch, batch_idx)
-
-        monkeypatch.setattr(ImageClassifier, step, noted)
-    return event
-
-
-@pytest.fixture
-def ordinary_signals():
-    """Where the tests run in the background, some are ignored."""
-    handlers = {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL, "SIGTERM": signal.SIG_DFL}
-    before = {name: signal.signal(getattr(signal, name), handler) for name, handler in handlers.items()}
-    yield
-    for name, handler in before.items():
-        signal.signal(getattr(signal, name), handler)
-
-
-@pytest.fixture
-def fit(event, ordinary_signals, capsys):
-    """Runs what starts or resumes the run in a folder; ``act`` happens in step ``at``. Exit code, and what it says."""
-
-    def run(folder, *more, at=None, act=kill, flags=SMALL):
-        event.count, event.at, event.act = 0, at, act
-        args = command(folder, flags)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                code = main([*args, *more])
-        except KilledError:
-            code = -9
-        except SystemExit as error:
-            code = error.code
-        return code, "".join(capsys.readouterr())
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The run directory of a run without a break."""
-    folder = tmp_path_factory.mktemp("whole")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert main(command(folder, SMALL)) == 0
-    return finished_run(folder)
+STEPS = 22  # in SMALL, of training and of validation
 
 
 def same(whole, folder):
@@ -301,29 +222,13 @@ def test_a_live_run_is_left_alone(fit, interrupted, tmp_path):
         pass  # a dead one is none
 
 
-def test_a_run_killed_after_its_training_does_the_end_again(whole, fit, monkeypatch, tmp_path):
-    def fails(*_):
-        raise KilledError
-
-    with monkeypatch.context() as patch:
-        patch.setattr("callbacks.RunSummary.on_fit_end", fails)
-        assert fit(tmp_path)[0] == -9
-    directory = run_directory(tmp_path)
-    assert torch.load(directory / "checkpoints" / "last.ckpt", weights_only=True)["run"]["moment"] == "end"
-    assert fit(tmp_path)[0] == 0
-    same(whole, tmp_path)
-
-
-def test_a_run_killed_in_its_merge_is_merged_when_it_is_resumed(fit, repository, monkeypatch, tmp_path):
+def test_a_run_killed_in_its_merge_is_merged_when_it_is_resumed(fit, die, monkeypatch, tmp_path):
     flags = ["--config", "vanillanet_digits", *QUIET, "--data.train_size", "64"]
     flags += ["--trainer.max_epochs", "2"]
     assert fit(tmp_path / "whole", flags=flags)[0] == 0
 
-    def fails(*_):
-        raise KilledError
-
     with monkeypatch.context() as patch:
-        for end, code in ((fails, -9), (ask_to_leave, 75), (fails, -9)):
+        for end, code in ((die, -9), (ask_to_leave, 75), (die, -9)):
             patch.setattr("callbacks.merge_at_fit_end.write_atomically", end)
             assert fit(tmp_path / "broken", flags=flags)[0] == code
     assert fit(tmp_path / "broken", flags=flags)[0] == 0
