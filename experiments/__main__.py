@@ -136,6 +136,12 @@ def tool_words(tool: Any, args: list[str]) -> list[str]:
 
         args = with_full_names(args)
     first = next(iter(get_type_hints(tool).values()), None) if callable(tool) else None
+    if callable(tool) and "wandb" in inspect.signature(tool).parameters:
+        from experiments.runs.wandb_environment import wandb_environment
+
+        given = {word.partition("=")[0] for word in args}
+        options = {f"--wandb.{name}": value for name, value in wandb_environment().items()}
+        args = [*args, *(f"{flag}={json.dumps(value)}" for flag, value in options.items() if flag not in given)]
     words = list(takewhile(lambda word: not word.startswith("-"), args))
     if get_origin(first) is not list or not words:
         return args

@@ -22,6 +22,13 @@ LEAST = {
 """Settings of the trainer, and the least value of each that means something."""
 
 
+def check_groups(config: Namespace) -> None:
+    """Raises ``UsageError`` for a list or a number in the place of settings."""
+    for name in ("trainer", "wandb", "best_checkpoint", "last_checkpoint"):
+        if not isinstance(config[name], Namespace):
+            raise UsageError(f"{name} takes settings by name, such as --{name}.NAME VALUE, not {config[name]}")
+
+
 def check_seed(seed: int) -> None:
     """Raises ``UsageError`` for a seed that NumPy does not take."""
     if not 0 <= seed <= LARGEST_SEED:

@@ -27,7 +27,7 @@ from experiments.cli.arguments import (
     in_order_of_precedence,
     naming_the_checkpoint,
 )
-from experiments.cli.check_settings import check_length, check_numbers, check_ranges, check_seed
+from experiments.cli.check_settings import check_groups, check_length, check_numbers, check_ranges, check_seed
 from experiments.cli.contract import accepted_facts, check_network, link_facts
 from experiments.cli.messages import one_sentence
 from experiments.cli.paths import resolve_paths
@@ -40,6 +40,7 @@ from experiments.runs.configuration import SaveConfig
 from experiments.runs.directory import checked_name, experiment_name, new_run_directory, run_config
 from experiments.runs.lock import run_lock
 from experiments.runs.metrics_csv import MetricsCSV
+from experiments.runs.wandb_environment import wandb_environment
 from experiments.runs.wandb_logger import WandbOptions, wandb_logger
 from lit_models.checkpoints import AtomicCheckpointIO
 
@@ -101,6 +102,7 @@ class FathomCLI(LightningCLI):
         self.config = parser.parse_args(args)
         command = self.config.subcommand
         config = self.config[command]
+        check_groups(config)
         check_seed(config.seed_everything)
         check_numbers(config)
         check_ranges(config.trainer)
@@ -115,6 +117,9 @@ class FathomCLI(LightningCLI):
             imported_class(callback.class_path) for callback in (chosen if isinstance(chosen, list) else [chosen])
         )
         resolve_paths(config)
+        for name, value in wandb_environment().items():
+            if not flag_is_given(args, f"--wandb.{name}"):
+                config.wandb[name] = value
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would put the checkpoint's settings over explicit flags; they are in the arguments already."""

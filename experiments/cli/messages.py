@@ -87,6 +87,14 @@ _SENTENCES: tuple[tuple[str, Callable[[re.Match[str], _Problem], str]], ...] = (
         lambda m, p: f"{p.where}there is no class {m[2]}{did_you_mean(m[2], _classes_for(m[1] or p.key))}",
     ),
     (
+        r"^'\w+' object has no attribute 'keys'$",
+        lambda m, p: f"{p.key}.init_args takes settings by name, such as --{p.key}.NAME VALUE",
+    ),
+    (
+        r"Not of type timedelta",
+        lambda m, p: f"{p.key} takes days:hours:minutes:seconds, such as 00:12:00:00, not {p.given}",
+    ),
+    (
         r"^Unable to load config '(.*?)'",
         lambda m, p: f"{p.key} takes settings by name, such as --{p.key}.NAME VALUE, not {m[1]}",
     ),
@@ -112,16 +120,18 @@ def one_sentence(message: str, flags: Iterable[str] = FIT_FLAGS) -> str:
         flags: the flags that there are, to find the one nearest to an unknown flag.
     """
     keys: list[str] = []
-    class_path, given, reasons = "", "", []
-    for line in message.splitlines():
-        line = line.strip().removeprefix("- ").strip()
+    class_path, given, reasons, indent = "", "", [], 0
+    for indented in message.splitlines():
+        line = indented.strip().removeprefix("- ").strip()
+        depth = len(indented) - len(indented.lstrip())
         if key := re.fullmatch(r'Parser key "(.+)":', line):
             keys.append(key[1])
+            reasons, indent = [], depth
         elif named := re.fullmatch(r"Problem with given class_path '(.+)':", line):
             class_path = named[1]
-        elif value := re.fullmatch(r"Given value: (?!NestedArg|Namespace)(.*)", line):
-            given = given or shorten(value[1], 80)
-        elif line and not _NOISE.search(line) and line not in reasons:
+        elif value := re.fullmatch(r"Given value:(?! NestedArg| Namespace) ?(.*)", line):
+            given = given or shorten(value[1], 80) or "''"
+        elif line and not _NOISE.search(line) and line not in reasons and depth >= indent:
             reasons.append(line)
     specific = [reason for reason in reasons if not _ALTERNATIVE.match(reason)]
     text = " ".join(specific or reasons)
@@ -180,7 +190,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def _expected(reasons: list[str]) -> str:
     """Types and choices in words."""
     kinds, choices = [], []
-    if any(reason.startswith("Not a valid subclass") for reason in reasons):
+    if any(reason.startswith(("Not a valid subclass", "Expected a dot import")) for reason in reasons):
         kinds.append("a class, by its name or as class_path with init_args,")
     for reason in reasons:
         if literal := re.search(r"typing\.Literal\[(.*?)\]", reason):

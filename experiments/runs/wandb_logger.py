@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,7 +19,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 @dataclass
 class WandbOptions:
-    """What goes to Weights & Biases.
+    """What goes to Weights & Biases. Its environment variables go over what files say of it, and flags over them.
 
     Args:
         mode: ``offline`` keeps the run on disk for ``wandb sync``.
@@ -26,6 +27,8 @@ class WandbOptions:
         entity: user or team.
         group: of runs, as for the seeds of one experiment.
         tags: of the run.
+        name: of the run (default: that of its directory, after the experiment's).
+        notes: on the run.
     """
 
     mode: Literal["offline", "online", "disabled"] = "offline"
@@ -33,18 +36,27 @@ class WandbOptions:
     entity: str | None = None
     group: str | None = None
     tags: tuple[str, ...] = ()
+    name: str | None = None
+    notes: str | None = None
 
 
 def wandb_logger(run_directory: Path, options: WandbOptions) -> DispensableWandbLogger | None:
     """The logger of a run, ``None`` where it is disabled.
 
     Its id is that with which the directory was logged before, wherever it lay, and at first the directory's name.
+
+    Raises:
+        MisconfigurationException: for options that W&B would refuse, some of them only in ``wandb sync``.
     """
     if options.mode == "disabled":
         return None
+    name = options.name or f"{run_directory.parent.name}/{run_directory.name}"
+    _check(options, name)
     rank_zero_only(run_directory.mkdir)(parents=True, exist_ok=True)  # W&B writes elsewhere where it is missing
     return DispensableWandbLogger(
-        name=f"{run_directory.parent.name}/{run_directory.name}",
+        name=name,
+        notes=options.notes,
+        mode=options.mode,
         version=_run_id(run_directory),
         save_dir=run_directory,
         offline=options.mode == "offline",
@@ -53,6 +65,26 @@ def wandb_logger(run_directory: Path, options: WandbOptions) -> DispensableWandb
         group=options.group,
         tags=list(options.tags),
     )
+
+
+def _check(options: WandbOptions, name: str) -> None:
+    for option, text, most in (
+        ("name", name, 128),
+        ("project", options.project, 128),
+        ("group", options.group or "", 128),
+        *(("tags", tag, 64) for tag in options.tags),
+    ):
+        if len(text) > most:
+            shorter = "--name or --wandb.name" if option == "name" else f"--wandb.{option}"
+            raise MisconfigurationException(
+                f"Weights & Biases takes a {option.removesuffix('s')} of up to {most} characters, and {text[:32]}… has"
+                f" {len(text)}: give a shorter {shorter}"
+            )
+    if not all(options.tags):
+        raise MisconfigurationException("a tag of --wandb.tags is empty, which Weights & Biases does not take")
+    if not options.project or (odd := set(options.project) & set("/\\#?%:")):
+        what = f"has {' '.join(sorted(odd))} in it" if options.project else "is empty"
+        raise MisconfigurationException(f"--wandb.project {options.project!r} {what}: take letters, digits, - and _")
 
 
 def _run_id(run_directory: Path) -> str:
@@ -74,6 +106,7 @@ class DispensableWandbLogger(WandbLogger):
 
     @property
     def experiment(self) -> Any:
+        mode = os.environ.get("WANDB_MODE")
         try:
             if self._experiment is None and not self._offline:
                 _see_server()
@@ -83,6 +116,10 @@ class DispensableWandbLogger(WandbLogger):
                 f"Weights & Biases can't begin the run ({error}): see to the network and `wandb login`, or take"
                 " --wandb.mode offline and `wandb sync` later"
             ) from error
+        finally:  # Lightning sets it for an offline run, and the next run in this process is another
+            os.environ.pop("WANDB_MODE", None)
+            if mode is not None:
+                os.environ["WANDB_MODE"] = mode
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if self._gone:
