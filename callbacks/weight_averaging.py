@@ -61,21 +61,12 @@ class WeightAveraging(EMAWeightAveraging):
         if stage == "fit":
             if trainer.precision in ("bf16-true", "16-true"):
                 raise MisconfigurationException(
-<<<<<<< HEAD
-                    f"WeightAveraging can't average weights of {trainer.precision}, where small updates are rounded"
-                    " away: take bf16-mixed or 16-mixed"
-                )
-            # Lightning converts the module to float64 in 64-true, after this hook.
-            average: Any = trainer.precision_plugin.convert_module(Average(pl_module, self.decay))
-            self._average_model = average
-=======
                     f"WeightAveraging can't average weights of {trainer.precision}, which would round small updates"
                     " away: take bf16-mixed or 16-mixed"
                 )
             # Lightning would convert it after this hook, and the average be of another precision.
             trainer.precision_plugin.convert_module(pl_module)
             self._average_model = Average(pl_module, self.decay)
->>>>>>> faults-settings
         else:
             self._average_model = None
         self._swapped = False
