@@ -122,7 +122,7 @@ def test_nor_does_a_checkpoint(command, tiny_config, copy, foreign, fathom):
 
 
 def test_nor_does_what_a_run_was_begun_from(copy, foreign, fathom):
-    """A resumed run without a checkpoint does not open the one that its configuration names."""
+    """A resumed run without a checkpoint reads the one that its configuration names, as tensors and primitives."""
 
     class Evil:
         def __reduce__(self):
@@ -133,7 +133,9 @@ def test_nor_does_what_a_run_was_begun_from(copy, foreign, fathom):
     (copy / "config.yaml").write_text(yaml.safe_dump(config | {"ckpt_path": str(copy / "evil.pt")}))
     shutil.rmtree(copy / "checkpoints")
     (copy / "summary.json").unlink()
-    assert fathom("resume", copy)[0] == 0
+    code, sentence = fathom("resume", copy)
+    assert code == 1
+    assert sentence.startswith(f"{copy / 'evil.pt'} is not opened, since it asks for")
     assert not foreign.exists()
 
 
