@@ -140,8 +140,9 @@ def tool_words(tool: Any, args: list[str]) -> list[str]:
         from experiments.runs.wandb_environment import wandb_environment
 
         given = {word.partition("=")[0] for word in args}
-        options = {f"--wandb.{name}": value for name, value in wandb_environment().items()}
-        args = [*args, *(f"{flag}={json.dumps(value)}" for flag, value in options.items() if flag not in given)]
+        for name, value in wandb_environment().items():
+            if f"--wandb.{name}" not in given:
+                args = [*args, f"--wandb.{name}={value if isinstance(value, str) else json.dumps(value)}"]
     words = list(takewhile(lambda word: not word.startswith("-"), args))
     if get_origin(first) is not list or not words:
         return args

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from inspect import Parameter
+from typing import Any, get_args
 
+import lightning as L
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from callbacks import BestCheckpoint, LastCheckpoint
 from experiments.cli.signatures import imported_class, parameters
 from experiments.errors import UsageError
+from experiments.runs.wandb_logger import WandbOptions
 
+GROUPS = {
+    "trainer": L.Trainer,
+    "wandb": WandbOptions,
+    "best_checkpoint": BestCheckpoint,
+    "last_checkpoint": LastCheckpoint,
+}
+"""Settings by name that are arguments of a class."""
 LARGEST_SEED = 2**32 - 1
 """NumPy takes no larger one."""
 LEAST = {
@@ -24,7 +35,7 @@ LEAST = {
 
 def check_groups(config: Namespace) -> None:
     """Raises ``UsageError`` for a list or a number in the place of settings."""
-    for name in ("trainer", "wandb", "best_checkpoint", "last_checkpoint"):
+    for name in GROUPS:
         if not isinstance(config[name], Namespace):
             raise UsageError(f"{name} takes settings by name, such as --{name}.NAME VALUE, not {config[name]}")
 
@@ -35,30 +46,39 @@ def check_seed(seed: int) -> None:
         raise UsageError(f"seed_everything is {seed}; give 0 to {LARGEST_SEED}")
 
 
-def check_numbers(value: Any, name: str = "", default: Any = None) -> None:
-    """Raises ``UsageError`` for a number anywhere in a configuration that is NaN, infinite or above 64 bits.
+def check_values(value: Any, name: str = "", parameter: Parameter | None = None) -> None:
+    """Raises ``UsageError`` for a number in a configuration that is NaN, infinite or above 64 bits, and for a null.
 
-    What a class has as its ``default`` is its own affair.
+    What ``parameter`` says of itself is allowed: an infinite default, and null where its type has it.
     """
     if isinstance(value, Namespace):
-        known = parameters(imported_class(value.get("class_path", "")))
+        known = parameters(GROUPS.get(name) or imported_class(value.get("class_path", "")))
         for key, item in vars(value).items():
             if key == "init_args" and isinstance(item, Namespace):
                 for argument, given in vars(item).items():
-                    own = known[argument].default if argument in known else None
-                    check_numbers(given, f"{name}.{argument}", own)
+                    check_values(given, f"{name}.{argument}", known.get(argument))
             else:
-                check_numbers(item, f"{name}.{key}" if name else key)
+                check_values(item, f"{name}.{key}" if name else key, known.get(key) if name in GROUPS else None)
     elif isinstance(value, dict):
         for key, item in value.items():
-            check_numbers(item, f"{name}.{key}")
+            check_values(item, f"{name}.{key}")
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
-            check_numbers(item, f"{name}[{i}]")
-    elif isinstance(value, float) and not math.isfinite(value) and value not in (default,):
+            check_values(item, f"{name}[{i}]")
+    elif isinstance(value, float) and not math.isfinite(value) and (not parameter or value not in (parameter.default,)):
         raise UsageError(f"{name} is {value}; give a finite number")
     elif isinstance(value, int) and abs(value) >= 2**63:
         raise UsageError(f"{name} is {value:.3g}; give a number below 2^63")
+    elif value is None and parameter and _needs_a_value(parameter):
+        raise UsageError(f"{name} is null; leave it out for its default, {parameter.default}")
+
+
+def _needs_a_value(parameter: Parameter) -> bool:
+    return parameter.default not in (None, Parameter.empty) and not _may_be_null(parameter.annotation)
+
+
+def _may_be_null(kind: Any) -> bool:
+    return kind in (Any, None, type(None)) or any(map(_may_be_null, get_args(kind)))
 
 
 def check_ranges(trainer: Namespace) -> None:

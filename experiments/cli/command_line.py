@@ -27,7 +27,7 @@ from experiments.cli.arguments import (
     in_order_of_precedence,
     naming_the_checkpoint,
 )
-from experiments.cli.check_settings import check_groups, check_length, check_numbers, check_ranges, check_seed
+from experiments.cli.check_settings import check_groups, check_length, check_ranges, check_seed, check_values
 from experiments.cli.contract import accepted_facts, check_network, link_facts
 from experiments.cli.messages import one_sentence
 from experiments.cli.paths import resolve_paths
@@ -104,7 +104,7 @@ class FathomCLI(LightningCLI):
         config = self.config[command]
         check_groups(config)
         check_seed(config.seed_everything)
-        check_numbers(config)
+        check_values(config)
         check_ranges(config.trainer)
         if command == "fit":
             check_length(config.trainer)

@@ -27,6 +27,7 @@ _TYPES = {
     "bool": "true or false",
     "str": "text",
     "tuple": "a list such as [a,b]",
+    "Path": "a path",
     "PositiveInt": "a whole number above 0",
     "NonNegativeInt": "a whole number, 0 or above",
 }
@@ -79,12 +80,20 @@ _SENTENCES: tuple[tuple[str, Callable[[re.Match[str], _Problem], str]], ...] = (
         lambda m, p: f"{p.key} needs its class: name it too, as in --{p.key} {m[1]}.CLASS",
     ),
     (
-        r"Not of type (\w+): (?:(?:(\S+) )?does not conform|invalid literal .*: '(.*)')",
+        r"Not of type (\w+): (?:(?:(\S+) )?does not conform|invalid literal .*: '(.*)'|expected str)",
         lambda m, p: f"{p.key} takes {_TYPES.get(m[1], m[1])}, not {m[2] or m[3] or p.given}",
     ),
     (
         r"(?:--(\S+)\.help: )?Expected a dot import path string: (\S+)",
         lambda m, p: f"{p.where}there is no class {m[2]}{did_you_mean(m[2], _classes_for(m[1] or p.key))}",
+    ),
+    (
+        r"^(argument of type '\w+' is not iterable|unhashable type)",
+        lambda m, p: f"{p.key}.class_path takes the name of a class",
+    ),
+    (
+        r"^Subclasses are disabled for (\w+)",
+        lambda m, p: f"{p.where}{m[1]} takes settings by name, and no class_path",
     ),
     (
         r"^'\w+' object has no attribute 'keys'$",
@@ -120,8 +129,12 @@ def one_sentence(message: str, flags: Iterable[str] = FIT_FLAGS) -> str:
         flags: the flags that there are, to find the one nearest to an unknown flag.
     """
     keys: list[str] = []
+<<<<<<< HEAD
     reasons: list[str] = []
     class_path, given, indent = "", "", 0
+=======
+    class_path, given, reasons, indent, nested = "", "", [], 0, 0
+>>>>>>> faults-settings
     for indented in message.splitlines():
         line = indented.strip().removeprefix("- ").strip()
         depth = len(indented) - len(indented.lstrip())
@@ -129,7 +142,9 @@ def one_sentence(message: str, flags: Iterable[str] = FIT_FLAGS) -> str:
             keys.append(key[1])
             reasons, indent = [], depth
         elif named := re.fullmatch(r"Problem with given class_path '(.+)':", line):
-            class_path = named[1]
+            if class_path and depth <= nested:
+                break  # another alternative, such as that the class is the base class
+            class_path, nested = named[1], depth
         elif value := re.fullmatch(r"Given value:(?! NestedArg| Namespace) ?(.*)", line):
             given = given or shorten(value[1], 80) or "''"
         elif line and not _NOISE.search(line) and line not in reasons and depth >= indent:

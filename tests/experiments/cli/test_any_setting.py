@@ -22,23 +22,20 @@ SETTINGS = (
     *(("model", "init_args", name) for name in ("net", "optimizer", "lr", "lr_batch_size", "weight_decay", "momentum")),
     *(("model", "init_args", name) for name in ("layer_decay", "optimizer_args", "schedule", "milestones", "min_lr")),
     *(("model", "init_args", name) for name in ("loss", "label_smoothing", "smooth_over", "aux_weight", "unknown")),
-    *(
-        ("model", "init_args", "net", "init_args", name)
-        for name in ("depth", "width", "shortcut", "rescale", "unknown")
-    ),
+    *(("model", "init_args", "net", "init_args", name) for name in ("depth", "width", "shortcut", "unknown")),
     *(("data", "init_args", name) for name in ("image_size", "batch_size", "eval_batch_size", "train_size", "cutout")),
     *(("data", "init_args", name) for name in ("val_fraction", "train_fraction", "mixup_alpha", "cutmix_alpha")),
     *(("data", "init_args", name) for name in ("mix_prob", "mix_off_epochs", "num_workers", "erasing", "unknown")),
     *(("trainer", name) for name in ("max_epochs", "max_steps", "max_time", "precision", "accelerator", "devices")),
+    *(("trainer", name) for name in ("callbacks", "val_check_interval", "check_val_every_n_epoch")),
     *(
         ("trainer", name)
-        for name in ("callbacks", "val_check_interval", "check_val_every_n_epoch", "limit_val_batches")
+        for name in ("limit_train_batches", "limit_val_batches", "accumulate_grad_batches", "strategy")
     ),
     *(
         ("trainer", name)
-        for name in ("limit_train_batches", "accumulate_grad_batches", "gradient_clip_val", "strategy")
+        for name in ("gradient_clip_val", "overfit_batches", "min_epochs", "default_root_dir", "profiler")
     ),
-    *(("trainer", name) for name in ("overfit_batches", "num_nodes", "min_epochs", "default_root_dir", "profiler")),
     *(("trainer", name) for name in ("gradient_clip_algorithm", "benchmark", "detect_anomaly", "plugins", "unknown")),
     *(("best_checkpoint", name) for name in ("monitor", "mode", "save_top_k", "filename", "every_n_epochs")),
     *(("last_checkpoint", name) for name in ("every_n_steps", "every_minutes")),

@@ -70,6 +70,40 @@ FLAGS = {
     "--trainer.callbacks callbacks.Nothing": "there is no class callbacks.Nothing",
     "--seed_everything abc": "seed_everything takes true or false or a whole number, not abc",
     "--seed_everything -3": "seed_everything is -3; give 0 to 4294967295",
+    "--seed_everything 4294967296": "seed_everything is 4294967296; give 0 to 4294967295",
+    "--data.batch_size 1000000000000000000000000000": "data.batch_size",
+    "--data.batch_size null": "data.batch_size is null; leave it out for its default, 128",
+    "--data.mixup_alpha .nan": "data.mixup_alpha is nan; give a finite number",
+    "--data.cutmix_alpha .inf": "data.cutmix_alpha is inf; give a finite number",
+    "--model.optimizer_args.eps .nan": "model.optimizer_args.eps is nan; give a finite number",
+    "--model.milestones [-1]": "milestones are (-1.0,)",
+    "--model.milestones [.nan]": "model.milestones[0] is nan",
+    "--model [1]": "model takes a class, by its name or as class_path with init_args, not [1]",
+    "--model null": "model is required, and has no value",
+    "--model.net []": "model.net takes a class, by its name or as class_path with init_args, not []",
+    "--model.net null": "model.net is required, and has no value",
+    "--data [1]": "data takes a class",
+    "--trainer.callbacks [3]": "trainer.callbacks takes a class",
+    "--trainer.callbacks+ StochasticDepth --trainer.callbacks.ramp_epochs -1": "ramp_epochs=-1; give 0 or more",
+    "--trainer.callbacks+ StochasticDepth --trainer.callbacks.seed -1": "the seed of a callback is -1",
+    "--trainer.callbacks+ LearningRateWarmup --trainer.callbacks.epochs .nan": "callbacks[0].epochs is nan",
+    "--trainer.callbacks+ EarlyStopping --trainer.callbacks.monitr x": "no option monitr; did you mean monitor?",
+    "--trainer.callbacks+ StochasticDepth --trainer.callbacks.mode x": "callbacks.mode takes one of batch, sample",
+    "--trainer null": "trainer takes settings by name, such as --trainer.NAME VALUE, not null",
+    "--trainer.val_check_interval 0": "trainer.val_check_interval is 0",
+    "--trainer.val_check_interval 9": "`val_check_interval` (9) must be less than",
+    "--trainer.check_val_every_n_epoch 0": "trainer.check_val_every_n_epoch is 0; give at least 1",
+    "--trainer.gradient_clip_val -1": "trainer.gradient_clip_val is -1; give at least 0",
+    "--trainer.max_time 00:00:00:00": "trainer.max_time is 00:00:00:00",
+    "--trainer.max_time soon": "trainer.max_time is soon; give days:hours:minutes:seconds",
+    "--trainer.max_epochs -1": "a cosine schedule needs to know where it ends",
+    "--trainer.max_epochs null": "nothing says how long to train: set --trainer.max_epochs",
+    "--trainer.precision transformer-engine": "transformer_engine",
+    "--last_checkpoint.every_minutes .nan": "last_checkpoint.every_minutes is nan",
+    "--best_checkpoint null": "best_checkpoint takes settings by name",
+    f"--wandb.mode offline --wandb.tags [{'t' * 65}]": "takes a tag of up to 64 characters",
+    f"--wandb.mode offline --name {'n' * 120}": "takes a name of up to 128 characters",
+    "--wandb.mode offline --wandb.project a/b": "--wandb.project 'a/b' has / in it",
     "--wandb.mode onlin": "wandb.mode takes one of offline, online, disabled, not onlin",
     "--best_checkpoint.mode maximum": "maximum",
     "--modl.lr 1": "there is no flag --modl.lr; did you mean model?",
@@ -106,6 +140,12 @@ CONFIGS = {
     "images too small for the net": (
         "model: {init_args: {net: {class_path: lit_models.VanillaNet, init_args: {depth: 5, width: 4}}}}",
         "VanillaNet can't take images of 8×8 pixels and 1 channels: images of 8×8 pixels vanish",
+    ),
+    "arguments that are none": ("model: {init_args: x}", "model.init_args takes settings by name"),
+    "a list in the place of settings": ("wandb: [{class_path: 3}]", "wandb takes settings by name"),
+    "batches of one image": (
+        VANILLANET + "data: {init_args: {batch_size: 1, image_size: 16}}",
+        "can't be trained with a batch_size of 1",
     ),
     "a bracket left open": ("trainer: {max_epochs: 1\nmodel: [", "second.yaml, line 2, column 6: not YAML"),
     "a tab": ("trainer:\n\tmax_epochs: 3\n", "second.yaml, line 2, column 1: not YAML"),
@@ -155,6 +195,23 @@ def test_a_bad_configuration_is_named(name, refused, tmp_path):
 )
 def test_a_configuration_that_is_no_file_is_named(name, expected, refused):
     refused(expected, "--config", name)
+
+
+@pytest.mark.parametrize(
+    ("flags", "known"),
+    [
+        (
+            ["--trainer.callbacks", "lightning.pytorch.callbacks.EarlyStopping", "--trainer.callbacks.monitor", "a"],
+            "`a`",
+        ),
+        (["--best_checkpoint.monitor", "a"], "'a'"),
+    ],
+)
+def test_a_metric_that_is_not_logged_is_named_with_those_that_are(flags, known, tiny_config, fathom, tmp_path):
+    code, sentence = fathom("fit", "--config", tiny_config, "--trainer.default_root_dir", tmp_path, *flags)
+    assert code == 1
+    assert known in sentence
+    assert "val/top1" in sentence
 
 
 def test_a_run_root_that_is_a_file_is_named(tiny_config, fathom, tmp_path):

@@ -1,6 +1,7 @@
 """Paths in a configuration are known by their types."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import yaml
 from jsonargparse import Namespace
 from safetensors.torch import save_file
 
-from experiments.cli.paths import resolve_paths, takes_a_path
+from experiments.cli.paths import expand_home, resolve_paths, takes_a_path
 
 
 @pytest.mark.parametrize("kind", [Path, os.PathLike, Path | None, bool | Annotated[str, Path], tuple[Path, ...]])
@@ -63,3 +64,31 @@ def test_a_run_from_relative_weights_goes_on_anywhere_and_without_them(fathom, t
     net = yaml.safe_load((run_directory / "config.yaml").read_text())["model"]["init_args"]["net"]
     assert net["init_args"]["pretrained"] == str(tmp_path / "weights.safetensors")  # on record
     assert fathom("test", "--ckpt_path", run_directory) == (0, "")
+
+
+def test_home_is_expanded_on_every_way_to_a_setting(tiny_config, tiny_run, fathom, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    (tmp_path / "work").mkdir()
+    home.mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("HOME", str(home))
+    shutil.copy(tiny_run / "checkpoints" / "last.ckpt", home / "mine.ckpt")
+    config = tmp_path / "home.yaml"
+    config.write_text("trainer: {default_root_dir: ~/runs}\nckpt_path: ~/mine.ckpt\n")
+    assert fathom("test", "--config", tiny_config, "--config", config) == (0, "")
+    assert fathom("test", "--config", tiny_config, "--ckpt_path=~/mine.ckpt", "--trainer.default_root_dir=~/b")[0] == 0
+    assert fathom("explain", "--config", tiny_config, "--curve=~/curve.png") == (0, "")
+    lesion = ("lesion", tiny_run, "--images", "16", "--draws", "1", "--sizes", "[1]", "--wandb.mode", "disabled")
+    assert fathom(*lesion, "--out=~/out")[0] == 0
+    assert fathom(*lesion, "--out=~/other", "--beside=[~/out]")[0] == 0
+    assert {path.name for path in home.iterdir()} >= {"runs", "b", "curve.png", "out", "other"}
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_only_what_stands_for_home_is_expanded():
+    home = str(Path.home())
+    assert [expand_home(word) for word in ("~/a", "--out=~/a", "[~/a,~/b]")] == [
+        *(f"{home}/a", f"--out={home}/a", f"[{home}/a,{home}/b]")
+    ]
+    for other in ("~", "--name=~", "a~/b", "/a/~/b", "--a=b~/c"):
+        assert expand_home(other) == other

@@ -1,7 +1,9 @@
 """What an offline run tells Weights & Biases, read back from its file."""
 
 import json
+import os
 import struct
+import time
 
 import pytest
 from wandb.proto.wandb_internal_pb2 import Record
@@ -77,3 +79,32 @@ def test_it_has_every_metric_under_one_name(offline_run):
     assert history["activation_lambda"][0] == 0
     assert history["activation_lambda"][-1] == 1
     assert len(history["val/top1"]) == 20
+
+
+def test_the_environment_goes_over_files_and_flags_over_the_environment(tiny_config, fathom, tmp_path, monkeypatch):
+    variables = {"WANDB_PROJECT": "mine", "WANDB_TAGS": "a, b", "WANDB_NAME": "one", "WANDB_NOTES": "of mine"}
+    for name, value in {**variables, "WANDB_MODE": "dryrun", "WANDB_RUN_GROUP": "seeds"}.items():
+        monkeypatch.setenv(name, value)
+    runs = ("--trainer.default_root_dir", tmp_path / "runs")
+    assert fathom("fit", "--config", tiny_config, *runs, "--wandb.group", "others") == (0, "")
+    assert os.environ["WANDB_MODE"] == "dryrun"
+    (file,) = tmp_path.glob("runs/tiny/*/wandb/offline-run-*/run-*.wandb")
+    deadline = time.monotonic() + 20  # its process writes the file
+    while not any(record.HasField("exit") for record in records(file)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    run = next(record.run for record in records(file) if record.HasField("run"))
+    assert (run.project, run.display_name, run.notes, list(run.tags)) == ("mine", "one", "of mine", ["a", "b"])
+    assert run.run_group == "others"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert fathom("fit", "--config", tiny_config, "--trainer.default_root_dir", tmp_path / "off") == (0, "")
+    assert list((tmp_path / "off").rglob("wandb")) == []
+    monkeypatch.setenv("WANDB_MODE", "onlin")
+    code, sentence = fathom("fit", "--config", tiny_config, "--trainer.default_root_dir", tmp_path / "none")
+    assert (code, sentence) == (1, "WANDB_MODE is onlin; set it to offline, online or disabled")
+
+
+def test_analyses_heed_the_environment(tiny_run, fathom, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    lesion = ("lesion", tiny_run, "--images", "16", "--draws", "1", "--sizes", "[1]", "--out", tmp_path / "out")
+    assert fathom(*lesion)[0] == 0
+    assert list(tmp_path.rglob("wandb")) == []
