@@ -111,6 +111,9 @@ _RUN = {
     "loggers": [{"rows?": COUNT}],
 }
 
+METHODS = {name for name in dir(LambdaLR) if callable(getattr(LambdaLR, name))}
+"""What the state of a schedule must not replace."""
+
 WEIGHTS: dict[str, Any] = {
     "state_dict": {"*": WEIGHT},
     "pytorch-lightning_version": VERSION,
@@ -136,7 +139,7 @@ TRAINING: dict[str, Any] = {
     "loops": _LOOPS,
     "callbacks": {"*": ANYTHING},
     "optimizer_states": [_OPTIMIZER],
-    "lr_schedulers": [_SCHEDULER],
+    "lr_schedulers": [_STATE],
     "run?": _RUN,
 }
 
@@ -155,10 +158,12 @@ def check_training(checkpoint: dict[str, Any]) -> None:
     check(checkpoint, TRAINING)
     if not checkpoint["callbacks"]:
         raise SchemaError("callbacks is empty, where the states of a run belong")
-    for name in ("optimizer_states", "lr_schedulers"):
-        if len(checkpoint[name]) != 1:
+    # Modules of others may have no schedule, or one of another class.
+    is_ours = str(checkpoint.get("hyper_parameters", {}).get("_class_path", "")).startswith("lit_models.")
+    for name, counts in (("optimizer_states", [1]), ("lr_schedulers", [1] if is_ours else [0, 1])):
+        if len(checkpoint[name]) not in counts:
             raise SchemaError(f"{name} has {len(checkpoint[name])} entries, where that of one optimizer belongs")
-    (optimizer,), (scheduler,) = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
+    (optimizer,) = checkpoint["optimizer_states"]
     groups, states = optimizer["param_groups"], optimizer["state"]
     numbers = [number for group in groups for number in group["params"]]
     if not numbers or numbers != list(range(len(numbers))):
@@ -168,11 +173,18 @@ def check_training(checkpoint: dict[str, Any]) -> None:
     for number, state in states.items():
         if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
             raise SchemaError(f"optimizer_states[0].state[{number}] is {shown(state)}, where values by name belong")
-    if not len(groups) == len(scheduler["base_lrs"]) == len(scheduler["_last_lr"]):
-        raise SchemaError(f"lr_schedulers[0] has not the learning rates of {len(groups)} parameter groups")
-    if methods := [name for name in scheduler if not isinstance(name, str) or callable(getattr(LambdaLR, name, None))]:
-        raise SchemaError(f"lr_schedulers[0] replaces {methods[0]}, which is no value")
+    for scheduler in checkpoint["lr_schedulers"]:
+        if is_ours:
+            _check_schedule(scheduler, len(groups))
+        if methods := [name for name in scheduler if name in METHODS or not isinstance(name, str)]:
+            raise SchemaError(f"lr_schedulers[0] replaces {methods[0]}, which is no value")
     _check_counts(checkpoint)
+
+
+def _check_schedule(scheduler: dict[str, Any], groups: int) -> None:
+    check(scheduler, _SCHEDULER, "lr_schedulers[0]")
+    if not groups == len(scheduler["base_lrs"]) == len(scheduler["_last_lr"]):
+        raise SchemaError(f"lr_schedulers[0] has not the learning rates of {groups} parameter groups")
 
 
 def _check_counts(checkpoint: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ DEEDS = ("SIGTERM", "SIGHUP", "SIGINT", "nan", "kill a worker", "stop a worker",
 ENDS = {
     "fit": (0, ""),
     "fit with 8 workers": (0, ""),
-    "a corrupt image": (1, "fathom: data/train/cat/05.jpg is not a whole image"),
+    "a corrupt image": (1, "data/train/cat/05.jpg is not a whole image"),
     "test": (0, ""),
     "predict": (0, ""),
     "SIGTERM": (75, "Left after SIGTERM, saved at step 3; to go on: fathom resume"),

@@ -49,7 +49,7 @@ def test_experiment_takes_a_step(path, tmp_path, monkeypatch):
     assert cli.trainer.global_step == 1
     assert cli.trainer.callback_metrics["train/loss"].isfinite()
     assert len(seen["gradients"]) > 5
-    explained, _ = explanation(cli.trainer, cli.model, cli.datamodule)
+    explained = explanation(cli.trainer)
     assert explained["batch"].startswith("4 images a step")
     assert explained["steps"].startswith("1 in all")
     assert all(seen["gradients"].values()), [name for name, there in seen["gradients"].items() if not there]

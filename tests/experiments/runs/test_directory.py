@@ -5,8 +5,9 @@ import shutil
 import pytest
 import yaml
 
-from experiments.runs.directory import best_checkpoint, checked_name, experiment_name
+from experiments.runs.directory import checked_name, experiment_name
 from experiments.unravel.source import open_subject
+from lit_models.checkpoints import checkpoint_file
 
 
 @pytest.fixture
@@ -50,9 +51,9 @@ def test_a_checkpoint_outside_a_run_is_evaluated_in_a_run_of_its_own(tiny_config
 
 def test_a_run_directory_stands_for_its_best_checkpoint(copy, fathom, tmp_path):
     best, last = (copy / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
-    assert best_checkpoint(copy) == best
+    assert checkpoint_file(copy) == best
     best.unlink()
-    assert best_checkpoint(copy) == last
+    assert checkpoint_file(copy) == last
     assert fathom("test", "--ckpt_path", copy) == (0, "")
     (config,) = copy.glob("test/*/config.yaml")
     assert yaml.safe_load(config.read_text())["ckpt_path"] == str(last)

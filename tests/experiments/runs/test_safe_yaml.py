@@ -4,8 +4,8 @@ import time
 
 import pytest
 import yaml
-from experiments.cli.timm_shorthand import load
 
+from experiments.cli.short_names import load
 from experiments.runs.safe_yaml import read_yaml
 
 LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
