@@ -129,8 +129,8 @@ def one_sentence(message: str, flags: Iterable[str] = FIT_FLAGS) -> str:
         flags: the flags that there are, to find the one nearest to an unknown flag.
     """
     keys: list[str] = []
-    class_path, given, indent, nested = "", "", 0, 0
     reasons: list[str] = []
+    class_path, given, indent, nested = "", "", 0, 0
     for indented in message.splitlines():
         line = indented.strip().removeprefix("- ").strip()
         depth = len(indented) - len(indented.lstrip())
