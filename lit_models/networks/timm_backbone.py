@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import timm
 from timm.models import get_pretrained_cfg, is_model, load_state_dict
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from lit_models.errors import NetworkError
 from lit_models.names import nearest
 from lit_models.settings import keeps_arguments
 from lit_models.weights import weights_file
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @keeps_arguments
