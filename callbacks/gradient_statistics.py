@@ -26,11 +26,8 @@ class GradientStatistics(L.Callback):
         # Of the branch: a projection on the shortcut is registered before it.
         parameters = net.parameters() if self._block is None else self._block.branch_parameters()
         candidates = set(parameters)
-        self._layer, self._conv = next(
-            (name, module)
-            for name, module in net.named_modules()
-            if isinstance(module, nn.Conv2d) and module.weight in candidates
-        )
+        convolutions = ((name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
+        self._first_conv = next((found for found in convolutions if found[1].weight in candidates), None)
         self._stages = stages(net)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
@@ -40,8 +37,10 @@ class GradientStatistics(L.Callback):
             if gradients:
                 metrics[f"gradient_norm/{stage}"] = get_total_norm(gradients)
         skipped = self._block is not None and self._block.gate is False
-        if self._conv.weight.grad is not None and not skipped:
-            metrics[f"gradient_mean_abs/{self._layer}"] = self._conv.weight.grad.abs().mean()
+        if self._first_conv is not None and not skipped:
+            name, conv = self._first_conv
+            if conv.weight.grad is not None:
+                metrics[f"gradient_mean_abs/{name}"] = conv.weight.grad.abs().mean()
         pl_module.log_dict(metrics, on_step=False, on_epoch=True, batch_size=1)
 
 

@@ -96,3 +96,10 @@ def test_frozen_stages_do_not_break_stochastic_depth(tmp_path):
     assert all(name.startswith(("layer3", "fc")) for name in changed)
     assert "gradient_norm/layer1" not in metrics
     assert "gradient_norm/layer3" in metrics
+
+
+def test_a_network_without_convolutions_has_norms_alone(tmp_path):
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 16), torch.nn.ReLU(), torch.nn.Linear(16, 10))
+    metrics, _ = fit(tmp_path, net)
+    logged = {name for name in metrics if name.startswith("gradient")}
+    assert logged == {"gradient_norm/1", "gradient_norm/3"}
