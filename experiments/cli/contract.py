@@ -7,7 +7,7 @@ get those facts about the data for which they have a parameter.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
@@ -20,7 +20,6 @@ FACTS = ("num_classes", "in_channels", "image_size", "mean", "std", "class_names
 TARGETS = ("model.init_args", "model.init_args.net.init_args")
 
 
-@runtime_checkable
 class Classifier(Protocol):
     """A module around a network that maps images (N, C, H, W) to logits (N, K).
 
@@ -28,6 +27,11 @@ class Classifier(Protocol):
     """
 
     net: nn.Module
+
+
+def is_classifier(module: Any) -> TypeGuard[Classifier]:
+    """Whether ``module`` has such a network; from Python 3.12 on ``isinstance`` does not see the parts of a module."""
+    return isinstance(getattr(module, "net", None), nn.Module)
 
 
 @runtime_checkable
@@ -58,7 +62,7 @@ def check_network(module: Any, data: Any, trains: bool) -> None:
     Raises:
         MisconfigurationException: see :mod:`lit_models.tasks.check_images`.
     """
-    if isinstance(module, Classifier) and isinstance(data, ImageFacts):
+    if is_classifier(module) and isinstance(data, ImageFacts):
         shape = (data.in_channels, data.image_size, data.image_size)
         check_images(module.net, shape, data.num_classes)
         if trains and getattr(data, "batch_size", None) == 1:

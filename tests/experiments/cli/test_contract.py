@@ -6,6 +6,11 @@ import sys
 import pytest
 import torch
 import yaml
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from datamodules import Digits
+from experiments.cli.contract import check_network
+from lit_models import CIFARResNet, ImageClassifier
 
 PACKAGE = '''
 import lightning as L
@@ -151,3 +156,11 @@ def test_a_data_module_may_say_nothing_about_itself(package, fathom, tmp_path):
     }
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(config))
     assert fathom("fit", "--config", tmp_path / "own.yaml") == (0, "")
+
+
+def test_a_network_is_tried_on_an_image_on_every_python():
+    """From Python 3.12 on isinstance with a protocol does not see the network, which is a part of the module."""
+    data = Digits(image_size=8)
+    data.num_classes = 7
+    with pytest.raises(MisconfigurationException, match=r"logits of shape \(N, 7\)"):
+        check_network(ImageClassifier(CIFARResNet(8, num_classes=10, in_channels=1), 10), data, trains=True)
