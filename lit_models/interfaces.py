@@ -122,6 +122,30 @@ class ResidualNetwork(Protocol):
         """The blocks by module name, in forward order."""
 
 
+@runtime_checkable
+class Backbone(Protocol):
+    """A network that hands out its feature maps, for detectors and segmenters.
+
+    There is one map for each resolution, the last that the network computes at it, finest first. The last of all is
+    what its classifier would get.
+    """
+
+    if TYPE_CHECKING:
+        feature_channels: tuple[int, ...]
+        """Channels of each map."""
+        feature_strides: tuple[int, ...]
+        """Pixels of the image, on a side, in one pixel of each map."""
+
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(N, C, H, W) -> maps (N, C_i, H / stride_i, W / stride_i), finest first."""
+
+    def dilate(self, output_stride: int) -> None:
+        """Turn strides beyond ``output_stride`` into dilation, in place; the maps stay as many.
+
+        Raises ``NetworkError`` for a stride that no map has, and where the network can't be dilated.
+        """
+
+
 def identity(x: Tensor) -> Tensor:
     """x itself, not a copy."""
     return x

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link, LogitsWithAux, identity
+from lit_models.networks.dilation import DenseMaxPool, check_stride, dilate, stride_of
 from lit_models.networks.inception import ConvReLU, InceptionModule, Widths
 from lit_models.settings import keeps_arguments
 
@@ -108,6 +109,46 @@ class _Inceptions(nn.Module):
     def forward_features(self, images: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, num_features, H', W')."""
         return self._forward_layers(images)[0]
+
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(N, in_channels, H, W) -> what each max-pool gets, and the last map."""
+        x, maps = images, []
+        for name in self.layers:
+            layer = getattr(self, name)
+            if isinstance(layer, nn.MaxPool2d | DenseMaxPool):
+                maps.append(x)
+            x = layer(x)
+        return (*maps, x)
+
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        """Of what each max-pool gets, and of the last map."""
+        channels, widths = 0, []
+        for name in self.layers:
+            layer = getattr(self, name)
+            if isinstance(layer, nn.MaxPool2d | DenseMaxPool):
+                widths.append(channels)
+            elif isinstance(layer, ConvReLU):
+                channels = layer.conv.out_channels
+            elif isinstance(layer, InceptionModule):
+                channels = layer.out_channels
+        return (*widths, channels)
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        """Of what each max-pool gets, and of the last map."""
+        total, strides = 1, []
+        for name in self.layers:
+            layer = getattr(self, name)
+            if isinstance(layer, nn.MaxPool2d | DenseMaxPool):
+                strides.append(total)
+            total *= stride_of(layer)
+        return (*strides, total)
+
+    def dilate(self, output_stride: int) -> None:
+        """See :func:`~lit_models.networks.dilation.dilate`."""
+        check_stride(self, output_stride)
+        dilate(self, self.layers, output_stride)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(N, num_features, H', W') -> logits (N, num_classes), or with ``pre_logits`` what the classifier gets."""

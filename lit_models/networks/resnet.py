@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link, Rescale
 from lit_models.networks.chain import chain_links
+from lit_models.networks.dilation import check_stride, dilate, stride_of
 from lit_models.networks.residual import GatedBlock, gated_blocks
 from lit_models.settings import keeps_arguments
 
@@ -205,6 +206,7 @@ class _Stages(nn.Module):
         self.bn1 = nn.BatchNorm2d(self.num_features if preactivation else stem_width)
         self.maxpool = maxpool
         self.stages = [f"layer{i + 1}" for i in range(len(widths))]
+        self.feature_channels = tuple(width * block.expansion for width in widths)
         channels = stem_width
         for name, width, count in zip(self.stages, widths, blocks_per_stage, strict=True):
             stage = nn.Sequential()
@@ -238,6 +240,18 @@ class _Stages(nn.Module):
             chain += chain_links([(stage, self.get_submodule(stage))], number)
         return [*chain, Link("fc", len(self.stages) + 1, lambda x: self.forward_head(self._last_activation(x)))]
 
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        """Of the maps after each stage."""
+        stride = stride_of(self.conv1) * stride_of(self.maxpool)
+        return tuple(stride := stride * stride_of(self.get_submodule(stage)) for stage in self.stages)
+
+    def dilate(self, output_stride: int) -> None:
+        """See :func:`~lit_models.networks.dilation.dilate`."""
+        check_stride(self, output_stride)
+        blocks = [f"{stage}.{name}" for stage in self.stages for name, _ in self.get_submodule(stage).named_children()]
+        dilate(self, ["conv1", "maxpool", *blocks], output_stride)
+
     def _stem(self, x: Tensor) -> Tensor:
         x = self.conv1(x)
         if not self.preactivation:
@@ -247,6 +261,14 @@ class _Stages(nn.Module):
     def _last_activation(self, x: Tensor) -> Tensor:
         # With pre-activation the blocks start with the activation, so the last one is left for the end.
         return self.bn1(x).relu_() if self.preactivation else x
+
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(N, C, H, W) -> the maps after each stage, the last one as the classifier gets it."""
+        x, maps = self._stem(images), []
+        for stage in self.stages:
+            x = self.get_submodule(stage)(x)
+            maps.append(x)
+        return (*maps[:-1], self._last_activation(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, num_features, H', W')."""

@@ -57,7 +57,8 @@ class TimmBackbone(nn.Module):
             raise NetworkError(f"timm has no model {name!r}; near it are {hint}")
         self.name = name
         self.frozen = frozen
-        arguments = {"in_chans": in_channels, **(model_args or {})}
+        self.model_args = model_args or {}
+        arguments = {"in_chans": in_channels, **self.model_args}
         if isinstance(pretrained, str):
             with weights_file(pretrained, name):
                 self.model = _from_file(name, pretrained, num_classes, arguments)
@@ -79,6 +80,45 @@ class TimmBackbone(nn.Module):
                 f"{self.name} does not take these images: {error} Change --data.image_size, or give the network's"
                 " model_args an img_size."
             ) from error
+
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(N, C, H, W) -> the last map of each resolution, as timm's ``forward_intermediates`` hands them out."""
+        maps = self.model.forward_intermediates(images, intermediates_only=True)  # type: ignore[operator]
+        return tuple(maps[index] for index in self._last_of_each_stride())
+
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        """Of the last map of each resolution."""
+        return tuple(self._feature_info[index]["num_chs"] for index in self._last_of_each_stride())
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        """Of the last map of each resolution."""
+        return tuple(self._feature_info[index]["reduction"] for index in self._last_of_each_stride())
+
+    def dilate(self, output_stride: int) -> None:
+        """Check that the network was built with this stride: timm dilates where it builds.
+
+        Raises:
+            NetworkError: If it was not.
+        """
+        if self.feature_strides[-1] > output_stride:
+            raise NetworkError(
+                f"timm dilates a network where it builds it: give {self.name} the model_args output_stride:"
+                f" {output_stride}"
+            )
+
+    @property
+    def _feature_info(self) -> list[dict[str, Any]]:
+        if not hasattr(self.model, "forward_intermediates"):
+            raise NetworkError(f"timm hands out no maps of {self.name}; take a network with forward_intermediates")
+        return list(self.model.feature_info)  # type: ignore[arg-type]
+
+    def _last_of_each_stride(self) -> list[int]:
+        """Positions among the maps; a stage of a dilated network repeats the stride of the one before."""
+        strides = [info["reduction"] for info in self._feature_info]
+        dilated = "output_stride" in self.model_args
+        return [i for i, stride in enumerate(strides) if dilated or [*strides[i + 1 :], None][0] != stride]
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from operator import mul
 from typing import Literal
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link, identity
+from lit_models.networks.dilation import DenseMaxPool, check_stride, dilate, stride_of
 from lit_models.networks.folding import compose_pointwise, fold_batch_norm
 from lit_models.settings import keeps_arguments
 
@@ -228,6 +230,8 @@ class VanillaNet(nn.Module):
         self.num_features = widths[-1]
         self.head = _head(self.num_features, num_classes)
         self.strides = strides
+        self._ends_resolution = [*(stride > 1 for stride in strides), True]
+        """Of the stem and each block, whether the next one pools or none follows."""
         self.smallest_image = stem_stride * (1 if adaptive_pool else math.prod(strides))
         self.activation_lambda: Tensor
         self.register_buffer("activation_lambda", torch.tensor(0.0))
@@ -245,6 +249,36 @@ class VanillaNet(nn.Module):
         for block in self.blocks:
             x = block(x, self.activation_lambda)
         return x
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        """Of the last map of each resolution."""
+        strides = accumulate(map(self._stride, range(len(self.blocks))), mul, initial=stride_of(self.stem))
+        return tuple(stride for stride, ends in zip(strides, self._ends_resolution, strict=True) if ends)
+
+    def _stride(self, block: int) -> int:
+        dilated = isinstance(self.blocks[block].pool, DenseMaxPool)
+        return 1 if dilated else self.strides[block]
+
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        """Of the last map of each resolution."""
+        parts = [self.stem, *self.blocks]
+        channels = [part.activation.conv.out_channels for part in parts]  # type: ignore[union-attr]
+        return tuple(width for width, ends in zip(channels, self._ends_resolution, strict=True) if ends)
+
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(N, in_channels, H, W) -> the last map of each resolution; of VanillaNet-13 those after blocks 0, 1, 8, 10."""
+        x = self._stem(images)
+        outputs = [x, *(x := block(x, self.activation_lambda) for block in self.blocks)]
+        return tuple(output for output, ends in zip(outputs, self._ends_resolution, strict=True) if ends)
+
+    def dilate(self, output_stride: int) -> None:
+        """See :func:`~lit_models.networks.dilation.dilate`; adaptive pools have no windows to dilate."""
+        check_stride(self, output_stride)
+        if any(isinstance(module, HalvingMaxPool) for module in self.modules()):
+            raise NetworkError("a VanillaNet with adaptive_pool can't be dilated: build it without")
+        dilate(self, ["stem", *(f"blocks.{i}" for i in range(len(self.blocks)))], output_stride)
 
     def links(self) -> list[Link]:
         """Stem, blocks and head. A block with a shortcut can be deleted, and so can one that keeps the shape."""

@@ -10,14 +10,65 @@ from torch import Tensor, nn
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link
 from lit_models.networks.chain import chain_links, two_part_links
+from lit_models.networks.dilation import DenseMaxPool, check_stride, dilate, stride_of
 from lit_models.settings import keeps_arguments
 
 CONVS_PER_STAGE = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """Table 1, configurations A, B, D and E."""
 
 
+class _Features(nn.Module):
+    """What both have in common: convolutions and max-pools in ``features``."""
+
+    features: nn.Sequential
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, C, H/32, W/32)."""
+        if min(images.shape[-2:]) < 32:
+            raise NetworkError(
+                f"Images of {images.shape[-2]}×{images.shape[-1]} pixels vanish in a VGG, which halves its maps five"
+                " times: give at least 32, or another network."
+            )
+        return self.features(images)
+
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(N, in_channels, H, W) -> what each max-pool gets, and what the last one makes of it."""
+        x, maps = images, []
+        for layer in self.features:
+            if isinstance(layer, nn.MaxPool2d | DenseMaxPool):
+                maps.append(x)
+            x = layer(x)
+        return (*maps, x)
+
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        """Of what each max-pool gets, and of what the last one makes of it."""
+        channels, widths = 0, []
+        for layer in self.features:
+            if isinstance(layer, nn.Conv2d):
+                channels = layer.out_channels
+            elif isinstance(layer, nn.MaxPool2d | DenseMaxPool):
+                widths.append(channels)
+        return (*widths, channels)
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        """Of what each max-pool gets, and of what the last one makes of it."""
+        total, strides = 1, []
+        for layer in self.features:
+            if isinstance(layer, nn.MaxPool2d | DenseMaxPool):
+                strides.append(total)
+                total *= stride_of(layer)
+        return (*strides, total)
+
+    def dilate(self, output_stride: int) -> None:
+        """See :func:`~lit_models.networks.dilation.dilate`."""
+        check_stride(self, output_stride)
+        dilate(self, [f"features.{name}" for name, _ in self.features.named_children()], output_stride)
+
+
 @keeps_arguments
-class VGG(nn.Module):
+class VGG(_Features):
     """VGG-11, 13, 16 or 19 for images of about 224 pixels: (N, in_channels, H, W) to logits (N, num_classes).
 
     Args:
@@ -58,11 +109,11 @@ class VGG(nn.Module):
         return two_part_links(self.features, self.avgpool, self.classifier)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.classifier(self.avgpool(_features(self.features, images)).flatten(1))
+        return self.classifier(self.avgpool(self.forward_features(images)).flatten(1))
 
 
 @keeps_arguments
-class CIFARVGG(nn.Module):
+class CIFARVGG(_Features):
     """The convolutions of VGG for images of about 32 pixels, with a linear classifier: (N, C, H, W) to (N, K).
 
     Args:
@@ -98,7 +149,7 @@ class CIFARVGG(nn.Module):
         return [*layers, Link("fc", layers[-1].stage + 1, self._classify)]
 
     def forward(self, images: Tensor) -> Tensor:
-        return self._classify(_features(self.features, images))
+        return self._classify(self.forward_features(images))
 
     def _classify(self, x: Tensor) -> Tensor:
         return self.fc(self.dropout(x.mean((2, 3))))
@@ -118,15 +169,6 @@ def _convolutions(depth: int, in_channels: int, width: int, batch_norm: bool) ->
             in_channels = multiple * width
         layers.append(nn.MaxPool2d(2))
     return layers
-
-
-def _features(convolutions: nn.Module, images: Tensor) -> Tensor:
-    if min(images.shape[-2:]) < 32:
-        raise NetworkError(
-            f"Images of {images.shape[-2]}×{images.shape[-1]} pixels vanish in a VGG, which halves its maps five times:"
-            " give at least 32, or another network."
-        )
-    return convolutions(images)
 
 
 def _initialise(module: nn.Module) -> None:
