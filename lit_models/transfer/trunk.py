@@ -1,0 +1,149 @@
+"""A backbone without its classifier, parts of which may be frozen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lit_models.errors import NetworkError
+from lit_models.evaluation import evaluation_mode
+from lit_models.interfaces import BATCH_NORMS, Backbone
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Norm = Literal["train", "statistics", "frozen"]
+"""What batch normalisation of a backbone does in training. train: as in classification. statistics: it normalises with
+its running statistics, which stay as they are; γ and β are trained. frozen: all of it stays as it is."""
+
+
+class Trunk(nn.Module):
+    """A backbone that hands out its feature maps: (N, C, H, W) -> maps, finest first.
+
+    What takes no part in the maps, such as the classifier, is removed.
+
+    Args:
+        backbone: The network; see :class:`~lit_models.interfaces.Backbone`.
+        frozen_stages: Everything that this many of the finest maps depend on is not trained, and its batch
+            normalisation stays as it is.
+        norm: Of all the other stages.
+
+    Raises:
+        NetworkError: For a network that hands out no maps, and more frozen stages than it has maps.
+    """
+
+    def __init__(self, backbone: nn.Module, frozen_stages: int = 0, norm: Norm = "train") -> None:
+        super().__init__()
+        if not isinstance(backbone, Backbone):
+            raise NetworkError(
+                f"{type(backbone).__name__} is no backbone: it needs the methods feature_maps and dilate, and"
+                " feature_channels and feature_strides"
+            )
+        count = len(backbone.feature_strides)
+        if not 0 <= frozen_stages <= count:
+            raise NetworkError(f"frozen_stages is {frozen_stages}; this backbone has maps of {count} resolutions")
+        self.net: nn.Module = backbone
+        self.frozen_stages = frozen_stages
+        self.norm = norm
+        _keep_only(self.net, _parameters_of_maps(self.net, count))
+        frozen = _parameters_of_maps(self.net, frozen_stages)
+        self._fixed = [
+            module
+            for module in self.net.modules()
+            if isinstance(module, BATCH_NORMS)
+            and (norm != "train" or (module.affine and id(module.weight) in frozen))
+        ]
+        for parameter in self.net.parameters():
+            if id(parameter) in frozen:
+                parameter.requires_grad_(False)
+        if norm == "frozen":
+            for module in self._fixed:
+                module.requires_grad_(False)
+        self.train()
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of each map, finest first."""
+        return self.net.feature_channels  # type: ignore[return-value]
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of each map, in pixels of the image."""
+        return self.net.feature_strides  # type: ignore[return-value]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self.net.feature_maps(images)  # type: ignore[operator]
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for module in self._fixed:
+            module.eval()
+        return self
+
+    def check_trained(self) -> None:
+        """Raises ``NetworkError`` where statistics are kept that no image has been through.
+
+        Normalisation with mean 0 and variance 1 is none: a network of random weights can't be trained with it.
+        """
+        norms = [module for module in self._fixed if module.track_running_stats]
+        if self.norm != "train" and norms and all(_is_new(module) for module in norms):
+            raise NetworkError(
+                f"norm: {self.norm} keeps the statistics of the backbone's batch normalisation, and this backbone was"
+                " never trained: start from a trained one, or set norm: train"
+            )
+
+
+def _is_new(norm: nn.Module) -> bool:
+    return not norm.running_mean.any() and bool((norm.running_var == 1).all())  # type: ignore[operator,union-attr]
+
+
+def _parameters_of_maps(net: nn.Module, count: int) -> set[int]:
+    """``id`` of the parameters that the ``count`` finest maps depend on, found by a backward pass."""
+    if count == 0:
+        return set()
+    parameters = list(net.parameters())
+    first = next(parameter for parameter in parameters if parameter.ndim == 4)
+    trained = [parameter.requires_grad for parameter in parameters]
+    side = 2 * max(32, net.feature_strides[-1])  # type: ignore[index,operator]
+    try:
+        with evaluation_mode(net), torch.enable_grad():
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+            images = torch.zeros(1, first.shape[1], side, side, dtype=first.dtype, device=first.device)
+            maps = net.feature_maps(images)  # type: ignore[operator]
+            total = torch.stack([map_.sum() for map_ in maps[:count]]).sum()
+            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+    finally:
+        for parameter, was_trained in zip(parameters, trained, strict=True):
+            parameter.requires_grad_(was_trained)
+    return {id(parameter) for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
+
+
+def _keep_only(net: nn.Module, used: set[int]) -> None:
+    """Replace the modules none of whose parameters are ``used`` by the identity."""
+    for name, child in list(net.named_children()):
+        parameters = list(child.parameters())
+        if parameters and not any(id(parameter) in used for parameter in parameters):
+            setattr(net, name, nn.Identity())
+        else:
+            _keep_only(child, used)
+
+
+def detached_last_stage(trunk: Trunk) -> nn.Module:
+    """Take the last stage out of a trunk, which then ends one map earlier; for heads that apply it to regions.
+
+    Raises:
+        NetworkError: For a backbone whose stages are not modules of their own, as those of our ResNets are.
+    """
+    stages = getattr(trunk.net, "stages", None)
+    if not isinstance(stages, list) or getattr(trunk.net, "preactivation", False):
+        raise NetworkError(
+            f"the last stage of a {type(trunk.net).__name__} can't be used as a head: take a ResNet without"
+            " preactivation, or a neck: fpn"
+        )
+    stage = trunk.net.get_submodule(stages[-1])
+    delattr(trunk.net, stages.pop())
+    trunk.net.feature_channels = trunk.net.feature_channels[:-1]  # type: ignore[index,assignment]
+    return stage
