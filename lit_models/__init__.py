@@ -18,19 +18,29 @@ if TYPE_CHECKING:
     from lit_models.networks.vanillanet import VanillaNet
     from lit_models.networks.vgg import CIFARVGG, VGG
     from lit_models.tasks.classification import ImageClassifier
+    from lit_models.tasks.detection import Detector
     from lit_models.tasks.distillation import Distillation
     from lit_models.tasks.loading import load_checkpoint
+    from lit_models.tasks.segmentation import Segmenter
+    from lit_models.transfer.faster_rcnn import FasterRCNN
+    from lit_models.transfer.fcn import FCN
+    from lit_models.transfer.retinanet import RetinaNet
 
 _MODULES = {
     "CIFARGoogLeNet": "networks.googlenet",
     "CIFARResNet": "networks.resnet",
     "CIFARVGG": "networks.vgg",
     "CheckpointError": "errors",
+    "Detector": "tasks.detection",
     "Distillation": "tasks.distillation",
+    "FCN": "transfer.fcn",
+    "FasterRCNN": "transfer.faster_rcnn",
     "GoogLeNet": "networks.googlenet",
     "ImageClassifier": "tasks.classification",
     "NetworkError": "errors",
     "ResNet": "networks.resnet",
+    "RetinaNet": "transfer.retinanet",
+    "Segmenter": "tasks.segmentation",
     "TimmBackbone": "networks.timm_backbone",
     "VGG": "networks.vgg",
     "VanillaNet": "networks.vanillanet",
@@ -39,15 +49,20 @@ _MODULES = {
 
 __all__ = [
     "CIFARVGG",
+    "FCN",
     "VGG",
     "CIFARGoogLeNet",
     "CIFARResNet",
     "CheckpointError",
+    "Detector",
     "Distillation",
+    "FasterRCNN",
     "GoogLeNet",
     "ImageClassifier",
     "NetworkError",
     "ResNet",
+    "RetinaNet",
+    "Segmenter",
     "TimmBackbone",
     "VanillaNet",
     "load_checkpoint",

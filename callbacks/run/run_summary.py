@@ -153,7 +153,8 @@ def network_cost(pl_module: L.LightningModule, trainer: L.Trainer) -> dict[str, 
     if data is not None:
         # Of a forward pass that depends on values, of which counting has none; of other data than images.
         with suppress(RuntimeError, AttributeError):
-            cost["macs"] = count_macs(net, (data.in_channels, data.image_size, data.image_size))
+            shape = (data.in_channels, data.image_size, data.image_size)
+            cost["macs"] = pl_module.macs(shape) if hasattr(pl_module, "macs") else count_macs(net, shape)
     return cost
 
 

@@ -17,7 +17,7 @@ from lit_models.tasks.check_images import check_batches_of_one, check_images
 
 FACTS = ("num_classes", "in_channels", "image_size", "mean", "std", "class_names")
 """The attributes of a data module that become constructor arguments."""
-TARGETS = ("model.init_args", "model.init_args.net.init_args")
+TARGETS = ("model.init_args", "model.init_args.net.init_args", "model.init_args.net.init_args.backbone.init_args")
 
 
 class Classifier(Protocol):
@@ -32,6 +32,14 @@ class Classifier(Protocol):
 def is_classifier(module: Any) -> TypeGuard[Classifier]:
     """Whether ``module`` has such a network; from Python 3.12 on ``isinstance`` does not see the parts of a module."""
     return isinstance(getattr(module, "net", None), nn.Module)
+
+
+@runtime_checkable
+class ChecksImages(Protocol):
+    """A module that tries its network on an image by itself, as one whose network returns no logits (N, K)."""
+
+    def check_images(self, image_shape: tuple[int, int, int]) -> None:
+        """Raises ``MisconfigurationException`` where it can't take an image of this shape (C, H, W)."""
 
 
 @runtime_checkable
@@ -62,8 +70,12 @@ def check_network(module: Any, data: Any, trains: bool) -> None:
     Raises:
         MisconfigurationException: see :mod:`lit_models.tasks.check_images`.
     """
-    if is_classifier(module) and isinstance(data, ImageFacts):
-        shape = (data.in_channels, data.image_size, data.image_size)
+    if not isinstance(data, ImageFacts):
+        return
+    shape = (data.in_channels, data.image_size, data.image_size)
+    if isinstance(module, ChecksImages):
+        module.check_images(shape)
+    elif is_classifier(module):
         check_images(module.net, shape, data.num_classes)
         if trains and getattr(data, "batch_size", None) == 1:
             check_batches_of_one(module.net, shape)

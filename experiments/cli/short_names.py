@@ -21,12 +21,13 @@ from experiments.runs.safe_yaml import read_yaml
 from lit_models.names import with_current_names
 
 FOLDERS = {
-    "model": "lit_models.tasks",
-    "net": "lit_models.networks",
-    "data": "datamodules",
-    "callbacks": "callbacks",
+    "model": ("lit_models.tasks",),
+    "net": ("lit_models.networks", "lit_models.transfer"),
+    "backbone": ("lit_models.networks",),
+    "data": ("datamodules",),
+    "callbacks": ("callbacks",),
 }
-"""Settings that take a class, and the folder with those of Fathom."""
+"""Settings that take a class, and the folders with those of Fathom."""
 TIMM = "timm:"
 PARSER_MODE = "yaml with short names"
 """The ``parser_mode`` of an ``ArgumentParser`` that understands them."""
@@ -34,8 +35,10 @@ PARSER_MODE = "yaml with short names"
 
 @cache
 def known_classes(setting: str) -> dict[str, str]:
-    """The import path of every class in the folder for ``setting``, by its name."""
-    return {kind.__name__: _public_path(kind) for kind in _classes(import_module(FOLDERS[setting]))}
+    """The import path of every class in the folders for ``setting``, by its name."""
+    return {
+        kind.__name__: _public_path(kind) for folder in FOLDERS[setting] for kind in _classes(import_module(folder))
+    }
 
 
 def _classes(folder: ModuleType) -> Iterator[type]:
@@ -63,7 +66,7 @@ def _public_path(kind: type) -> str:
 def full_name(key: str, value: Any) -> Any:
     """``value`` of the setting ``key``: a class of Fathom by its import path, ``timm:NAME`` as class and argument."""
     setting = key.removesuffix(".help").removesuffix("+").removesuffix(".class_path").rpartition(".")[2]
-    if setting == "net" and isinstance(value, str) and value.startswith(TIMM):
+    if setting in ("net", "backbone") and isinstance(value, str) and value.startswith(TIMM):
         return {"class_path": "lit_models.TimmBackbone", "init_args": {"name": value.removeprefix(TIMM)}}
     if setting in FOLDERS and isinstance(value, str) and value.isidentifier():
         return known_classes(setting).get(value, value)

@@ -137,7 +137,7 @@ def training_cost(trainer: L.Trainer) -> str:
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     shape = (data.in_channels, data.image_size, data.image_size)
     skipped = sum(part.skipped_macs(shape) for part in parts(trainer) if isinstance(part, SkipsWork))
-    forward = count_macs(model.net, shape) - skipped
+    forward = (model.macs(shape) if hasattr(model, "macs") else count_macs(model.net, shape)) - skipped
     expected = " expected" if skipped else ""
     macs = EngFormatter(places=2)
     line = f"{macs(forward)} multiply-adds{expected} forward, {macs(3 * forward)} forward and backward for an image"

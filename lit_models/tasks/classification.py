@@ -2,62 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import lightning as L
-import torch
 import torch.nn.functional as F
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_models.interfaces import LogitsWithAux
 from lit_models.settings import name_of
 from lit_models.tasks.description import describe
-from lit_models.tasks.explanation import recipe
 from lit_models.tasks.losses import Loss, SmoothOver, compute_loss, share_over_all
-from lit_models.tasks.optimization import (
-    check_layer_decay,
-    check_optimizer,
-    global_batch_size,
-    make_optimizer,
-    restore_settings,
-    settings_of,
-)
-from lit_models.tasks.restored_state import check_kinds, check_optimizer_state
-from lit_models.tasks.schedules import Factor, Schedule, cosine, steps_down, steps_per_epoch, warmed_up
+from lit_models.tasks.task import Task
 
 Batch = tuple[Tensor, Tensor]
 """Normalised images (N, C, H, W), and class indices (N,) or class probabilities (N, K)."""
 
 
-class ImageClassifier(L.LightningModule):
+class ImageClassifier(Task):
     """Trains and evaluates a network that classifies images.
 
     Args:
         net: (N, C, H, W) images to (N, K) logits.
         num_classes: K.
-        optimizer: one of ``timm.optim.list_optimizers()``: ``sgd`` (with Nesterov's momentum), ``momentum`` (without),
-            ``adamw``, ``lamb``, …
-        lr: peak learning rate.
-        lr_batch_size: b₀, the number of images in an optimizer step that ``lr`` is meant for. The peak is then lr·b/b₀
-            with b = the data module's batch size × devices × accumulated batches (Bag of Tricks, section 3.1).
-        weight_decay: factor of the decay.
-        no_bias_decay: exempt biases and all 1-D parameters, such as those of batch normalisation, from it.
-        momentum: for the optimizers that have one.
-        layer_decay: r ≤ 1, by which the learning rate falls from each layer to the one before; for networks with
-            timm's ``group_matcher``, such as ``VanillaNet``.
-        optimizer_args: any other argument of the optimizer, by name.
-        schedule: of the learning rate, per optimizer step: a name, or a function from the number of steps that the
-            warm-up leaves to the factor of the peak in step 0, 1, …; in YAML its import path, or the ``class_path`` and
-            ``init_args`` of a class with ``__call__`` and :func:`~lit_models.settings.keeps_arguments`.
-        milestones: epochs after which ``step`` divides the learning rate by ten.
-        min_lr: where the cosine ends.
         loss: cross-entropy, the binary one of each class on its own, or a function of logits (N, K) in float32 and
             targets, classes (N,) or probabilities (N, K); in YAML its import path, or the ``class_path`` and
             ``init_args`` of an ``nn.Module``. Evaluation always reports cross-entropy.
@@ -69,27 +37,13 @@ class ImageClassifier(L.LightningModule):
         mean: mean of the training images per channel, as subtracted by the data module.
         std: standard deviation of the training images per channel, by which the data module divides.
         class_names: names of the classes, in the order of the logits.
-
-    Raises:
-        MisconfigurationException: for an optimizer timm does not have, a number out of its range, and ``layer_decay``
-            with a network that does not number its layers; in a fit, for ``lr_batch_size`` without a data module.
+        **optimization: see :class:`~lit_models.tasks.task.Task`.
     """
 
     def __init__(
         self,
         net: nn.Module,
         num_classes: int,
-        optimizer: str = "sgd",
-        lr: float = 0.1,
-        lr_batch_size: int | None = None,
-        weight_decay: float = 1e-4,
-        no_bias_decay: bool = True,
-        momentum: float = 0.9,
-        layer_decay: float | None = None,
-        optimizer_args: dict[str, Any] | None = None,
-        schedule: Schedule = "cosine",
-        milestones: tuple[float, ...] = (),
-        min_lr: float = 0.0,
         loss: Loss = "cross_entropy",
         label_smoothing: float = 0.0,
         smooth_over: SmoothOver = "all",
@@ -98,44 +52,15 @@ class ImageClassifier(L.LightningModule):
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
         class_names: tuple[str, ...] | None = None,
+        **optimization: Any,
     ) -> None:
-        super().__init__()
-        check_optimizer(optimizer)
-        check_layer_decay(net, layer_decay)
-        if lr_batch_size is not None and lr_batch_size < 1:
-            raise MisconfigurationException(f"lr_batch_size is {lr_batch_size}; give the images of an optimizer step")
-        if not 0 < lr < math.inf:
-            raise MisconfigurationException(f"lr is {lr}; give a positive number")
-        for name, value, most in (
-            ("weight_decay", weight_decay, math.inf),
-            ("momentum", momentum, 1.0),
-            ("min_lr", min_lr, lr),
-        ):
-            if not 0 <= value <= most:
-                raise MisconfigurationException(f"{name} is {value}; give a number from 0 to {most:g}")
-        if any(epoch < 0 for epoch in milestones):
-            raise MisconfigurationException(f"milestones are {milestones}; give numbers of epochs, from 0 on")
-        describe(self, net, loss=loss, schedule=schedule)
-        # Convolutions are fastest in channels_last on GPUs with tensor cores and on CPUs.
-        self.net = net.to(memory_format=torch.channels_last)
+        super().__init__(net, **optimization)
+        describe(self, net, loss=loss, schedule=self.schedule)
         self.num_classes = num_classes
-        self.optimizer_name = optimizer
-        self.lr = lr
-        self.lr_batch_size = lr_batch_size
-        self.weight_decay = weight_decay
-        self.no_bias_decay = no_bias_decay
-        self.momentum = momentum
-        self.layer_decay = layer_decay
-        self.optimizer_args = optimizer_args or {}
-        self.schedule: Schedule = schedule
-        self.milestones = milestones
-        self.min_lr = min_lr
         self.loss_name = name_of(loss)
         self.loss_function: Loss = loss
         self.label_smoothing = share_over_all(label_smoothing, num_classes, smooth_over)
         self.aux_weight = aux_weight
-        self.warmup_steps = 0
-        """m, written by the warm-up callback before the optimizer is configured."""
 
         self.train_top1, self.train_mixed_top1 = _accuracy(num_classes, 1), _mean()
         self.val_loss, self.val_accuracy = _mean(), _accuracies(num_classes, "val")
@@ -157,13 +82,10 @@ class ImageClassifier(L.LightningModule):
         images, targets = batch
         logits, aux_logits = self._training_logits(images)
         loss = self.training_loss(logits, batch)
-        self.log("train/loss", loss, prog_bar=True)
+        self.log_step({"train/loss": loss})
         for aux in aux_logits:
             loss = loss + self.aux_weight * self.loss(aux, targets)
         self._count_hits(logits.detach(), targets)
-        # As a tensor on the host: Lightning would copy a number to the device, and synchronise.
-        groups = self.optimizers().param_groups  # type: ignore[union-attr]
-        self.log("lr", torch.tensor(max(group["lr"] for group in groups)))
         return loss
 
     def _training_logits(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -202,69 +124,14 @@ class ImageClassifier(L.LightningModule):
         """(N, K) class probabilities."""
         return self(batch[0]).float().softmax(1)
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = make_optimizer(
-            self.net,
-            self.optimizer_name,
-            lr=self.peak_lr,
-            weight_decay=self.weight_decay,
-            momentum=self.momentum,
-            no_bias_decay=self.no_bias_decay,
-            layer_decay=self.layer_decay,
-            **self.optimizer_args,
-        )
-        scheduler = LambdaLR(optimizer, self.lr_factor())
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_kinds(checkpoint["state_dict"], self.state_dict())
-
-    def on_fit_start(self) -> None:
-        self._settings = settings_of(self.optimizers(), self.optimizer_args)
-
-    def on_train_start(self) -> None:
-        """A checkpoint brings the settings of its optimizer with its state; those of this fit hold."""
-        check_optimizer_state(self.optimizers())
-        restore_settings(self.optimizers(), self.lr_schedulers(), self._settings)
-
     def explain(self, trainer: L.Trainer) -> dict[str, str]:
-        """What ``fathom explain`` says of this module, by topic."""
-        return recipe(self)
-
-    @property
-    def peak_lr(self) -> float:
-        """``lr``, scaled to the batch size of this fit where it is meant for another."""
-        if self.lr_batch_size is None:
-            return self.lr
-        return self.lr * global_batch_size(self.trainer) / self.lr_batch_size
-
-    def lr_factor(self) -> Factor:
-        """The schedule of this fit as a factor of ``peak_lr``.
-
-        Raises:
-            MisconfigurationException: If the fit has no end, and the schedule needs one.
-        """
-        total = self.trainer.estimated_stepping_batches
-        if self.warmup_steps >= total:
-            rank_zero_warn(f"This fit of {total} steps ends within its warm-up of {self.warmup_steps} steps.")
-        if self.schedule in ("step", "constant"):
-            decay = steps_down(self._milestone_steps())
-        elif math.isinf(total):
-            raise MisconfigurationException(
-                f"a {name_of(self.schedule)} schedule needs to know where it ends: set --trainer.max_epochs or"
-                " --trainer.max_steps"
-            )
-        else:
-            steps = max(int(total) - self.warmup_steps, 1)
-            floor = self.min_lr / self.peak_lr
-            decay = cosine(steps, floor) if isinstance(self.schedule, str) else self.schedule(steps)
-        return warmed_up(decay, self.warmup_steps)
-
-    def _milestone_steps(self) -> list[int]:
-        """Milestones in optimizer steps after the warm-up; they are counted from the beginning of the fit."""
-        if self.schedule == "constant":
-            return []
-        return [round(epoch * steps_per_epoch(self.trainer)) - self.warmup_steps for epoch in self.milestones]
+        epsilon, others = self.label_smoothing, self.label_smoothing / self.num_classes
+        smoothing = (
+            f"label smoothing to {1 - epsilon + others:.4g} for the true class, {others:.4g} for each other"
+            if epsilon
+            else "no label smoothing"
+        )
+        return super().explain(trainer) | {"loss": f"{self.loss_name.replace('_', '-')}, {smoothing}"}
 
 
 def _mean() -> MeanMetric:

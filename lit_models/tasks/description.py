@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
+from inspect import Parameter, signature
 from typing import Any
 
 import lightning as L
@@ -37,11 +39,21 @@ def describe(module: L.LightningModule, net: nn.Module, **functions: Any) -> Non
             raise MisconfigurationException(
                 f"{' and '.join(functions)} are described in the checkpoint, and {error}"
             ) from error
+        for name, value in _defaults(type(module)):
+            module.hparams.setdefault(name, value)
         with suppress(TypeError):
             module.hparams["net"] = as_setting(net)
         with suppress(TypeError):
             module.hparams.update({"_class_path": import_path(type(module)), "_instantiator": INSTANTIATOR})
     _forget_where_weights_came_from(module)
+
+
+def _defaults(kind: type) -> Iterator[tuple[str, Any]]:
+    """Arguments with a default of the constructors of ``kind`` and of the tasks that it inherits from."""
+    for base in kind.__mro__[: kind.__mro__.index(L.LightningModule)]:
+        for name, parameter in signature(base.__init__).parameters.items():  # type: ignore[misc]
+            if parameter.default is not Parameter.empty:
+                yield name, parameter.default
 
 
 def _forget_where_weights_came_from(module: L.LightningModule) -> None:

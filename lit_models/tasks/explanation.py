@@ -1,4 +1,4 @@
-"""The recipe of a classifier in words, for ``fathom explain``."""
+"""The recipe of a task in words, for ``fathom explain``."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lit_models.interfaces import BATCH_NORMS
 from lit_models.settings import name_of
 
 if TYPE_CHECKING:
-    from lit_models.tasks.classification import ImageClassifier
+    from lit_models.tasks.task import Task
 
 
-def recipe(model: ImageClassifier) -> dict[str, str]:
-    """Network, optimizer, schedule and loss by topic; the trainer of ``model`` knows its data."""
+def recipe(model: Task) -> dict[str, str]:
+    """Network, optimizer and schedule by topic; the trainer of ``model`` knows its data."""
     configured: Any = model.configure_optimizers()
     optimizer = configured["optimizer"]
     exempt = "biases and 1-D parameters exempt" if model.no_bias_decay else "all parameters"
@@ -27,7 +27,6 @@ def recipe(model: ImageClassifier) -> dict[str, str]:
         "learning rate": _learning_rate(model),
         "groups": "\n".join(map(_group, optimizer.param_groups)),
         "zero-γ": _first_and_last(zero_gamma_layers(model.net)),
-        "loss": _loss(model),
     }
 
 
@@ -40,7 +39,7 @@ def zero_gamma_layers(net: nn.Module) -> list[str]:
     ]
 
 
-def _learning_rate(model: ImageClassifier) -> str:
+def _learning_rate(model: Task) -> str:
     """Scaling, schedule, and the learning rate at a few steps."""
     peak, steps, warmup = model.peak_lr, model.trainer.estimated_stepping_batches, model.warmup_steps
     lines = [f"{peak:g} at its peak"]
@@ -67,12 +66,3 @@ def _first_and_last(layers: list[str]) -> str:
     if len(layers) < 2:
         return layers[0] if layers else "none"
     return f"{len(layers)} layers, {layers[0]} to {layers[-1]}"
-
-
-def _loss(model: ImageClassifier) -> str:
-    """Its name, and the target of the true class and of each other one."""
-    name, epsilon, classes = model.loss_name.replace("_", "-"), model.label_smoothing, model.num_classes
-    if not epsilon:
-        return f"{name}, no label smoothing"
-    other = epsilon / classes
-    return f"{name}, label smoothing to {1 - epsilon + other:.4g} for the true class, {other:.4g} for each other"

@@ -1,4 +1,4 @@
-"""The classifier of a checkpoint."""
+"""The model of a checkpoint."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from lit_models.names import class_paths, dotted_names, package
 from lit_models.schema import SchemaError
 from lit_models.settings import may_be_described
 from lit_models.tasks.classification import ImageClassifier
+from lit_models.tasks.task import Task
 
 _NOT_NAMES = ("_class_path", "_instantiator", "class_names")
 """Settings whose texts may look like import paths, and name nothing that a checkpoint chooses."""
 
 
-def load_checkpoint(path: str | Path, net: nn.Module | None = None) -> ImageClassifier:
-    """The trained classifier, on the CPU and in evaluation mode.
+def load_checkpoint(path: str | Path, net: nn.Module | None = None) -> Any:
+    """The trained model, on the CPU and in evaluation mode.
 
-    A checkpoint describes its network, merged or not, and its class: an ``ImageClassifier``, a ``Distillation`` (whose
-    teacher is not needed), or a subclass of yours. Import classes of other packages before; none is imported because a
+    A checkpoint describes its network, merged or not, and its class: an ``ImageClassifier``, a ``Detector``, a
+    ``Segmenter``, a ``Distillation`` (whose teacher is not needed), or a subclass of yours. Import classes of other packages before; none is imported because a
     file says so.
 
     Args:
@@ -50,14 +51,15 @@ def load_checkpoint(path: str | Path, net: nn.Module | None = None) -> ImageClas
     if net is None and "net" not in hparams:
         raise CheckpointError(f"{path} does not describe its network: build it and pass it as `net`")
     check_classes(path, described)
-    kind: type[ImageClassifier] = ImageClassifier
+    kind: type[Task] = ImageClassifier
     if "_class_path" in hparams:
         kind = _imported(hparams["_class_path"])
-        if not issubclass(kind, ImageClassifier):
-            raise CheckpointError(f"{path} is of a {kind.__name__}, which is no ImageClassifier")
+        if not issubclass(kind, Task):
+            raise CheckpointError(f"{path} is of a {kind.__name__}, which is no ImageClassifier, Detector or Segmenter")
     settings = {name: value for name, value in described.items() if not name.startswith("_")}
     if kind is ImageClassifier:  # files of version 0.1 may hold the arguments of a subclass without its name
-        settings = {name: settings[name] for name in signature(kind).parameters if name in settings}
+        known = signature(kind).parameters.keys() | signature(Task).parameters.keys()
+        settings = {name: value for name, value in settings.items() if name in known}
     try:
         with described_by(hparams):  # so that the model can be saved again
             model = instantiate_module(kind, settings if net is None else {**settings, "net": net})

@@ -44,6 +44,7 @@ def make_optimizer(
     momentum: float,
     no_bias_decay: bool = True,
     layer_decay: float | None = None,
+    head_lr_scale: float = 1.0,
     **arguments: Any,
 ) -> Optimizer:
     """One of timm's optimizers, with a parameter group for each weight decay and each layer's learning rate.
@@ -56,6 +57,7 @@ def make_optimizer(
         momentum: for the optimizers that have one.
         no_bias_decay: exempt parameters by their shape, those with one dimension.
         layer_decay: r. Layer i of 0 … L, numbered by the network's ``group_matcher``, learns with r^(L − i)·lr.
+        head_lr_scale: factor of the learning rate of the :func:`head_parameters`.
         **arguments: any other one of the optimizer.
 
     Raises:
@@ -74,10 +76,40 @@ def make_optimizer(
         )
     except (TypeError, ValueError) as error:
         raise MisconfigurationException(f"the optimizer {name} does not take these optimizer_args: {error}") from error
+    if head_lr_scale != 1:
+        _scale_head(optimizer, head_parameters(net), head_lr_scale)
     # timm leaves the scale to its own schedulers, and torch's know nothing of it.
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
     return optimizer
+
+
+def head_parameters(net: Any) -> list[nn.Parameter]:
+    """What ``net.head_parameters()`` returns, or the parameters of its classifier.
+
+    Raises:
+        MisconfigurationException: for a network that has neither that method nor ``get_classifier``.
+    """
+    if hasattr(net, "head_parameters"):
+        return list(net.head_parameters())
+    if not hasattr(net, "get_classifier"):
+        raise MisconfigurationException(
+            f"head_lr_scale needs a network that knows its head, by a method head_parameters or get_classifier, and"
+            f" {type(net).__name__} has neither: set it to 1"
+        )
+    return list(net.get_classifier().parameters())
+
+
+def _scale_head(optimizer: Optimizer, head: list[nn.Parameter], scale: float) -> None:
+    """Move the parameters of the head into groups of their own, whose ``lr_scale`` is multiplied."""
+    members = {id(parameter) for parameter in head}
+    groups = []
+    for group in optimizer.param_groups:
+        trunk = [parameter for parameter in group["params"] if id(parameter) not in members]
+        inside = [parameter for parameter in group["params"] if id(parameter) in members]
+        groups += [{**group, "params": trunk}] if trunk else []
+        groups += [{**group, "params": inside, "lr_scale": scale * group.get("lr_scale", 1.0)}] if inside else []
+    optimizer.param_groups[:] = groups
 
 
 def settings_of(optimizer: Any, arguments: Iterable[str]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 Factor = Callable[[int], float]
 """Optimizer steps taken so far (0 before the first) -> factor for the next one."""
 
-Schedule = Literal["cosine", "step", "constant"] | Callable[[int], Factor]
+Schedule = Literal["cosine", "step", "constant", "polynomial"] | Callable[[int], Factor]
 """A schedule by name, or a function from the number of optimizer steps to the factor of each."""
 
 
@@ -24,6 +24,11 @@ def cosine(total_steps: int, floor: float = 0.0) -> Factor:
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
     return factor
+
+
+def polynomial(total_steps: int, floor: float = 0.0, power: float = 0.9) -> Factor:
+    """(1 − t/T)^0.9 from 1 at t = 0 towards ``floor`` at t = T, the schedule of segmentation (Chen et al. 2017)."""
+    return lambda step: floor + (1 - floor) * (1 - min(step / total_steps, 1.0)) ** power
 
 
 def steps_down(milestones: Sequence[int], gamma: float = 0.1) -> Factor:

@@ -79,7 +79,9 @@ class FasterRCNN(nn.Module):
         if neck == "fpn":
             self.neck: nn.Module = Pyramid(self.backbone, pyramid_channels, finest_stride, LastLevelMaxPool())
             # 32 to 512 pixels on maps with strides of 4 to 64
-            anchors = Float32Anchors(tuple((8 * stride,) for stride in self.neck.strides), (_RATIOS,) * len(self.neck.strides))
+            anchors = Float32Anchors(
+                tuple((8 * stride,) for stride in self.neck.strides), (_RATIOS,) * len(self.neck.strides)
+            )
             channels = pyramid_channels
             pool = MultiScaleRoIAlign(self.neck.names[:-1], output_size=7, sampling_ratio=2)
             head: nn.Module = TwoMLPHead(channels * 49, head_channels)
@@ -118,7 +120,9 @@ class FasterRCNN(nn.Module):
             detections_per_img=max_detections,
         )
 
-    def forward(self, images: Tensor, sizes: list[tuple[int, int]], targets: Targets | None = None) -> Losses | Detections:
+    def forward(
+        self, images: Tensor, sizes: list[tuple[int, int]], targets: Targets | None = None
+    ) -> Losses | Detections:
         """Losses by name in training, otherwise the detections of each image.
 
         Args:

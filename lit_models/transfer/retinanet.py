@@ -78,7 +78,9 @@ class RetinaNet(nn.Module):
             )
         ]
 
-    def forward(self, images: Tensor, sizes: list[tuple[int, int]], targets: Targets | None = None) -> Losses | Detections:
+    def forward(
+        self, images: Tensor, sizes: list[tuple[int, int]], targets: Targets | None = None
+    ) -> Losses | Detections:
         """Losses by name in training, otherwise the detections of each image; see ``FasterRCNN``."""
         [geometry] = self._geometry
         maps = list(self.neck(self.backbone(images)).values())

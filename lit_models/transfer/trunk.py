@@ -52,8 +52,7 @@ class Trunk(nn.Module):
         self._fixed = [
             module
             for module in self.net.modules()
-            if isinstance(module, BATCH_NORMS)
-            and (norm != "train" or (module.affine and id(module.weight) in frozen))
+            if isinstance(module, BATCH_NORMS) and (norm != "train" or (module.affine and id(module.weight) in frozen))
         ]
         for parameter in self.net.parameters():
             if id(parameter) in frozen:

@@ -10,7 +10,17 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from lit_models import CIFARVGG, VGG, CIFARGoogLeNet, CIFARResNet, GoogLeNet, NetworkError, ResNet, TimmBackbone, VanillaNet
+from lit_models import (
+    CIFARVGG,
+    VGG,
+    CIFARGoogLeNet,
+    CIFARResNet,
+    GoogLeNet,
+    NetworkError,
+    ResNet,
+    TimmBackbone,
+    VanillaNet,
+)
 from lit_models.interfaces import Backbone
 
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
@@ -30,7 +40,16 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "timm resnet": lambda: TimmBackbone("resnet10t", 10),
     "timm convnext": lambda: TimmBackbone("convnext_atto", 10),
 }
-DENSE = ["resnet18", "preactivation", "cifar", "plain", "vanillanet5", "merged vanillanet", "cifar googlenet", "cifar vgg"]
+DENSE = [
+    "resnet18",
+    "preactivation",
+    "cifar",
+    "plain",
+    "vanillanet5",
+    "merged vanillanet",
+    "cifar googlenet",
+    "cifar vgg",
+]
 
 
 def with_random_statistics(net: nn.Module) -> nn.Module:

@@ -1,0 +1,207 @@
+"""Detector and Segmenter under the real Trainer, on images drawn by the test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from lit_models import (
+    FCN,
+    CIFARResNet,
+    Detector,
+    FasterRCNN,
+    NetworkError,
+    RetinaNet,
+    Segmenter,
+    VanillaNet,
+    load_checkpoint,
+)
+from lit_models.interfaces import BATCH_NORMS
+from lit_models.tasks.segmentation_scores import VOID
+from lit_models.transfer.faster_rcnn import Neck
+
+
+def scene(seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A dark image (3, 64, 96) with one or two bright squares, their boxes and labels."""
+    random = torch.Generator().manual_seed(seed)
+    image = 0.1 * torch.randn(3, 64, 96, generator=random)
+    boxes, labels = [], []
+    for label in range(1 + seed % 2):
+        side = 24 - 8 * label
+        top, left = (int(torch.randint(0, end - side, (), generator=random)) for end in (64, 96))
+        image[label, top : top + side, left : left + side] += 2
+        boxes.append([left, top, left + side, top + side])
+        labels.append(label)
+    return image, torch.tensor(boxes, dtype=torch.float32), torch.tensor(labels)
+
+
+def detection_batches(count: int, empty: bool = False) -> list[Any]:
+    batches = []
+    for number in range(count):
+        images, boxes, labels = zip(*(scene(4 * number + i) for i in range(4)), strict=True)
+        counts = [0] * 4 if empty else [len(box) for box in boxes]
+        packed = torch.cat(boxes)[: sum(counts)]
+        targets = {
+            "boxes": packed,
+            "labels": torch.cat(labels)[: sum(counts)],
+            "difficult": torch.zeros(sum(counts), dtype=torch.bool),
+            "counts": counts,
+            "sizes": [(64, 96)] * 4,
+            "original_sizes": [(128, 192)] * 4,
+            "ids": list(range(4 * number, 4 * number + 4)),
+        }
+        batches.append((torch.stack(images), targets))
+    return batches
+
+
+def segmentation_batches(count: int) -> list[Any]:
+    batches = []
+    for images, targets in detection_batches(count):
+        masks = torch.zeros(4, 64, 96, dtype=torch.int64)
+        masks[:, :4] = VOID
+        for i, (first, count_) in enumerate(
+            zip(torch.tensor(targets["counts"]).cumsum(0), targets["counts"], strict=True)
+        ):
+            for box, label in zip(targets["boxes"][first - count_ : first].long(), targets["labels"], strict=False):
+                masks[i, box[1] : box[3], box[0] : box[2]] = 1 + label
+        batches.append((images, masks))
+    return batches
+
+
+def loader(batches: list[Any]) -> DataLoader[Any]:
+    return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
+
+def small_detector(neck: Neck = "fpn", **arguments: Any) -> Detector:
+    torch.manual_seed(0)
+    net = FasterRCNN(
+        CIFARResNet(8, width=8),
+        2,
+        neck,
+        pyramid_channels=16,
+        head_channels=32,
+        training_proposals=(50, 50),
+        test_proposals=(50, 50),
+        regions_per_image=32,
+        **arguments,
+    )
+    return Detector(net, 2, optimizer="adamw", lr=3e-3, class_names=("red", "green"))
+
+
+def trainer(folder: Path, **arguments: Any) -> L.Trainer:
+    options: dict[str, Any] = {"max_epochs": 6, "accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+    options |= {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    return L.Trainer(default_root_dir=folder, **(options | arguments))
+
+
+def test_a_detector_learns_to_find_squares_and_comes_back_from_its_checkpoint(tmp_path: Path) -> None:
+    module = small_detector()
+    fit = trainer(tmp_path, max_epochs=12)
+    fit.fit(module, loader(detection_batches(8)), loader(detection_batches(2)))
+    assert fit.callback_metrics["val/map"] > 0.5
+    assert {"train/loss", "lr", "val/ap/red", "val/ap/green"} <= fit.callback_metrics.keys()
+    path = tmp_path / "detector.ckpt"
+    fit.save_checkpoint(path)
+    loaded = load_checkpoint(path)
+    assert isinstance(loaded, Detector)
+    [(images, targets), *_] = detection_batches(1)
+    with torch.no_grad():
+        for one, other in zip(module.eval()(images), loaded(images), strict=True):
+            assert len(one["boxes"]) and all(torch.equal(one[name], other[name]) for name in one)
+        [original, *_] = loaded.predict_step((images, targets), 0)
+    assert torch.allclose(original["boxes"], 2 * loaded(images)[0]["boxes"])
+
+
+def test_a_segmenter_learns_squares_and_comes_back_from_its_checkpoint(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = FCN(CIFARResNet(8, width=8), 3, output_stride=2)
+    module = Segmenter(net, 3, optimizer="momentum", lr=0.02, head_lr_scale=10, schedule="polynomial")
+    fit = trainer(tmp_path)
+    fit.fit(module, loader(segmentation_batches(8)), loader(segmentation_batches(2)))
+    assert fit.callback_metrics["val/pixel_accuracy"] > 0.95
+    assert fit.callback_metrics["val/miou"] > 0.6
+    rates = sorted({group["initial_lr"] for group in fit.optimizers[0].param_groups})
+    assert rates == pytest.approx([0.02, 0.2])
+    path = tmp_path / "segmenter.ckpt"
+    fit.save_checkpoint(path)
+    images = segmentation_batches(1)[0][0]
+    with torch.no_grad():
+        assert torch.equal(load_checkpoint(path)(images), module.eval()(images))
+
+
+def test_images_without_objects_train_every_parameter(tmp_path: Path) -> None:
+    for build in (
+        small_detector,
+        lambda: Detector(RetinaNet(CIFARResNet(8, width=8), 2, finest_stride=2, pyramid_channels=16), 2),
+    ):
+        module = build()
+        fit = trainer(tmp_path, max_epochs=1)
+        fit.fit(module, loader(detection_batches(1, empty=True)))
+        assert fit.callback_metrics["train/loss"].isfinite()
+        assert all(parameter.grad is not None for parameter in module.parameters() if parameter.requires_grad)
+
+
+@pytest.mark.parametrize("neck", ["fpn", "c4"])
+def test_what_is_frozen_stays_bit_for_bit(neck: Neck, tmp_path: Path) -> None:
+    module = small_detector(neck, frozen_stages=1, norm="statistics")
+    for part in module.modules():
+        if isinstance(part, BATCH_NORMS):
+            nn.init.uniform_(part.running_mean, -0.1, 0.1)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    trainer(tmp_path, max_epochs=1).fit(module, loader(detection_batches(2)))
+    after = module.state_dict()
+    same = {name for name, value in before.items() if torch.equal(value, after[name])}
+    stem = {name for name in before if name.startswith(("net.backbone.net.conv1", "net.backbone.net.layer1"))}
+    assert stem
+    assert stem <= same
+    assert {name for name in before if "running_" in name} <= same
+    assert "net.backbone.net.layer2.0.bn1.weight" not in same  # trained, though its statistics are kept
+    frozen = small_detector(neck, norm="frozen")
+    frozen.load_state_dict(before)
+    trainer(tmp_path, max_epochs=1).fit(frozen, loader(detection_batches(2)))
+    last_norm = "net.roi_heads.box_head.0.0.bn1.weight" if neck == "c4" else "net.backbone.net.layer3.0.bn1.weight"
+    assert torch.equal(frozen.state_dict()[last_norm], before[last_norm])
+
+
+def test_the_statistics_of_a_network_that_was_never_trained_are_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(NetworkError, match="never trained"):
+        trainer(tmp_path).fit(small_detector(norm="frozen"), loader(detection_batches(1)))
+
+
+def test_boxes_stay_float32_under_autocast() -> None:
+    """In bfloat16 they would come in steps of two pixels above 256."""
+    module = small_detector(min_score=0.0).eval()
+    images = torch.randn(1, 3, 320, 512)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        [found] = module(images)
+    assert found["boxes"].dtype == torch.float32
+    inside = found["boxes"][(found["boxes"] > 256) & (found["boxes"] < 319)]
+    assert len(inside) > 10
+    assert not torch.equal(inside, inside.bfloat16().float())
+
+
+@torch.no_grad()
+def test_a_merged_vanillanet_detects_the_same_boxes() -> None:
+    torch.manual_seed(0)
+    backbone = VanillaNet(2, depth=5, width=8)
+    net = FasterRCNN(backbone, 2, pyramid_channels=16, head_channels=32, min_score=0.0).double()
+    for part in net.modules():
+        if isinstance(part, BATCH_NORMS):
+            nn.init.uniform_(part.running_mean, -0.2, 0.2)
+            nn.init.uniform_(part.running_var, 0.5, 2)
+    net.eval()
+    backbone.set_activation_lambda(1.0)
+    images = torch.randn(2, 3, 128, 160, dtype=torch.float64)
+    before = net(images, [(128, 160)] * 2)
+    backbone.reparameterize()
+    after = net(images, [(128, 160)] * 2)
+    for one, other in zip(before, after, strict=True):
+        assert len(one["boxes"]) > 10
+        assert torch.allclose(one["boxes"], other["boxes"], rtol=0, atol=1e-9)
+        assert torch.equal(one["labels"], other["labels"])
