@@ -45,8 +45,12 @@ from experiments.runs.wandb_logger import WandbOptions, wandb_logger
 from lit_models.checkpoints import AtomicCheckpointIO
 
 BASE_CONFIG = Path(__file__).parents[1] / "_base.yaml"
-PRETRAINED = "model.init_args.net.init_args.pretrained"
-"""The setting of a network that says which weights it starts from."""
+STARTS_FROM = {
+    "model.init_args.net.init_args.pretrained": False,
+    "model.init_args.net.init_args.backbone.init_args.pretrained": False,
+    "model.init_args.weights": None,
+}
+"""Settings that say which weights a network starts from, and their values where it starts from none."""
 NAME_HELP = "name of the experiment, in whose folder the run lies (default: that of the last configuration file)"
 
 
@@ -110,7 +114,7 @@ class FathomCLI(LightningCLI):
             check_length(config.trainer)
         if config.name is not None:
             checked_name(config.name)
-        if command != "fit" and not config.ckpt_path and not config.get(PRETRAINED):
+        if command != "fit" and not config.ckpt_path and not any(map(config.get, STARTS_FROM)):
             raise UsageError(f"fathom {command} needs {CKPT_PATH_EXAMPLE}: this network has random weights without")
         chosen = config.trainer.callbacks or []
         check_callbacks(
@@ -140,8 +144,10 @@ class FathomCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Leave out the weights that a network would start from, where a checkpoint brings others."""
         config = self.config[self.subcommand]
-        if config.ckpt_path and config.get(PRETRAINED):
-            config[PRETRAINED] = False
+        if config.ckpt_path:
+            for setting, none in STARTS_FROM.items():
+                if config.get(setting):
+                    config[setting] = none
 
     def instantiate_classes(self) -> None:
         try:

@@ -58,6 +58,14 @@ def _defaults(kind: type) -> Iterator[tuple[str, Any]]:
 
 def _forget_where_weights_came_from(module: L.LightningModule) -> None:
     """A checkpoint has weights: to load it must not need those that the network started from."""
-    net = module.hparams.get("net", {})
-    if net.get("init_args", {}).get("pretrained"):
-        module.hparams["net"] = {**net, "init_args": {**net["init_args"], "pretrained": False}}
+    module.hparams["weights"] = None
+    if "net" in module.hparams:
+        module.hparams["net"] = without_pretrained(module.hparams["net"])
+
+
+def without_pretrained(setting: Any) -> Any:
+    """``setting``, the description of a network, with ``pretrained: false`` in it and in the networks within it."""
+    if not isinstance(setting, dict):
+        return setting
+    forgotten = {name: without_pretrained(value) for name, value in setting.items()}
+    return {**forgotten, "pretrained": False} if forgotten.get("pretrained") else forgotten

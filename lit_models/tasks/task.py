@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import lightning as L
 import torch
@@ -15,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lit_models.settings import name_of
 from lit_models.tasks.explanation import recipe
+from lit_models.tasks.initial_weights import start_from
 from lit_models.tasks.optimization import (
     check_layer_decay,
     check_optimizer,
@@ -50,6 +52,9 @@ class Task(L.LightningModule):
         min_lr: where ``cosine`` and ``polynomial`` end.
         head_lr_scale: factor of the learning rate of the head, the parameters that the network's ``head_parameters``
             returns, or those of its classifier.
+        weights: what the network starts from, or the backbone of a detector or segmenter: a run directory, a checkpoint
+            or a file of weights, see :func:`~lit_models.tasks.initial_weights.start_from`. A checkpoint of training has
+            weights of its own and doesn't ask for these again.
 
     Raises:
         MisconfigurationException: for an optimizer timm does not have, a number out of its range, ``layer_decay`` with
@@ -72,6 +77,7 @@ class Task(L.LightningModule):
         milestones: tuple[float, ...] = (),
         min_lr: float = 0.0,
         head_lr_scale: float = 1.0,
+        weights: Annotated[str, Path] | None = None,
     ) -> None:
         super().__init__()
         check_optimizer(optimizer)
@@ -89,6 +95,8 @@ class Task(L.LightningModule):
                 raise MisconfigurationException(f"{name} is {value}; give a number from 0 to {most:g}")
         if any(epoch < 0 for epoch in milestones):
             raise MisconfigurationException(f"milestones are {milestones}; give numbers of epochs, from 0 on")
+        if weights is not None:
+            start_from(net, weights)
         # Convolutions are fastest in channels_last on GPUs with tensor cores and on CPUs.
         self.net = net.to(memory_format=torch.channels_last)
         self.optimizer_name = optimizer

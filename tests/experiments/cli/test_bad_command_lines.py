@@ -49,7 +49,7 @@ FLAGS = {
     "--model.weight_decay -1": "weight_decay is -1.0",
     "--model.momentum 2": "momentum is 2.0; give a number from 0 to 1",
     "--model.label_smoothing 2": "label_smoothing is 2.0",
-    "--model.schedule cosin": "model.schedule takes one of cosine, step, constant, not cosin",
+    "--model.schedule cosin": "model.schedule takes one of cosine, step, constant, polynomial, not cosin",
     "--model.milestones [a,b]": "model.milestones takes a number, not a",
     "--model.net nomodule.Net": "model.net: there is no module nomodule",
     "--model.net lit_models.VanilaNet": "no class lit_models.VanilaNet; did you mean VanillaNet?",
