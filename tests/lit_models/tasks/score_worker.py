@@ -1,7 +1,8 @@
-"""Detections and masks scored on one process or two, with as many images each as is said; started by test_scores_ddp.py."""
+"""Detections and masks scored on one process or two, with a given number of images each; see test_scores_ddp.py."""
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -54,10 +55,8 @@ def main(folder, rank, *images_of_ranks):
     if world_size > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world_size)
     metrics = [VOCAveragePrecision(CLASSES), VOCAveragePrecision(CLASSES, "area"), SegmentationScores(CLASSES)]
-    try:
+    with suppress(ValueError):  # without pycocotools
         metrics.append(COCOAveragePrecision(CLASSES))
-    except ValueError:  # without pycocotools
-        pass
     # As a sampler deals them out.
     mine = list(range(sum(images_of_ranks)))
     mine = mine[rank::world_size] if 0 not in images_of_ranks else mine * (images_of_ranks[rank] > 0)
