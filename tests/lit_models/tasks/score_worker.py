@@ -1,0 +1,78 @@
+"""Detections and masks scored on one process or two, with a given number of images each; see test_scores_ddp.py."""
+
+import json
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from lit_models.tasks.average_precision import COCOAveragePrecision, VOCAveragePrecision
+from lit_models.tasks.segmentation_scores import VOID, SegmentationScores
+
+CLASSES = 3
+
+
+def image(number):
+    """Boxes, detections with few different scores, a mask and a prediction; a function of the number alone."""
+    random = torch.Generator().manual_seed(number)
+
+    def boxes(count):
+        corners = torch.rand(count, 4, generator=random) * 100
+        return torch.cat((corners[:, :2], corners[:, :2] + corners[:, 2:] + 1), 1)
+
+    def whole(high, *shape):
+        return torch.randint(0, high, shape, generator=random)
+
+    objects = int(whole(6))
+    found = int(whole(9))
+    truth, labels = boxes(objects), whole(CLASSES, objects)
+    near, its = boxes(found), whole(CLASSES, found)
+    if objects:
+        of = whole(objects, found)
+        near, its = (
+            truth[of] + torch.randn(found, 4, generator=random),
+            torch.where(whole(4, found) == 0, its, labels[of]),
+        )
+    detections = {"boxes": near, "scores": whole(5, found).float() / 4, "labels": its}
+    targets = {"boxes": truth, "labels": labels, "difficult": whole(4, objects) == 0}
+    mask = whole(CLASSES, 8, 8)
+    return detections, targets, mask.masked_fill(whole(5, 8, 8) == 0, VOID), whole(CLASSES, 8, 8)
+
+
+def batch(numbers, name=str):
+    """The images of these numbers, as the metrics take them."""
+    images = [image(number) for number in numbers]
+    targets = {key: torch.cat([truth[key] for _, truth, _, _ in images]) for key in ("boxes", "labels", "difficult")}
+    targets |= {"counts": [len(truth["boxes"]) for _, truth, _, _ in images], "ids": [name(n) for n in numbers]}
+    detections = [found for found, *_ in images]
+    return detections, targets, torch.stack([m for *_, m, _ in images]), torch.stack([p for *_, p in images])
+
+
+def main(folder, rank, *images_of_ranks):
+    world_size = len(images_of_ranks)
+    if world_size > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world_size)
+    metrics = [VOCAveragePrecision(CLASSES), VOCAveragePrecision(CLASSES, "area"), SegmentationScores(CLASSES)]
+    with suppress(ValueError):  # without pycocotools
+        metrics.append(COCOAveragePrecision(CLASSES))
+    # As a sampler deals them out.
+    mine = list(range(sum(images_of_ranks)))
+    mine = mine[rank::world_size] if 0 not in images_of_ranks else mine * (images_of_ranks[rank] > 0)
+    assert len(mine) == images_of_ranks[rank]
+    for start in range(0, len(mine), 4):
+        detections, targets, masks, predictions = batch(mine[start : start + 4])
+        for metric in metrics:
+            if isinstance(metric, SegmentationScores):
+                metric.update(predictions, masks)
+            else:
+                metric.update(detections, targets)
+    scores = [{name: value.tolist() for name, value in metric.compute().items()} for metric in metrics]
+    Path(folder, f"rank{rank}.json").write_text(json.dumps(scores))
+    if world_size > 1:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *(int(argument) for argument in sys.argv[2:]))
