@@ -131,10 +131,14 @@ class Backbone(Protocol):
     """
 
     if TYPE_CHECKING:
-        feature_channels: tuple[int, ...]
-        """Channels of each map."""
-        feature_strides: tuple[int, ...]
-        """Pixels of the image, on a side, in one pixel of each map."""
+
+        @property
+        def feature_channels(self) -> tuple[int, ...]:
+            """Channels of each map."""
+
+        @property
+        def feature_strides(self) -> tuple[int, ...]:
+            """Pixels of the image, on a side, in one pixel of each map."""
 
     def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """(N, C, H, W) -> maps (N, C_i, H / stride_i, W / stride_i), finest first."""

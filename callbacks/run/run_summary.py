@@ -154,7 +154,8 @@ def network_cost(pl_module: L.LightningModule, trainer: L.Trainer) -> dict[str, 
         # Of a forward pass that depends on values, of which counting has none; of other data than images.
         with suppress(RuntimeError, AttributeError):
             shape = (data.in_channels, data.image_size, data.image_size)
-            cost["macs"] = pl_module.macs(shape) if hasattr(pl_module, "macs") else count_macs(net, shape)
+            counts = getattr(pl_module, "macs", None)
+            cost["macs"] = counts(shape) if counts else count_macs(net, shape)
     return cost
 
 

@@ -264,11 +264,14 @@ class VanillaNet(nn.Module):
     def feature_channels(self) -> tuple[int, ...]:
         """Of the last map of each resolution."""
         parts = [self.stem, *self.blocks]
-        channels = [part.activation.conv.out_channels for part in parts]  # type: ignore[union-attr]
+        channels = [part.activation.conv.out_channels for part in parts]
         return tuple(width for width, ends in zip(channels, self._ends_resolution, strict=True) if ends)
 
     def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(N, in_channels, H, W) -> the last map of each resolution; of VanillaNet-13 those after blocks 0, 1, 8, 10."""
+        """(N, in_channels, H, W) -> the last map of each resolution.
+
+        Of VanillaNet-13 these are the maps after blocks 0, 1, 8 and 10, as in the authors' detectors.
+        """
         x = self._stem(images)
         outputs = [x, *(x := block(x, self.activation_lambda) for block in self.blocks)]
         return tuple(output for output, ends in zip(outputs, self._ends_resolution, strict=True) if ends)

@@ -32,8 +32,8 @@ def load_checkpoint(path: str | Path, net: nn.Module | None = None) -> Any:
     """The trained model, on the CPU and in evaluation mode.
 
     A checkpoint describes its network, merged or not, and its class: an ``ImageClassifier``, a ``Detector``, a
-    ``Segmenter``, a ``Distillation`` (whose teacher is not needed), or a subclass of yours. Import classes of other packages before; none is imported because a
-    file says so.
+    ``Segmenter``, a ``Distillation`` (whose teacher is not needed), or a subclass of yours. Import classes of other
+    packages before; none is imported because a file says so.
 
     Args:
         path: A ``.ckpt`` file, or a run directory, of which the best checkpoint is loaded (the last if there is none).

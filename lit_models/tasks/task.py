@@ -146,7 +146,7 @@ class Task(L.LightningModule):
         """A checkpoint brings the settings of its optimizer with its state; those of this fit hold."""
         for module in self.net.modules():
             if hasattr(module, "check_trained"):
-                module.check_trained()
+                module.check_trained()  # type: ignore[operator]
         check_optimizer_state(self.optimizers())
         restore_settings(self.optimizers(), self.lr_schedulers(), self._settings)
 

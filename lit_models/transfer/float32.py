@@ -29,7 +29,7 @@ class Float32Outputs(nn.Module):
         return _widened(self.head(*inputs))
 
 
-class Float32Anchors(AnchorGenerator):
+class Float32Anchors(AnchorGenerator):  # type: ignore[misc]
     """Anchors in float32, or in float64 where the maps are."""
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:

@@ -144,5 +144,5 @@ def detached_last_stage(trunk: Trunk) -> nn.Module:
         )
     stage = trunk.net.get_submodule(stages[-1])
     delattr(trunk.net, stages.pop())
-    trunk.net.feature_channels = trunk.net.feature_channels[:-1]  # type: ignore[index,assignment]
+    trunk.net.feature_channels = trunk.net.feature_channels[:-1]  # type: ignore[index]
     return stage

@@ -113,7 +113,8 @@ def test_a_detector_learns_to_find_squares_and_comes_back_from_its_checkpoint(tm
     [(images, targets), *_] = detection_batches(1)
     with torch.no_grad():
         for one, other in zip(module.eval()(images), loaded(images), strict=True):
-            assert len(one["boxes"]) and all(torch.equal(one[name], other[name]) for name in one)
+            assert len(one["boxes"])
+            assert all(torch.equal(one[name], other[name]) for name in one)
         [original, *_] = loaded.predict_step((images, targets), 0)
     assert torch.allclose(original["boxes"], 2 * loaded(images)[0]["boxes"])
 
