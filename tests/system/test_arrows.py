@@ -12,7 +12,8 @@ BELOW = {
     "lit_models": {"lit_models.networks"},  # what it offers by name is imported when it is asked for
     "lit_models.networks": {"lit_models"},
     "lit_models.surgery": {"lit_models", "lit_models.networks"},
-    "lit_models.tasks": {"lit_models", "lit_models.networks", "lit_models.surgery"},
+    "lit_models.transfer": {"lit_models", "lit_models.networks"},
+    "lit_models.tasks": {"lit_models", "lit_models.networks", "lit_models.surgery", "lit_models.transfer"},
     "datamodules.pipeline": set(),
     "datamodules": {"datamodules.pipeline"},
     "callbacks.run": {"lit_models", "lit_models.tasks", "lit_models.surgery"},
