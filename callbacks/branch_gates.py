@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from callbacks.requirements import network_with
 from lit_models.cost import count_branch_macs
-from lit_models.interfaces import Gate, ResidualBlock, ResidualNetwork
+from lit_models.interfaces import Gate, ResidualBlock, ResidualNetwork, Window
 
 
 class BranchGates:
@@ -113,6 +113,8 @@ def _hand_over_zero_gradients(parameters: list[nn.Parameter]) -> Any:
     """A forward hook for a block whose branch has ``parameters``."""
 
     def hook(block: ResidualBlock, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
-        return _ZeroGradients.apply(output, *parameters) if block.gate is False else None
+        gate, batch_size = block.gate, len(inputs[0])
+        shut = gate.rows(batch_size)[1] == 0 if isinstance(gate, Window) else gate is False
+        return _ZeroGradients.apply(output, *parameters) if shut else None
 
     return hook

@@ -30,10 +30,10 @@ def draw_gates(probs: list[float], mode: Mode, seed: int, step: int) -> list[boo
 
     They are a function of the arguments: every process draws the same, and a resumed run those of an unbroken one.
     """
-    draws = np.random.default_rng([seed, step]).random(len(probs)).tolist()
+    draws, roundings = np.random.default_rng([seed, step]).random((2, len(probs))).tolist()
     if mode == "batch":
         return [draw < prob for draw, prob in zip(draws, probs, strict=True)]
-    return [Window(draw, prob) for draw, prob in zip(draws, probs, strict=True)]
+    return [Window(start, prob, u) for start, prob, u in zip(draws, probs, roundings, strict=True)]
 
 
 class StochasticDepth(L.Callback):
@@ -44,7 +44,8 @@ class StochasticDepth(L.Callback):
     * ``batch``, the paper: each branch runs in a step with probability p_l, or not at all: no forward, no backward,
       no update of its batch statistics. Its weights stay as they are, momentum and weight decay included. (The
       authors' Torch code gave them zero gradients, so there both went on moving them.)
-    * ``sample``: each branch runs in every step, on a share p_l of the images, drawn anew for each branch and step.
+    * ``sample``: each branch runs on ⌊p_l·N + u⌋ of the N images, drawn anew for each branch and step, with u uniform
+      in [0, 1): p_l·N on average, for every N.
 
     Both cost what they run. ``sample`` also copies activations, to gather the images of a window that wraps and to add
     the result back: it saves less time than ``batch`` and hardly any memory, and does not pay where convolutions are
