@@ -13,14 +13,15 @@ from torch import Tensor
 
 from datamodules.pipeline.augment import (
     ERASING_DRAWS,
+    Erasing,
     Padding,
     blank_box,
     blank_padding,
     cutout,
+    erase,
     integers,
     lookup,
     normalise,
-    random_erasing,
     reflect,
     shifted,
 )
@@ -44,7 +45,8 @@ class InMemoryImages(ImageData):
         padding: what comes in at the border: ``"zero"``, the mean colour, or ``"reflect"``, the image mirrored.
         flip: mirror half of the images.
         cutout: side in pixels of a square set to the mean colour; 0 is none.
-        erasing: probability that a random rectangle is set to the mean colour.
+        erasing: probability that a random rectangle is erased.
+        erasing_mode: what it is filled with: ``"const"``, the mean colour, or ``"pixel"``, normal noise in each pixel.
         on_device: keep the whole set in the device's memory.
         **options: see :class:`~datamodules.pipeline.image_data.ImageData`.
     """
@@ -56,6 +58,7 @@ class InMemoryImages(ImageData):
         flip: bool = True,
         cutout: int = 0,
         erasing: float = 0.0,
+        erasing_mode: Erasing = "const",
         on_device: bool = False,
         **options: Any,
     ) -> None:
@@ -73,6 +76,7 @@ class InMemoryImages(ImageData):
         self.flip = flip
         self.cutout = cutout
         self.erasing = erasing
+        self.erasing_mode: Erasing = erasing_mode
         self.on_device = on_device
         self._parts: dict[bool, tuple[Tensor, Tensor]] = {}
 
@@ -119,7 +123,7 @@ class InMemoryImages(ImageData):
         if self.cutout:
             blank_box(images, cutout(draws[:, _CUTOUT], height, width, self.cutout))
         if self.erasing:
-            blank_box(images, random_erasing(draws[:, _ERASING], height, width, self.erasing))
+            erase(images, draws[:, _ERASING], self.erasing, self.erasing_mode)
         return images.permute(0, 3, 1, 2)
 
 
