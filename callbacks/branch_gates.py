@@ -69,6 +69,12 @@ class BranchGates:
                 for parameter in parameters:
                     parameter.grad = None
 
+    def zero_gradients(self) -> None:
+        """Give branches that did not run zero gradients, so that momentum and weight decay move their weights."""
+        for parameter in (parameter for parameters in self._parameters for parameter in parameters):
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+
     def skipped_macs(self, probs: Sequence[float], image_shape: tuple[int, int, int]) -> float:
         """Expected multiply-adds of the branches that are shut, where each is open with its probability.
 

@@ -42,8 +42,7 @@ class StochasticDepth(L.Callback):
     Modes:
 
     * ``batch``, the paper: each branch runs in a step with probability p_l, or not at all: no forward, no backward,
-      no update of its batch statistics. Its weights stay as they are, momentum and weight decay included. (The
-      authors' Torch code gave them zero gradients, so there both went on moving them.)
+      no update of its batch statistics. Its weights stay as they are, unless ``decay_skipped``.
     * ``sample``: each branch runs on ⌊p_l·N + u⌋ of the N images, drawn anew for each branch and step, with u uniform
       in [0, 1): p_l·N on average, for every N.
 
@@ -64,6 +63,8 @@ class StochasticDepth(L.Callback):
         mode: see above.
         ramp_epochs: epochs in which p_L goes from 1 to ``survival_prob``.
         seed: of the draws; the run's by default.
+        decay_skipped: let momentum and weight decay go on moving the weights of branches that do not run, as in the
+            authors' Torch code, which gives them zero gradients.
 
     Raises:
         MisconfigurationException: for a probability outside (0, 1] or a ramp to a list; in ``setup``, for a network
@@ -77,6 +78,7 @@ class StochasticDepth(L.Callback):
         mode: Mode = "batch",
         ramp_epochs: int = 0,
         seed: int | None = None,
+        decay_skipped: bool = False,
     ) -> None:
         per_epoch = survival_prob if isinstance(survival_prob, list) else [survival_prob]
         if not per_epoch or not all(0 < prob <= 1 for prob in per_epoch):
@@ -94,6 +96,7 @@ class StochasticDepth(L.Callback):
         self.decay: Decay = decay
         self.mode: Mode = mode
         self.seed = seed
+        self.decay_skipped = decay_skipped
         self._gates = BranchGates()
         self._probs: list[float] = []
         self._macs: list[int] = []
@@ -129,7 +132,10 @@ class StochasticDepth(L.Callback):
         pl_module.log_dict({f"stochastic_depth/{name}": torch.tensor(value) for name, value in metrics.items()})
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        self._gates.drop_gradients()
+        if self.decay_skipped:
+            self._gates.zero_gradients()
+        else:
+            self._gates.drop_gradients()
 
     def on_train_batch_end(self, *_: Any) -> None:
         self._gates.open()

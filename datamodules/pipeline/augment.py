@@ -49,12 +49,12 @@ def lookup(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """out[n, y, x] = images[n, rows[n, y], columns[n, x]]; coordinates outside are moved to the edge.
 
     Args:
-        images: uint8 (N, H, W, C), contiguous.
+        images: (N, H, W, C), contiguous.
         rows: int64 (N, H').
         columns: int64 (N, W').
 
     Returns:
-        uint8 (N, H', W', C).
+        (N, H', W', C), of the type of ``images``.
     """
     n, height, width, channels = images.shape
     image = torch.arange(n, device=images.device)[:, None]
@@ -183,10 +183,10 @@ def _affine(mean: tuple[float, ...], std: tuple[float, ...], width: int, device:
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 in [0, 255] -> (x / 255 - mean) / std.
+    """Values in [0, 255] -> (x / 255 - mean) / std.
 
     Args:
-        images: uint8 (N, H, W, C), contiguous.
+        images: uint8 or float (N, H, W, C), contiguous.
         mean: per channel, of images in [0, 1].
         std: standard deviation per channel, of images in [0, 1].
 

@@ -98,6 +98,10 @@ class InMemoryImages(ImageData):
         """Hash of every pixel and label."""
         return fingerprint(*self.part(test))
 
+    def levelled(self, images: Tensor) -> Tensor:
+        """Images, uint8 (N, H, W, C), before anything is done to them; a data set may subtract what they share."""
+        return images
+
     def fetcher(self, test: bool) -> Callable[[BatchIndices], RawBatch]:
         """An index lookup."""
         images, labels = self.part(test)
@@ -108,16 +112,16 @@ class InMemoryImages(ImageData):
 
     def augment_and_normalise(self, batch: RawBatch) -> Tensor:
         """Crop, flip, normalise and erase on the device."""
-        if batch.draws is None:
-            return normalise(batch.images, self.mean, self.std).permute(0, 3, 1, 2)
-        draws = batch.draws
-        _, height, width, _ = batch.images.shape
+        images, draws = self.levelled(batch.images), batch.draws
+        if draws is None:
+            return normalise(images, self.mean, self.std).permute(0, 3, 1, 2)
+        _, height, width, _ = images.shape
         shifts = integers(draws[:, :_FLIP], 2 * self.shift + 1) - self.shift
         rows = shifted(height, shifts[:, 0])
         columns = shifted(width, shifts[:, 1], draws[:, _FLIP] < 0.5 if self.flip else None)
         if self.padding == "reflect":
             rows, columns = reflect(rows, height), reflect(columns, width)
-        images = normalise(lookup(batch.images, rows, columns), self.mean, self.std)
+        images = normalise(lookup(images, rows, columns), self.mean, self.std)
         if self.padding == "zero" and self.shift:
             blank_padding(images, rows, columns)
         if self.cutout:

@@ -28,6 +28,10 @@ Variant = Literal["original", "B", "C", "D"]
 """He et al. 2019, section 4. original: the first 1×1 of a bottleneck strides. B: its 3×3 does. C: B with
 three 3×3 in place of the 7×7 of the stem. D: C with shortcuts that average before they project."""
 
+Init = Literal["fan_out", "torch7"]
+"""fan_out: convolutions by He et al. 2015, section 2.2, so that gradients keep their variance, and γ = 1, as torchvision.
+torch7: so that activations keep theirs, by the fan-in, and γ uniform in [0, 1), as Huang et al. 2016 began."""
+
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False)
@@ -180,6 +184,7 @@ class _Stages(nn.Module):
         downsample: Downsample,
         preactivation: bool,
         zero_gamma: bool,
+        init: Init = "fan_out",
         **block_arguments: Any,
     ) -> None:
         super().__init__()
@@ -222,7 +227,10 @@ class _Stages(nn.Module):
 
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                mode: Literal["fan_in", "fan_out"] = "fan_in" if init == "torch7" else "fan_out"
+                nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
+            elif isinstance(module, nn.BatchNorm2d) and init == "torch7":
+                nn.init.uniform_(module.weight)
         if zero_gamma:
             for residual_block in self.residual_blocks().values():
                 nn.init.zeros_(residual_block.last_norm.weight)  # type: ignore[union-attr,arg-type]
@@ -365,6 +373,7 @@ class CIFARResNet(_Stages):
         rescale: Where a randomly dropped branch is corrected, see ``lit_models.interfaces.Rescale``.
         block: Class of the residual blocks instead of ``BasicBlock``, in YAML its import path. It takes the arguments
             of ``BasicBlock``.
+        init: How the weights begin, see ``Init``.
 
     Raises:
         NetworkError: If the depth is not 6n + 2, or for arguments that exclude each other.
@@ -382,6 +391,7 @@ class CIFARResNet(_Stages):
         zero_gamma: bool = False,
         rescale: Rescale = "eval",
         block: type[GatedBlock] | None = None,
+        init: Init = "fan_out",
     ) -> None:
         n, remainder = divmod(depth - 2, 6)
         if n < 1 or remainder:
@@ -401,5 +411,6 @@ class CIFARResNet(_Stages):
             downsample=downsample,
             preactivation=preactivation,
             zero_gamma=zero_gamma,
+            init=init,
             rescale=rescale,
         )

@@ -150,6 +150,29 @@ def test_what_runs_is_what_the_gates_say(tmp_path):
             assert not any(same) if name in survivors else all(same)
 
 
+def test_skipped_weights_can_go_on_moving_as_in_the_authors_code(tmp_path):
+    """Nesterov's momentum and decay written down once more; a skipped branch has a gradient of zero."""
+    model = classifier(lr=0.1, weight_decay=0.1, no_bias_decay=False)
+    weight = model.net.layer3[2].conv1.weight
+    expected, gradients = weight.detach().clone(), []
+
+    class Gradients(L.Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            gradients.append(weight.grad.clone())
+
+    callbacks = StochasticDepth(0.3, decay_skipped=True), Gradients()
+    _, recorder = fit(tmp_path, *callbacks, model=model, data=batches(80))
+    skipped = [gates[-1] is False for gates in recorder.gates]
+    assert 5 < sum(skipped) < 20
+    assert [bool((gradient == 0).all()) for gradient in gradients] == skipped
+    momentum = torch.zeros_like(expected)
+    for gradient in gradients:
+        step = gradient + 0.1 * expected
+        momentum = 0.9 * momentum + step
+        expected = expected - 0.1 * (step + 0.9 * momentum)
+    torch.testing.assert_close(weight.detach(), expected)
+
+
 def test_shares_of_work_are_weighted_by_multiply_adds(tmp_path):
     callback = StochasticDepth(0.5)
     _, recorder = fit(tmp_path, callback)
