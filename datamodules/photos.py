@@ -46,7 +46,7 @@ class Photos(ImageData):
         root: folder with ``train/<class>/``, ``val/<class>/`` and ``test/<class>/``, the last two optional, or with the
             class folders alone, and no test part.
         image_size: side in pixels of what the network gets.
-        crop_ratio: test geometry: ``image_size / crop_ratio``, rounded down, is the length the short side is resized to.
+        crop_ratio: test geometry: the short side is resized to ``image_size / crop_ratio`` pixels, rounded down.
         scale: training geometry: least and greatest share of the photo's area.
         ratio: training geometry: least and greatest width over height.
         interpolation: of the resize, with antialiasing, and of what a policy of timm rotates, shears and shifts.

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+
 class Stream(IntEnum):
     """What a generator of :func:`generator` is for; no two purposes share random numbers."""
 

@@ -80,8 +80,8 @@ def open_subject(source: str, data: ImageData | None = None, weights: Path | Non
     Args:
         source: a run directory (its best checkpoint is taken), a checkpoint, ``timm:NAME`` or ``torchvision:NAME``.
         data: data module to evaluate on (default: the run's).
-        weights: weights file for ``timm:NAME`` and ``torchvision:NAME`` (default: random initialisation, with γ = 1 where
-            the library begins with γ = 0, which would make branches zero).
+        weights: weights file for ``timm:NAME`` and ``torchvision:NAME`` (default: random initialisation, where a
+            branch that the library begins with γ = 0 begins with γ = 1).
         seed: random seed of the initialisation.
 
     Raises:

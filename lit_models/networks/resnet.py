@@ -29,8 +29,8 @@ Variant = Literal["original", "B", "C", "D"]
 three 3×3 in place of the 7×7 of the stem. D: C with shortcuts that average before they project."""
 
 Init = Literal["fan_out", "torch7"]
-"""fan_out: convolutions by He et al. 2015, section 2.2, so that gradients keep their variance, and γ = 1, as torchvision.
-torch7: so that activations keep theirs, by the fan-in, and γ uniform in [0, 1), as Huang et al. 2016 began."""
+"""fan_out: convolutions by their fan-out (He et al. 2015, section 2.2) and γ = 1, as in torchvision.
+torch7: convolutions by their fan-in and γ uniform in [0, 1), as Huang et al. 2016 began."""
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
@@ -184,7 +184,7 @@ class _Stages(nn.Module):
         downsample: Downsample,
         preactivation: bool,
         zero_gamma: bool,
-        init: Init = "fan_out",
+        init: Init,
         **block_arguments: Any,
     ) -> None:
         super().__init__()
@@ -330,6 +330,7 @@ class ResNet(_Stages):
             downsample="average_pool" if variant == "D" else "stride",
             preactivation=preactivation,
             zero_gamma=zero_gamma,
+            init="fan_out",
             rescale=rescale,
             **({"stride_first": variant == "original"} if issubclass(block, Bottleneck) else {}),
         )

@@ -210,7 +210,11 @@ class VanillaNet(nn.Module):
         widths = [width, *(width * multiple for multiple in multiples)]
         sides = iter(ADAPTIVE_SIDES)
         pools = [
-            nn.Identity() if stride == 1 else nn.AdaptiveMaxPool2d(next(sides)) if adaptive_pool else nn.MaxPool2d(stride)
+            nn.Identity()
+            if stride == 1
+            else nn.AdaptiveMaxPool2d(next(sides))
+            if adaptive_pool
+            else nn.MaxPool2d(stride)
             for stride in strides
         ]
         padding = (stem_kernel - stem_stride + 1) // 2

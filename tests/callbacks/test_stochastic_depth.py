@@ -15,7 +15,6 @@ from callbacks import StochasticDepth
 from callbacks.stochastic_depth import draw_gates, survival_probs
 from datamodules import Digits
 from lit_models import CIFARResNet, ImageClassifier, VanillaNet
-from lit_models.interfaces import Window
 
 
 class Recorder(L.Callback):

@@ -111,7 +111,9 @@ def test_cifar_is_standardised_by_pixel_as_the_authors_of_stochastic_depth_do():
     data = _Noise(pixel_mean=True, batch_size=20, seed=3)
     plain = _Noise(batch_size=20, seed=3, shift=0, flip=False)
     # Of the published figures of the channels: the mean variance, and the variance of the means.
-    deviation = ((0.2470**2 + 0.2435**2 + 0.2616**2) / 3 + (0.4914**2 + 0.4822**2 + 0.4465**2) / 3 - 0.4733666667**2) ** 0.5
+    deviation = (
+        (0.2470**2 + 0.2435**2 + 0.2616**2) / 3 + (0.4914**2 + 0.4822**2 + 0.4465**2) / 3 - 0.4733666667**2
+    ) ** 0.5
     assert data.std == pytest.approx([deviation] * 3, rel=1e-5)
     assert plain.std == (0.2470, 0.2435, 0.2616)
     pixels, _ = data.read(test=False)

@@ -69,7 +69,8 @@ def test_a_crop_is_torchvisions_pixel_by_pixel(interpolation):
 
 @pytest.mark.parametrize(("height", "width"), [(300, 225), (225, 300), (256, 256), (100, 333)])
 @pytest.mark.parametrize(
-    ("size", "crop_ratio", "side"), [(224, 0.875, 256), (64, 0.875, 73), (224, 0.95, 235), (288, 0.95, 303), (32, 1.0, 32)]
+    ("size", "crop_ratio", "side"),
+    [(224, 0.875, 256), (64, 0.875, 73), (224, 0.95, 235), (288, 0.95, 303), (32, 1.0, 32)],
 )
 def test_test_geometry_is_torchvisions_pixel_by_pixel(height, width, size, crop_ratio, side):
     """``side`` is what timm floors size / crop_ratio to."""

@@ -79,5 +79,9 @@ def test_normal_numbers_are_normal_and_independent():
     assert abs(numbers.var() - 1) < 5 * (2 / count) ** 0.5
     below = torch.special.ndtr(numbers.flatten().sort().values)
     assert (below - torch.arange(count) / count).abs().max() < 1.95 / count**0.5  # Kolmogorov-Smirnov, 99.9 %
-    for a, b in ((numbers[1:], numbers[:-1]), (numbers[:, 1:], numbers[:, :-1]), (numbers[:, 2501:], numbers[:, :2500])):
+    for a, b in (
+        (numbers[1:], numbers[:-1]),
+        (numbers[:, 1:], numbers[:, :-1]),
+        (numbers[:, 2501:], numbers[:, :2500]),
+    ):
         assert abs((a * b).mean()) < 5 / a.numel() ** 0.5
