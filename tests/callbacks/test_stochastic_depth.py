@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from callbacks import StochasticDepth
 from callbacks.stochastic_depth import draw_gates, survival_probs
 from datamodules import Digits
-from lit_models import CIFARResNet, ImageClassifier, VanillaNet
+from lit_models import CIFARResNet, ImageClassifier, ResNet, VanillaNet
+from lit_models.cost import count_branch_macs, count_macs
 
 
 class Recorder(L.Callback):
@@ -339,3 +340,15 @@ def test_a_network_without_residual_blocks_is_refused(tmp_path, net):
 def test_settings_that_make_no_schedule_are_explained(options, words):
     with pytest.raises(MisconfigurationException, match=words):
         StochasticDepth(**options)
+
+
+@pytest.mark.parametrize(
+    ("net", "side", "of_branches", "of_network"),
+    [(CIFARResNet(110), 32, 0.745, 0.746), (ResNet(50), 128, 0.732, 0.763), (CIFARResNet(56), 32, 0.741, 0.742)],
+    ids=["resnet110", "resnet50", "resnet56"],
+)
+def test_the_work_that_the_page_states_is_of_branches_and_of_the_network(net, side, of_branches, of_network):
+    macs, whole = count_branch_macs(net, (3, side, side)), count_macs(net, (3, side, side))
+    skipped = sum((1 - p) * m for p, m in zip(survival_probs(len(macs), 0.5), macs, strict=True))
+    assert round(1 - skipped / sum(macs), 3) == of_branches
+    assert round(1 - skipped / whole, 3) == of_network
