@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from callbacks.requirements import network_with
 from lit_models.cost import count_branch_macs
-from lit_models.interfaces import Gate, ResidualBlock, ResidualNetwork
+from lit_models.interfaces import Gate, ResidualBlock, ResidualNetwork, Window
 
 
 class BranchGates:
@@ -69,6 +69,12 @@ class BranchGates:
                 for parameter in parameters:
                     parameter.grad = None
 
+    def zero_gradients(self) -> None:
+        """Give branches that did not run zero gradients, so that momentum and weight decay move their weights."""
+        for parameter in (parameter for parameters in self._parameters for parameter in parameters):
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+
     def skipped_macs(self, probs: Sequence[float], image_shape: tuple[int, int, int]) -> float:
         """Expected multiply-adds of the branches that are shut, where each is open with its probability.
 
@@ -113,6 +119,8 @@ def _hand_over_zero_gradients(parameters: list[nn.Parameter]) -> Any:
     """A forward hook for a block whose branch has ``parameters``."""
 
     def hook(block: ResidualBlock, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
-        return _ZeroGradients.apply(output, *parameters) if block.gate is False else None
+        gate, batch_size = block.gate, len(inputs[0])
+        shut = gate.rows(batch_size)[1] == 0 if isinstance(gate, Window) else gate is False
+        return _ZeroGradients.apply(output, *parameters) if shut else None
 
     return hook

@@ -30,10 +30,10 @@ def draw_gates(probs: list[float], mode: Mode, seed: int, step: int) -> list[boo
 
     They are a function of the arguments: every process draws the same, and a resumed run those of an unbroken one.
     """
-    draws = np.random.default_rng([seed, step]).random(len(probs)).tolist()
+    draws, roundings = np.random.default_rng([seed, step]).random((2, len(probs))).tolist()
     if mode == "batch":
         return [draw < prob for draw, prob in zip(draws, probs, strict=True)]
-    return [Window(draw, prob) for draw, prob in zip(draws, probs, strict=True)]
+    return [Window(start, prob, u) for start, prob, u in zip(draws, probs, roundings, strict=True)]
 
 
 class StochasticDepth(L.Callback):
@@ -42,9 +42,9 @@ class StochasticDepth(L.Callback):
     Modes:
 
     * ``batch``, the paper: each branch runs in a step with probability p_l, or not at all: no forward, no backward,
-      no update of its batch statistics. Its weights stay as they are, momentum and weight decay included. (The
-      authors' Torch code gave them zero gradients, so there both went on moving them.)
-    * ``sample``: each branch runs in every step, on a share p_l of the images, drawn anew for each branch and step.
+      no update of its batch statistics. Its weights stay as they are, unless ``decay_skipped``.
+    * ``sample``: each branch runs on ⌊p_l·N + u⌋ of the N images, drawn anew for each branch and step, with u uniform
+      in [0, 1): p_l·N on average, for every N.
 
     Both cost what they run. ``sample`` also copies activations, to gather the images of a window that wraps and to add
     the result back: it saves less time than ``batch`` and hardly any memory, and does not pay where convolutions are
@@ -63,6 +63,8 @@ class StochasticDepth(L.Callback):
         mode: see above.
         ramp_epochs: epochs in which p_L goes from 1 to ``survival_prob``.
         seed: of the draws; the run's by default.
+        decay_skipped: let momentum and weight decay go on moving the weights of branches that do not run, as in the
+            authors' Torch code, which gives them zero gradients.
 
     Raises:
         MisconfigurationException: for a probability outside (0, 1] or a ramp to a list; in ``setup``, for a network
@@ -76,6 +78,7 @@ class StochasticDepth(L.Callback):
         mode: Mode = "batch",
         ramp_epochs: int = 0,
         seed: int | None = None,
+        decay_skipped: bool = False,
     ) -> None:
         per_epoch = survival_prob if isinstance(survival_prob, list) else [survival_prob]
         if not per_epoch or not all(0 < prob <= 1 for prob in per_epoch):
@@ -93,6 +96,7 @@ class StochasticDepth(L.Callback):
         self.decay: Decay = decay
         self.mode: Mode = mode
         self.seed = seed
+        self.decay_skipped = decay_skipped
         self._gates = BranchGates()
         self._probs: list[float] = []
         self._macs: list[int] = []
@@ -128,7 +132,10 @@ class StochasticDepth(L.Callback):
         pl_module.log_dict({f"stochastic_depth/{name}": torch.tensor(value) for name, value in metrics.items()})
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        self._gates.drop_gradients()
+        if self.decay_skipped:
+            self._gates.zero_gradients()
+        else:
+            self._gates.drop_gradients()
 
     def on_train_batch_end(self, *_: Any) -> None:
         self._gates.open()

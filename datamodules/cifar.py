@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,13 +17,27 @@ from datamodules.pipeline.in_memory import InMemoryImages
 class _CIFAR(InMemoryImages):
     in_channels = 3
     image_size = 32
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     _reader: type[datasets.CIFAR10]
 
     _names: str
 
-    def __init__(self, root: Annotated[str, Path] = "data", download: bool = False, **options: Any) -> None:
+    def __init__(
+        self,
+        root: Annotated[str, Path] = "data",
+        download: bool = False,
+        pixel_mean: bool = False,
+        **options: Any,
+    ) -> None:
         self.root = root
         self.download = download
+        self.pixel_mean = pixel_mean
+        if pixel_mean:
+            mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+            # Of all values at once: the mean of the variances and the variance of the means.
+            overall = (std.square().mean() + mean.var(correction=0)).sqrt().item()
+            self.std = (overall, overall, overall)
         self.class_names = self._names.split()
         super().__init__(**options)
 
@@ -35,6 +50,21 @@ class _CIFAR(InMemoryImages):
         """uint8 (N, 32, 32, 3) and int64 (N,)."""
         part = self._open(train=not test)
         return torch.from_numpy(part.data), torch.tensor(part.targets)
+
+    def levelled(self, images: Tensor) -> Tensor:
+        """With ``pixel_mean``, images whose mean at each pixel is that of their channel: float32 (N, 32, 32, 3)."""
+        if not self.pixel_mean:
+            return images
+        self._relief = self._relief.to(images.device)
+        return images - self._relief
+
+    @cached_property
+    def _relief(self) -> Tensor:
+        """The mean of the training images less that of their channels, in levels: float32 (32, 32, 3)."""
+        images, _ = self.part(test=False)
+        train, _ = self.split
+        mean_image = images[train].sum(0, dtype=torch.int64) / len(train)
+        return mean_image - 255 * torch.tensor(self.mean)
 
     def _open(self, train: bool, download: bool = False) -> datasets.CIFAR10:
         try:
@@ -52,6 +82,8 @@ class CIFAR10(_CIFAR):
     Args:
         root: folder with ``cifar-10-batches-py/``.
         download: fetch it into ``root`` if it is missing.
+        pixel_mean: subtract the mean of the training images pixel by pixel, and divide by one standard deviation for
+            all channels (Huang et al. 2016), which the checkpoint has; of the mean it has that of each channel.
         **options: see :class:`~datamodules.pipeline.in_memory.InMemoryImages`.
     """
 
@@ -68,6 +100,8 @@ class CIFAR100(_CIFAR):
     Args:
         root: folder with ``cifar-100-python/``.
         download: fetch it into ``root`` if it is missing.
+        pixel_mean: subtract the mean of the training images pixel by pixel, and divide by one standard deviation for
+            all channels (Huang et al. 2016), which the checkpoint has; of the mean it has that of each channel.
         **options: see :class:`~datamodules.pipeline.in_memory.InMemoryImages`.
     """
 

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from datamodules.pipeline.augment import ERASING_DRAWS, blank_box, normalise, random_erasing
+from datamodules.pipeline.augment import ERASING_DRAWS, Erasing, erase, normalise
 from datamodules.pipeline.batches import BatchIndices
 from datamodules.pipeline.cache import cached
 from datamodules.pipeline.crops import DRAWS, Interpolation, centre_crop, random_resized_crop
@@ -28,6 +28,7 @@ from datamodules.pipeline.randomness import uniforms
 _FLIP, _ERASING = DRAWS, slice(DRAWS + 1, DRAWS + 1 + ERASING_DRAWS)
 PHOTO_DRAWS = _ERASING.stop
 _STATISTICS_IMAGES = 10_000
+_SCALED_FROM = 160  # pixels a side: below, what libjpeg-turbo averages differs visibly from the antialiased resize
 
 
 class Photos(ImageData):
@@ -45,15 +46,18 @@ class Photos(ImageData):
         root: folder with ``train/<class>/``, ``val/<class>/`` and ``test/<class>/``, the last two optional, or with the
             class folders alone, and no test part.
         image_size: side in pixels of what the network gets.
-        crop_ratio: test geometry: ``image_size / crop_ratio`` is the length the short side is resized to.
+        crop_ratio: test geometry: the short side is resized to ``image_size / crop_ratio`` pixels, rounded down.
         scale: training geometry: least and greatest share of the photo's area.
         ratio: training geometry: least and greatest width over height.
-        interpolation: of the resize, with antialiasing.
+        interpolation: of the resize, with antialiasing, and of what a policy of timm rotates, shears and shifts.
         flip: mirror half of the training images.
         policy: an augmentation policy by name, see :func:`~datamodules.pipeline.policies.make_policy`.
-        erasing: probability that a random rectangle of a training image is set to the mean colour.
+        erasing: probability that a random rectangle of a training image is erased.
+        erasing_mode: what it is filled with: ``"const"``, the mean colour, or ``"pixel"``, normal noise in each pixel.
         mean: per channel, in [0, 1] (default: computed once, from up to 10,000 training images).
         std: standard deviation per channel, of images in [0, 1] (default: computed with the mean).
+        decode: of a large JPEG in training: every pixel (``"exact"``), or no more than the crop needs (``"scaled"``),
+            which is faster and differs more the smaller ``image_size`` is (default: exact below 160 pixels).
         corrupt: ``"stop"`` at a broken file, or ``"skip"`` it: leave it out of its batch, and count it in the
             summary.
         max_pixels: limit on the pixels of a photo; one that claims more counts as broken.
@@ -74,8 +78,10 @@ class Photos(ImageData):
         flip: bool = True,
         policy: str | None = None,
         erasing: float = 0.0,
+        erasing_mode: Erasing = "const",
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
+        decode: Literal["exact", "scaled"] | None = None,
         corrupt: Literal["stop", "skip"] = "stop",
         max_pixels: int = MAX_PIXELS,
         num_workers: int = 8,
@@ -102,6 +108,8 @@ class Photos(ImageData):
         self.flip = flip
         self.policy = policy
         self.erasing = erasing
+        self.erasing_mode: Erasing = erasing_mode
+        self.decode = decode or ("exact" if image_size < _SCALED_FROM else "scaled")
         self.corrupt = corrupt
         self.max_pixels = max_pixels
         self._mean, self._std = mean, std
@@ -167,8 +175,9 @@ class Photos(ImageData):
             ratio=self.ratio,
             interpolation=self.interpolation,
             flip=self.flip,
-            policy=make_policy(self.policy, self.mean) if self.policy else None,
+            policy=make_policy(self.policy, self.mean, self.interpolation) if self.policy else None,
             max_pixels=self.max_pixels,
+            exact=self.decode == "exact",
         )
         evaluation = partial(
             centre_crop,
@@ -184,8 +193,7 @@ class Photos(ImageData):
         self._skipped.update(batch.skipped)
         images = normalise(batch.images, self.mean, self.std)
         if self.erasing and batch.draws is not None:
-            size = self.image_size
-            blank_box(images, random_erasing(batch.draws[:, _ERASING], size, size, self.erasing))
+            erase(images, batch.draws[:, _ERASING], self.erasing, self.erasing_mode)
         return images.permute(0, 3, 1, 2)
 
     def report(self) -> dict[str, Any]:
@@ -277,9 +285,10 @@ def train_image(
     flip: bool,
     policy: Callable[[Tensor], Tensor] | None,
     max_pixels: int = MAX_PIXELS,
+    exact: bool = False,
 ) -> Tensor:
     """Crop, mirror and apply the policy: uint8 (size, size, 3)."""
-    image = random_resized_crop(data, name, draws[:DRAWS], size, scale, ratio, interpolation, max_pixels)
+    image = random_resized_crop(data, name, draws[:DRAWS], size, scale, ratio, interpolation, max_pixels, exact)
     if flip and draws[_FLIP] < 0.5:
         image = image.flip(1)
     return image if policy is None else apply_policy(policy, image, seed, epoch, index)

@@ -68,14 +68,18 @@ class Window(NamedTuple):
     Rows of a shuffled batch are random images, so a window is a random sample that costs no gather unless it
     wraps. Because it may wrap, every row is in it with the same probability. ``start`` and ``share`` are
     fractions of the batch, so one window serves batches of any size.
+
+    The number of rows is ⌊share·N + rounding⌋. With ``rounding`` uniform in [0, 1) its expectation is share·N, exactly,
+    for every N; the default takes the nearest number.
     """
 
     start: float
     share: float
+    rounding: float = 0.5
 
     def rows(self, batch_size: int) -> tuple[int, int]:
-        """First row and number of rows, at least one."""
-        return int(self.start * batch_size), max(1, round(self.share * batch_size))
+        """First row and number of rows, which may be none."""
+        return int(self.start * batch_size), int(self.share * batch_size + self.rounding)
 
 
 Gate = bool | Window | None
@@ -84,7 +88,7 @@ Gate = bool | Window | None
 ``None``: no draw took place. The branch runs, in evaluation scaled to its expectation (see ``Rescale``).
 ``True``: drawn to survive. The branch runs as in a training step of stochastic depth, in evaluation mode too.
 ``False``: drawn to be dropped. The branch does not run at all.
-``Window``: the branch runs on these rows alone.
+``Window``: the branch runs on these rows alone, or not at all where there are none.
 """
 
 

@@ -13,6 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from datamodules.pipeline.randomness import normals
+
 Padding = Literal["zero", "reflect"]
 
 
@@ -47,12 +49,12 @@ def lookup(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """out[n, y, x] = images[n, rows[n, y], columns[n, x]]; coordinates outside are moved to the edge.
 
     Args:
-        images: uint8 (N, H, W, C), contiguous.
+        images: (N, H, W, C), contiguous.
         rows: int64 (N, H').
         columns: int64 (N, W').
 
     Returns:
-        uint8 (N, H', W', C).
+        (N, H', W', C), of the type of ``images``.
     """
     n, height, width, channels = images.shape
     image = torch.arange(n, device=images.device)[:, None]
@@ -78,7 +80,26 @@ def cutout(uniform: Tensor, height: int, width: int, side: int) -> Tensor:
 
 
 ERASING_TRIES = 10
-ERASING_DRAWS = 3 + 2 * ERASING_TRIES
+ERASING_DRAWS = 4 + 2 * ERASING_TRIES
+Erasing = Literal["const", "pixel"]
+"""What an erased rectangle is filled with, under timm's names: the mean colour, or normal noise in each pixel."""
+
+
+def erase(images: Tensor, uniform: Tensor, probability: float, mode: Erasing) -> None:
+    """Fill the rectangles of :func:`random_erasing`; in place.
+
+    Args:
+        images: float (N, H, W, C), contiguous, normalised.
+        uniform: (N, ERASING_DRAWS) in [0, 1); the noise is a function of the last one.
+        probability: that an image is erased in part.
+        mode: see :data:`Erasing`.
+    """
+    _, height, width, _ = images.shape
+    box = random_erasing(uniform, height, width, probability)
+    blank_box(images, box)
+    if mode == "pixel":
+        lines = _lines(images)
+        lines.add_(normals(uniform[:, -1], lines[0].numel()).view(lines.shape).mul_(_inside(images, box)))
 
 
 def random_erasing(
@@ -103,7 +124,7 @@ def random_erasing(
     """
     area = height * width * (scale[0] + (scale[1] - scale[0]) * uniform[:, 3 : 3 + ERASING_TRIES])
     least, most = math.log(ratio[0]), math.log(ratio[1])
-    aspect = (least + (most - least) * uniform[:, 3 + ERASING_TRIES :]).exp()
+    aspect = (least + (most - least) * uniform[:, 3 + ERASING_TRIES : 3 + 2 * ERASING_TRIES]).exp()
     h, w = (area * aspect).sqrt().round().long(), (area / aspect).sqrt().round().long()
     fits = (h < height) & (w < width)
     first = fits.int().argmax(1, keepdim=True)
@@ -135,11 +156,16 @@ def blank_box(images: Tensor, box: Tensor) -> None:
         images: float (N, H, W, C), contiguous, normalised.
         box: int64 (N, 4): top, bottom, left, right.
     """
+    _lines(images).mul_(1 - _inside(images, box))
+
+
+def _inside(images: Tensor, box: Tensor) -> Tensor:
+    """1 for the values of ``images`` in the box, 0 for the others: (N, H, W·C)."""
     _, height, width, channels = images.shape
     y, x = torch.arange(height, device=box.device), torch.arange(width, device=box.device)
     rows = ((y >= box[:, :1]) & (y < box[:, 1:2])).to(images.dtype)
     columns = ((x >= box[:, 2:3]) & (x < box[:, 3:])).to(images.dtype).repeat_interleave(channels, 1)
-    _lines(images).mul_(1 - rows[:, :, None] * columns[:, None, :])
+    return rows[:, :, None] * columns[:, None, :]
 
 
 def _lines(images: Tensor) -> Tensor:
@@ -157,10 +183,10 @@ def _affine(mean: tuple[float, ...], std: tuple[float, ...], width: int, device:
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 in [0, 255] -> (x / 255 - mean) / std.
+    """Values in [0, 255] -> (x / 255 - mean) / std.
 
     Args:
-        images: uint8 (N, H, W, C), contiguous.
+        images: uint8 or float (N, H, W, C), contiguous.
         mean: per channel, of images in [0, 1].
         std: standard deviation per channel, of images in [0, 1].
 

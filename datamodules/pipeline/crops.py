@@ -82,10 +82,12 @@ def random_resized_crop(
     ratio: tuple[float, float],
     interpolation: Interpolation,
     max_pixels: int = MAX_PIXELS,
+    exact: bool = False,
 ) -> Tensor:
-    """Decode no more than needed, cut :func:`random_resized_box` and resize it: uint8 (size, size, 3).
+    """Decode, cut :func:`random_resized_box` and resize it: uint8 (size, size, 3).
 
-    A large JPEG is decoded at the smallest scale at which the rectangle still has ``size`` pixels a side.
+    Unless ``exact``, a large JPEG is decoded at the smallest scale at which the rectangle still has ``size`` pixels a
+    side.
 
     Args:
         data: an encoded image.
@@ -96,13 +98,14 @@ def random_resized_crop(
         ratio: see :func:`random_resized_box`.
         interpolation: of the resize.
         max_pixels: see :func:`~datamodules.pipeline.decode.decode`.
+        exact: decode every pixel.
 
     Raises:
         DecodeError: not an image, truncated or broken.
     """
     height, width = image_size(data, name, max_pixels)
     box = random_resized_box(draws, height, width, scale, ratio)
-    shrink = size / min(box.height, box.width)
+    shrink = 0.0 if exact else size / min(box.height, box.width)
     image = torch.from_numpy(decode(data, name, math.ceil(height * shrink), math.ceil(width * shrink), max_pixels))
     y, x = image.shape[0] / height, image.shape[1] / width
     top, left = round(box.top * y), round(box.left * x)
@@ -119,7 +122,7 @@ def centre_crop(
     interpolation: Interpolation,
     max_pixels: int = MAX_PIXELS,
 ) -> Tensor:
-    """Resize the short side to ``size / crop_ratio``, cut the central square: uint8 (size, size, 3).
+    """Resize the short side to ⌊size / crop_ratio⌋, as timm does, cut the central square: uint8 (size, size, 3).
 
     224 / 0.875 = 256 is the test geometry of the ResNet papers (one crop). The photo is decoded in full.
 
@@ -142,7 +145,7 @@ def centre_crop(
         top, left = (max(height - 4 * short, 0)) // 2, (max(width - 4 * short, 0)) // 2
         image = image[top : top + 4 * short, left : left + 4 * short]
         height, width, _ = image.shape
-    side = round(size / crop_ratio)
+    side = math.floor(size / crop_ratio)
     height, width = side * height // short, side * width // short
     image = resize(image, height, width, interpolation)
     top, left = round((height - size) / 2), round((width - size) / 2)

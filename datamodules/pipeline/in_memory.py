@@ -13,14 +13,15 @@ from torch import Tensor
 
 from datamodules.pipeline.augment import (
     ERASING_DRAWS,
+    Erasing,
     Padding,
     blank_box,
     blank_padding,
     cutout,
+    erase,
     integers,
     lookup,
     normalise,
-    random_erasing,
     reflect,
     shifted,
 )
@@ -44,7 +45,8 @@ class InMemoryImages(ImageData):
         padding: what comes in at the border: ``"zero"``, the mean colour, or ``"reflect"``, the image mirrored.
         flip: mirror half of the images.
         cutout: side in pixels of a square set to the mean colour; 0 is none.
-        erasing: probability that a random rectangle is set to the mean colour.
+        erasing: probability that a random rectangle is erased.
+        erasing_mode: what it is filled with: ``"const"``, the mean colour, or ``"pixel"``, normal noise in each pixel.
         on_device: keep the whole set in the device's memory.
         **options: see :class:`~datamodules.pipeline.image_data.ImageData`.
     """
@@ -56,6 +58,7 @@ class InMemoryImages(ImageData):
         flip: bool = True,
         cutout: int = 0,
         erasing: float = 0.0,
+        erasing_mode: Erasing = "const",
         on_device: bool = False,
         **options: Any,
     ) -> None:
@@ -73,6 +76,7 @@ class InMemoryImages(ImageData):
         self.flip = flip
         self.cutout = cutout
         self.erasing = erasing
+        self.erasing_mode: Erasing = erasing_mode
         self.on_device = on_device
         self._parts: dict[bool, tuple[Tensor, Tensor]] = {}
 
@@ -94,6 +98,10 @@ class InMemoryImages(ImageData):
         """Hash of every pixel and label."""
         return fingerprint(*self.part(test))
 
+    def levelled(self, images: Tensor) -> Tensor:
+        """Images, uint8 (N, H, W, C), before anything is done to them; a data set may subtract what they share."""
+        return images
+
     def fetcher(self, test: bool) -> Callable[[BatchIndices], RawBatch]:
         """An index lookup."""
         images, labels = self.part(test)
@@ -104,22 +112,22 @@ class InMemoryImages(ImageData):
 
     def augment_and_normalise(self, batch: RawBatch) -> Tensor:
         """Crop, flip, normalise and erase on the device."""
-        if batch.draws is None:
-            return normalise(batch.images, self.mean, self.std).permute(0, 3, 1, 2)
-        draws = batch.draws
-        _, height, width, _ = batch.images.shape
+        images, draws = self.levelled(batch.images), batch.draws
+        if draws is None:
+            return normalise(images, self.mean, self.std).permute(0, 3, 1, 2)
+        _, height, width, _ = images.shape
         shifts = integers(draws[:, :_FLIP], 2 * self.shift + 1) - self.shift
         rows = shifted(height, shifts[:, 0])
         columns = shifted(width, shifts[:, 1], draws[:, _FLIP] < 0.5 if self.flip else None)
         if self.padding == "reflect":
             rows, columns = reflect(rows, height), reflect(columns, width)
-        images = normalise(lookup(batch.images, rows, columns), self.mean, self.std)
+        images = normalise(lookup(images, rows, columns), self.mean, self.std)
         if self.padding == "zero" and self.shift:
             blank_padding(images, rows, columns)
         if self.cutout:
             blank_box(images, cutout(draws[:, _CUTOUT], height, width, self.cutout))
         if self.erasing:
-            blank_box(images, random_erasing(draws[:, _ERASING], height, width, self.erasing))
+            erase(images, draws[:, _ERASING], self.erasing, self.erasing_mode)
         return images.permute(0, 3, 1, 2)
 
 

@@ -14,12 +14,15 @@ from timm.data.auto_augment import augment_and_mix_transform, auto_augment_trans
 from torch import Tensor
 from torchvision.transforms import v2
 
+from datamodules.pipeline.crops import Interpolation
 from datamodules.pipeline.randomness import Stream, generator
 
 _TORCHVISION = {"AutoAugment", "RandAugment", "TrivialAugmentWide", "AugMix"}
 
 
-def make_policy(name: str, mean: tuple[float, ...]) -> Callable[[Tensor], Tensor]:
+def make_policy(
+    name: str, mean: tuple[float, ...], interpolation: Interpolation = "bilinear"
+) -> Callable[[Tensor], Tensor]:
     """A policy as a function of one image, uint8 (H, W, 3) -> uint8 (H, W, 3).
 
     Args:
@@ -27,6 +30,7 @@ def make_policy(name: str, mean: tuple[float, ...]) -> Callable[[Tensor], Tensor
             default settings), or timm's description, such as ``rand-m9-mstd0.5-inc1``, ``original`` or
             ``augmix-m3-w3``.
         mean: per channel in [0, 1], the colour of what a rotation or shift brings in.
+        interpolation: of the rotations, shears and shifts of timm's policies, as timm's loaders hand it to them.
 
     Raises:
         MisconfigurationException: no such policy.
@@ -37,7 +41,8 @@ def make_policy(name: str, mean: tuple[float, ...]) -> Callable[[Tensor], Tensor
         return partial(_with_torchvision, transform)
     makers = {"rand": rand_augment_transform, "augmix": augment_and_mix_transform}
     try:
-        timm_transform = makers.get(name.split("-")[0], auto_augment_transform)(name, {"img_mean": colour})
+        settings = {"img_mean": colour, "interpolation": Image.Resampling[interpolation.upper()]}
+        timm_transform = makers.get(name.split("-")[0], auto_augment_transform)(name, settings)
     except (AssertionError, KeyError, ValueError) as error:
         raise MisconfigurationException(
             f"policy is {name!r}; give one of torchvision's ({', '.join(sorted(_TORCHVISION))}) "

@@ -6,13 +6,12 @@ drawn before. Nothing has to be saved to make it again.
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 
 import numpy as np
 import torch
 from torch import Tensor
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Stream(IntEnum):
@@ -24,11 +23,11 @@ class Stream(IntEnum):
     POLICY = 4
 
 
-def splitmix64(state: np.ndarray) -> np.ndarray:
-    """The output function of SplitMix64 (Steele, Lea and Flood 2014): uint64 -> uint64, a bijection."""
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
+def splitmix64(state: Tensor) -> Tensor:
+    """The output function of SplitMix64 (Steele, Lea and Flood 2014), a bijection of 64 bits held in int64."""
+    state = (state ^ _shifted_right(state, 30)) * _signed(0xBF58476D1CE4E5B9)
+    state = (state ^ _shifted_right(state, 27)) * _signed(0x94D049BB133111EB)
+    return state ^ _shifted_right(state, 31)
 
 
 def uniforms(seed: int, epoch: int, indices: Tensor, count: int) -> Tensor:
@@ -40,12 +39,44 @@ def uniforms(seed: int, epoch: int, indices: Tensor, count: int) -> Tensor:
     Returns:
         float32 (N, count) on the CPU.
     """
-    key = np.asarray([seed], dtype=np.uint64)
-    for counter in (np.asarray([epoch], dtype=np.uint64), indices.numpy().astype(np.uint64)):
+    key = torch.tensor([_signed(seed)])
+    for counter in (torch.tensor([epoch]), indices):
         key = splitmix64(splitmix64(key + _GOLDEN) + counter)
-    draws = splitmix64(key[:, None] + _GOLDEN * np.arange(1, count + 1, dtype=np.uint64))
     # 24 bits fill the significand of a float32, so that rounding never gives 1.
-    return torch.from_numpy((draws >> np.uint64(40)).astype(np.float32) * np.float32(2**-24))
+    return _shifted_right(_sequence(key, count), 40).float() * 2**-24
+
+
+def normals(keys: Tensor, count: int) -> Tensor:
+    """``count`` standard normal numbers for each key, a function of the key alone (Box and Muller 1958).
+
+    Args:
+        keys: float (N,), uniform draws.
+
+    Returns:
+        float32 (N, count), on the device of the keys.
+    """
+    bits = _sequence(splitmix64((keys * 2**24).long()), -(-count // 2))
+    radius = (1 - _shifted_right(bits, 40).float() * 2**-24).log_().mul_(-2).sqrt_()
+    angle = (bits & (2**24 - 1)).float() * (2 * math.pi * 2**-24)
+    return torch.cat((radius * angle.cos(), radius * angle.sin()), 1)[:, :count]
+
+
+def _sequence(keys: Tensor, count: int) -> Tensor:
+    """The first ``count`` outputs of SplitMix64 from each key: int64 (N,) -> int64 (N, count)."""
+    return splitmix64(keys[:, None] + _GOLDEN * torch.arange(1, count + 1, device=keys.device))
+
+
+def _shifted_right(state: Tensor, bits: int) -> Tensor:
+    """As of unsigned numbers: zeros come in from the left."""
+    return (state >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(word: int) -> int:
+    """The number of int64 that has the bits of ``word``."""
+    return word - (1 << 64) if word >> 63 else word
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
 
 
 def generator(stream: Stream, *counters: int) -> np.random.Generator:

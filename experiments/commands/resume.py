@@ -108,7 +108,9 @@ class ResumeCLI(FathomCLI):
         self._config_before, self._checkpoint, self._ended = config, checkpoint, ended
         from_config = ["--config", str(run_directory / "config.yaml")]
         path = checkpoint.path if checkpoint else config.get("ckpt_path")  # the one that the run was begun from
-        super().__init__(["fit", *from_config, *overrides, "--ckpt_path", str(path or "null")], run_directory)
+        super().__init__(
+            ["fit", *from_config, *_as_begun(config), *overrides, "--ckpt_path", str(path or "null")], run_directory
+        )
 
     def before_fit(self) -> None:
         if self.config.fit.ckpt_path:
@@ -140,6 +142,13 @@ class ResumeCLI(FathomCLI):
                     f"model.{name} can't change from {before[name]} to {now.get(name)} within a run: the checkpoint has"
                     " the state of the optimizer as it was; begin a new run with `fathom fit`"
                 )
+
+
+def _as_begun(config: dict[str, Any]) -> list[str]:
+    """Flags for a run from before there was ``Photos.decode``, that its images stay as they were."""
+    data = config.get("data")
+    settings = data.get("init_args", {}) if isinstance(data, dict) else {}
+    return ["--data.decode", "scaled"] if "crop_ratio" in settings and "decode" not in settings else []
 
 
 def _start_over(run_directory: Path, begun_from: str | None) -> None:

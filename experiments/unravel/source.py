@@ -25,7 +25,7 @@ from experiments.runs.directory import experiment_name, run_config
 from experiments.runs.safe_yaml import read_yaml
 from lit_models import CheckpointError, load_checkpoint
 from lit_models.checkpoints import checkpoint_file, read_checkpoint
-from lit_models.interfaces import Link
+from lit_models.interfaces import BATCH_NORMS, Link
 from lit_models.surgery.links import links
 from lit_models.weights import load_weights
 
@@ -80,7 +80,8 @@ def open_subject(source: str, data: ImageData | None = None, weights: Path | Non
     Args:
         source: a run directory (its best checkpoint is taken), a checkpoint, ``timm:NAME`` or ``torchvision:NAME``.
         data: data module to evaluate on (default: the run's).
-        weights: weights file for ``timm:NAME`` and ``torchvision:NAME`` (default: random initialisation).
+        weights: weights file for ``timm:NAME`` and ``torchvision:NAME`` (default: random initialisation, where a
+            branch that the library begins with γ = 0 begins with γ = 1).
         seed: random seed of the initialisation.
 
     Raises:
@@ -183,7 +184,9 @@ def _library_network(library: str, name: str, data: ImageData, weights: Path | N
             net: Any = timm.create_model(name, num_classes=data.num_classes)
         else:
             net = torchvision.models.get_model(name, weights=None, num_classes=data.num_classes)
-    if weights is not None:
+    if weights is None:
+        _open_branches(net)
+    else:
         load_weights(net, weights, f"{library}:{name} of {data.num_classes} classes")
     if hasattr(net, "set_input_size"):
         try:
@@ -193,6 +196,15 @@ def _library_network(library: str, name: str, data: ImageData, weights: Path | N
                 f"{library}:{name} can't take images of {data.image_size}×{data.image_size}: {one_sentence(str(error))}"
             ) from error
     return net
+
+
+def _open_branches(net: nn.Module) -> None:
+    """Set γ to 1 in each batch normalisation that begins with γ = 0, as the last of each branch of timm's ResNets does:
+    the branches would be zero, and deleting them change nothing.
+    """
+    for module in net.modules():
+        if isinstance(module, BATCH_NORMS) and module.weight is not None and not module.weight.any():
+            nn.init.ones_(module.weight)
 
 
 def _check(subject: Subject) -> None:

@@ -104,15 +104,15 @@ class GatedBlock(nn.Module, ABC):
         return x if self.downsample is None else self._activate(self.downsample(x))
 
     def _run_on_window(self, x: Tensor, window: Window) -> Tensor:
-        batch_size = x.shape[0]
-        start, count = window.rows(batch_size)
-        if count == batch_size:
-            return self._activate(self.branch(x).add_(self.shortcut(x)))
-        x, survivors = _Survivors.apply(x, start, count)
+        start, count = window.rows(x.shape[0])
+        if count == 0:
+            return self._skip(x)
+        x, survivors = (x, x) if count == x.shape[0] else _Survivors.apply(x, start, count)
         branch = self.branch(survivors)
         if self.rescale == "train":
-            branch = branch * (batch_size / count)
-        return self._activate(_AddRows.apply(self.shortcut(x), branch, start))
+            branch = branch / window.share  # not N/count, which would be wrong on average: count may be 0
+        shortcut = self.shortcut(x)
+        return self._activate(branch.add_(shortcut) if survivors is x else _AddRows.apply(shortcut, branch, start))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Weights of a library's network know no survival probability: they were trained at constant depth.

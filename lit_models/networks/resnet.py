@@ -29,6 +29,10 @@ Variant = Literal["original", "B", "C", "D"]
 """He et al. 2019, section 4. original: the first 1×1 of a bottleneck strides. B: its 3×3 does. C: B with
 three 3×3 in place of the 7×7 of the stem. D: C with shortcuts that average before they project."""
 
+Init = Literal["fan_out", "torch7"]
+"""fan_out: convolutions by their fan-out (He et al. 2015, section 2.2) and γ = 1, as in torchvision.
+torch7: convolutions by their fan-in and γ uniform in [0, 1), as Huang et al. 2016 began."""
+
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False)
@@ -181,6 +185,7 @@ class _Stages(nn.Module):
         downsample: Downsample,
         preactivation: bool,
         zero_gamma: bool,
+        init: Init,
         **block_arguments: Any,
     ) -> None:
         super().__init__()
@@ -224,7 +229,10 @@ class _Stages(nn.Module):
 
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                mode: Literal["fan_in", "fan_out"] = "fan_in" if init == "torch7" else "fan_out"
+                nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
+            elif isinstance(module, nn.BatchNorm2d) and init == "torch7":
+                nn.init.uniform_(module.weight)
         if zero_gamma:
             for residual_block in self.residual_blocks().values():
                 nn.init.zeros_(residual_block.last_norm.weight)  # type: ignore[union-attr,arg-type]
@@ -344,6 +352,7 @@ class ResNet(_Stages):
             downsample="average_pool" if variant == "D" else "stride",
             preactivation=preactivation,
             zero_gamma=zero_gamma,
+            init="fan_out",
             rescale=rescale,
             **({"stride_first": variant == "original"} if issubclass(block, Bottleneck) else {}),
         )
@@ -387,6 +396,7 @@ class CIFARResNet(_Stages):
         rescale: Where a randomly dropped branch is corrected, see ``lit_models.interfaces.Rescale``.
         block: Class of the residual blocks instead of ``BasicBlock``, in YAML its import path. It takes the arguments
             of ``BasicBlock``.
+        init: How the weights begin, see ``Init``.
 
     Raises:
         NetworkError: If the depth is not 6n + 2, or for arguments that exclude each other.
@@ -404,6 +414,7 @@ class CIFARResNet(_Stages):
         zero_gamma: bool = False,
         rescale: Rescale = "eval",
         block: type[GatedBlock] | None = None,
+        init: Init = "fan_out",
     ) -> None:
         n, remainder = divmod(depth - 2, 6)
         if n < 1 or remainder:
@@ -423,5 +434,6 @@ class CIFARResNet(_Stages):
             downsample=downsample,
             preactivation=preactivation,
             zero_gamma=zero_gamma,
+            init=init,
             rescale=rescale,
         )

@@ -39,6 +39,8 @@ LAYERS: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {
     6: ((2, 4, 8, 8), (2, 2, 2, 1)),
     **{depth: ((1, 2, *(4,) * (depth - 6), 8, 8), (1, 2, 2, *(1,) * (depth - 7), 2, 1)) for depth in range(7, 14)},
 }
+# Side of the maps after each of the three max-pools of the ada-pool variant, whatever the size of the images.
+ADAPTIVE_SIDES = (38, 19, 10)
 
 
 def annealed_relu(x: Tensor, activation_lambda: Tensor) -> Tensor:
@@ -172,7 +174,7 @@ class VanillaNet(nn.Module):
         stem_stride: Stride of the stem's first convolution.
         series_order: n of the series activations; 0 leaves a scaled and shifted activation.
         activation: Base activation A of the series, a function of ``torch.nn.functional`` by name.
-        adaptive_pool: Pool to half the size rounded up (38, 19, 10 from a 75×75 stem) instead of down.
+        adaptive_pool: Pool to maps of 38×38, 19×19 and 10×10, whatever the size of the images, instead of halving them.
         dropout: Probability before the classifier.
         reparameterized: Build the merged form, as which a merged checkpoint is loaded.
         shortcut: Where the input of a block is added to its output, see ``Shortcut``.
@@ -208,6 +210,15 @@ class VanillaNet(nn.Module):
             raise NetworkError(f"activation {activation!r} is not a function of torch.nn.functional")
         multiples, strides = LAYERS[depth]
         widths = [width, *(width * multiple for multiple in multiples)]
+        sides = iter(ADAPTIVE_SIDES)
+        pools = [
+            nn.Identity()
+            if stride == 1
+            else nn.AdaptiveMaxPool2d(next(sides))
+            if adaptive_pool
+            else nn.MaxPool2d(stride)
+            for stride in strides
+        ]
         padding = (stem_kernel - stem_stride + 1) // 2
 
         stem = nn.Conv2d(in_channels, width, stem_kernel, stride=stem_stride, padding=max(padding, 0))
@@ -219,12 +230,12 @@ class VanillaNet(nn.Module):
         self.blocks = nn.ModuleList(
             Block(
                 AnnealedConvs(_with_bn(nn.Conv2d(c_in, c_in, 1)), _with_bn(nn.Conv2d(c_in, c_out, 1))),
-                _max_pool(stride, adaptive_pool),
+                pool,
                 SeriesActivation(c_out, series_order, activation),
                 shortcut,
                 keeps_shape=stride == 1 and c_in == c_out,
             )
-            for (c_in, c_out), stride in zip(pairwise(widths), strides, strict=True)
+            for (c_in, c_out), stride, pool in zip(pairwise(widths), strides, pools, strict=True)
         )
         self.dropout = nn.Dropout(dropout)
         self.num_features = widths[-1]
@@ -361,19 +372,6 @@ def _folded(layer: nn.Module) -> nn.Conv2d:
         return fold_batch_norm(conv, bn)
     assert isinstance(layer, nn.Conv2d)
     return layer
-
-
-class HalvingMaxPool(nn.Module):
-    """Adaptive max-pool to half the size, rounded up: (N, C, H, W) -> (N, C, ⌈H/2⌉, ⌈W/2⌉)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.adaptive_max_pool2d(x, ((x.shape[-2] + 1) // 2, (x.shape[-1] + 1) // 2))
-
-
-def _max_pool(stride: int, adaptive: bool) -> nn.Module:
-    if stride == 1:
-        return nn.Identity()
-    return HalvingMaxPool() if adaptive else nn.MaxPool2d(stride)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -62,6 +62,7 @@ def main():
     parser.add_argument("--devices", type=int, default=2)
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--mode", default="batch")
+    parser.add_argument("--survival_prob", type=float, default=0.3)
     parser.add_argument("--blocks", type=int)
     parser.add_argument("--frozen", action="store_true")
     args = parser.parse_args()
@@ -74,7 +75,10 @@ def main():
     images = torch.randn(2 * STEPS * BATCH_SIZE, 3, 8, 8, dtype=torch.float64)
     data = TensorDataset(images, torch.arange(len(images)) % 10)
     recorder = Recorder()
-    drop = EffectivePathTraining(args.blocks, seed=1) if args.blocks else StochasticDepth(0.3, mode=args.mode, seed=1)
+    if args.blocks:
+        drop = EffectivePathTraining(args.blocks, seed=1)
+    else:
+        drop = StochasticDepth(args.survival_prob, mode=args.mode, seed=1)
     trainer = L.Trainer(
         accelerator="cpu",
         devices=args.devices,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules import Digits, FashionMNIST, Photos, SmallImages
+from datamodules import CIFAR10, Digits, FashionMNIST, Photos, SmallImages
 from datamodules.pipeline.in_memory import channel_statistics
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -95,3 +95,39 @@ def test_the_whole_set_on_the_device_gives_the_same_batches():
         return [data.on_after_batch_transfer(batch, 0)[0] for batch in data.train_dataloader()]
 
     assert all(torch.equal(a, b) for a, b in zip(epoch(), epoch(on_device=True), strict=True))
+
+
+class _Noise(CIFAR10):
+    """Images of noise that are darker on the left."""
+
+    def read(self, test):
+        rng = torch.Generator().manual_seed(int(test))
+        images = torch.randint(256, (200, 32, 32, 3), generator=rng) * torch.linspace(0.3, 1, 32)[:, None]
+        return images.to(torch.uint8), torch.arange(200) % 10
+
+
+def test_cifar_is_standardised_by_pixel_as_the_authors_of_stochastic_depth_do():
+    """Their order: the mean image is subtracted and one deviation divided by, then zeros come in over the border."""
+    data = _Noise(pixel_mean=True, batch_size=20, seed=3)
+    plain = _Noise(batch_size=20, seed=3, shift=0, flip=False)
+    # Of the published figures of the channels: the mean variance, and the variance of the means.
+    deviation = (
+        (0.2470**2 + 0.2435**2 + 0.2616**2) / 3 + (0.4914**2 + 0.4822**2 + 0.4465**2) / 3 - 0.4733666667**2
+    ) ** 0.5
+    assert data.std == pytest.approx([deviation] * 3, rel=1e-5)
+    assert plain.std == (0.2470, 0.2435, 0.2616)
+    pixels, _ = data.read(test=False)
+    train, val = data.split
+    mean_image = pixels[train].double().mean(0)
+    val_images = torch.cat([data.on_after_batch_transfer(raw, 0)[0] for raw in data.val_dataloader()])
+    expected = (pixels[val].double() - mean_image) / (255 * deviation)
+    torch.testing.assert_close(val_images.permute(0, 2, 3, 1).double(), expected, rtol=0, atol=1e-4)
+
+    raw = next(iter(data.train_dataloader()))
+    images = data.on_after_batch_transfer(raw, 0)[0].permute(0, 2, 3, 1).double()
+    for image, source, draws in zip(images, raw.images, raw.draws, strict=True):
+        padded = torch.zeros(40, 40, 3, dtype=torch.float64)
+        padded[4:36, 4:36] = (source.double() - mean_image) / (255 * deviation)
+        top, left = (int(9 * u) for u in draws[:2])
+        crop = padded[top : top + 32, left : left + 32]
+        torch.testing.assert_close(image, crop.flip(1) if draws[2] < 0.5 else crop, rtol=0, atol=1e-4)

@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
 from datamodules import ImageNet, Photos
+from datamodules.photos import PHOTO_DRAWS
 from datamodules.pipeline.crops import DRAWS, Box, centre_crop, random_resized_box, random_resized_crop, resize
 from datamodules.pipeline.policies import apply_policy, make_policy
 from datamodules.pipeline.randomness import uniforms
@@ -67,12 +68,16 @@ def test_a_crop_is_torchvisions_pixel_by_pixel(interpolation):
 
 
 @pytest.mark.parametrize(("height", "width"), [(300, 225), (225, 300), (256, 256), (100, 333)])
-@pytest.mark.parametrize("size", [224, 64])
-def test_test_geometry_is_torchvisions_pixel_by_pixel(height, width, size):
+@pytest.mark.parametrize(
+    ("size", "crop_ratio", "side"),
+    [(224, 0.875, 256), (64, 0.875, 73), (224, 0.95, 235), (288, 0.95, 303), (32, 1.0, 32)],
+)
+def test_test_geometry_is_torchvisions_pixel_by_pixel(height, width, size, crop_ratio, side):
+    """``side`` is what timm floors size / crop_ratio to."""
     pixels = _smooth(height, width)
     image = torch.from_numpy(pixels).permute(2, 0, 1)
-    expected = v2.Compose([v2.Resize(round(size / 0.875), antialias=True), v2.CenterCrop(size)])(image)
-    ours = centre_crop(_encode(pixels), "x", size, 0.875, "bilinear")
+    expected = v2.Compose([v2.Resize(side, antialias=True), v2.CenterCrop(size)])(image)
+    ours = centre_crop(_encode(pixels), "x", size, crop_ratio, "bilinear")
     assert torch.equal(ours.permute(2, 0, 1), expected)
 
 
@@ -105,6 +110,28 @@ def test_a_large_photo_is_decoded_at_a_smaller_scale_and_looks_the_same(monkeypa
         assert (ours.permute(2, 0, 1).int() - exact.int()).abs().max() <= 6
     assert max(sizes) < (1600, 2400)
     assert min(sizes) == (200, 300)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "decode", "largest"), [(64, None, 0.1), (64, "exact", 0.1), (64, "scaled", 6), (160, None, 6)]
+)
+def test_photos_are_decoded_in_full_where_a_smaller_scale_would_show(folder, image_size, decode, largest):
+    """Against Pillow's crop and resize; at 64 pixels a smaller scale is off by more than a level in the mean."""
+    rng = np.random.default_rng(0)
+    pixels = np.clip(_smooth(1600, 2400) + rng.normal(0, 30, (1600, 2400, 3)), 0, 255).astype(np.uint8)
+    data = _encode(pixels, "JPEG", quality=95)
+    photos = Photos(str(folder), image_size=image_size, decode=decode, flip=False)
+    train, _ = photos._transforms()
+    draws = uniforms(0, 0, torch.arange(3), PHOTO_DRAWS).numpy()
+    differences = []
+    for index, row in enumerate(draws):
+        top, left, height, width = random_resized_box(row[:DRAWS], 1600, 2400)
+        crop = Image.open(io.BytesIO(data)).crop((left, top, left + width, top + height))
+        expected = np.asarray(crop.resize((image_size, image_size), Image.Resampling.BILINEAR)).astype(int)
+        ours = train(data, "x", draws=row, epoch=0, index=index).numpy()
+        differences.append(abs(ours - expected).mean())
+    assert np.mean(differences) < largest
+    assert (np.mean(differences) > 0.3) == (largest == 6)
 
 
 def test_pictures_of_extreme_sizes():
@@ -175,6 +202,15 @@ def test_a_policy_is_a_function_of_its_counters_and_disturbs_nothing(name):
     for first, second in zip(results[:6], results[6:], strict=True):
         assert torch.equal(first, second)
     assert len({result.numpy().tobytes() for result in results[:6]}) > 1
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_timms_policies_interpolate_as_the_crop_does(folder, interpolation):
+    """timm's loaders set it; on its own a policy draws one of the two for each operation."""
+    photos = Photos(str(folder), interpolation=interpolation, policy="rand-m7-mstd0.5-inc1")
+    train, _ = photos._transforms()
+    operations = train.keywords["policy"].args[0].ops
+    assert {operation.kwargs["resample"] for operation in operations} == {Image.Resampling[interpolation.upper()]}
 
 
 def test_an_unknown_policy_is_refused(folder):

@@ -12,6 +12,7 @@ from datamodules.pipeline.augment import (
     blank_box,
     blank_padding,
     cutout,
+    erase,
     integers,
     lookup,
     normalise,
@@ -113,6 +114,38 @@ def test_blank_box_blanks_its_box_and_nothing_else():
     expected[0, 0:3, 2:5] = 0
     expected[1, 0:2, 8:10] = 0
     assert torch.equal(images, expected)
+
+
+@pytest.mark.parametrize("mode", ["const", "pixel"])
+def test_erased_rectangles_are_filled_as_timm_fills_them(mode):
+    images = torch.full((400, 24, 20, 3), 7.0)
+    draws = uniforms(1, 2, torch.arange(400), ERASING_DRAWS)
+    erase(images, draws, 0.75, mode)
+    boxes = random_erasing(draws, 24, 20, 0.75)
+    erased = torch.zeros(400, 24, 20, dtype=torch.bool)
+    for region, (top, bottom, left, right) in zip(erased, boxes.tolist(), strict=True):
+        region[top:bottom, left:right] = True
+    assert 0.05 < erased.float().mean() < 0.25
+    assert (images[~erased] == 7).all()
+    filling = images[erased].double()
+    if mode == "const":
+        assert (filling == 0).all()
+        return
+    count = filling.numel()
+    assert abs(filling.mean()) < 5 / count**0.5
+    assert abs(filling.var() - 1) < 5 * (2 / count) ** 0.5
+    colours = torch.corrcoef(filling.T)
+    assert (colours - torch.eye(3)).abs().max() < 5 / len(filling) ** 0.5
+
+
+def test_noise_is_a_function_of_the_draws_of_its_image():
+    draws = uniforms(1, 2, torch.arange(50), ERASING_DRAWS)
+    images = torch.zeros(50, 24, 20, 3)
+    erase(images, draws, 1.0, "pixel")
+    again = torch.zeros(2, 24, 20, 3)
+    erase(again, draws[[40, 7]], 1.0, "pixel")
+    assert torch.equal(again, images[[40, 7]])
+    assert len(images.flatten(1).sum(1).unique()) == 50
 
 
 def test_cutout_squares_have_their_side_and_a_centre_anywhere():

@@ -3,6 +3,7 @@
 import pytest
 
 from experiments.__main__ import main
+from experiments.cli.read_config import read_config
 from experiments.cli.recipes import config_paths, recipes
 
 
@@ -40,3 +41,22 @@ def test_networks_of_several_depths_share_a_recipe(capsys):
 def test_the_nearest_recipe_is_named(config, fathom):
     expected = f"there is no recipe or configuration file {config}; did you mean vanillanet_digits?"
     assert fathom("fit", "--config", config) == (1, expected)
+
+
+def test_the_recipe_of_vanillanet_erases_and_interpolates_as_its_authors_do():
+    """Their defaults: --remode pixel, --reprob 0.25, --train_interpolation bicubic, --opt_eps 1e-8."""
+    (path,) = config_paths("vanillanet_imagenet")
+    config = read_config(path)
+    data = config["data"]["init_args"]
+    assert (data["erasing_mode"], data["erasing"], data["interpolation"]) == ("pixel", 0.25, "bicubic")
+    assert config["model"]["init_args"]["optimizer_args"] == {"eps": 1e-8}
+
+
+def test_the_recipe_of_the_authors_of_stochastic_depth_drops_as_their_code_does():
+    """It compares epochs from 1 on: 0.1 where epoch < 500 · 0.5, 0.01 where epoch < 500 · 0.75."""
+    (path,) = config_paths("resnet110_stochastic_depth_torch7_cifar10")
+    config = read_config(path)
+    tenths = [0 if epoch < 250 else 1 if epoch < 375 else 2 for epoch in range(1, 501)]
+    milestones = config["model"]["init_args"]["milestones"]
+    assert [sum(done >= milestone for milestone in milestones) for done in range(500)] == tenths
+    assert config["model"]["init_args"]["no_bias_decay"] is False

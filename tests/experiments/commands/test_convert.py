@@ -69,8 +69,18 @@ def official_merged_weights(order):
     return {f"{layer}.{name}": value for layer, values in layers.items() for name, value in values.items()}
 
 
-def official_logits(w, images, order, activation_lambda):
-    """The forward pass of the authors' network on their names, training or deploy form, in evaluation mode."""
+def official_logits(w, images, order, activation_lambda, ada_pool=None):
+    """The forward pass of the authors' network on their names, training or deploy form, in evaluation mode.
+
+    With ``ada_pool``, the side of the maps after each block that pools, of their variant of that name.
+    """
+    stem = {"stride": 4} if ada_pool is None else {"stride": 3, "padding": 1}
+    sides = iter(ada_pool or ())
+
+    def pool(x, stride):
+        if stride == 1:
+            return x
+        return F.max_pool2d(x, stride) if ada_pool is None else F.adaptive_max_pool2d(x, next(sides))
 
     def convolve(x, layer, **options):
         return F.conv2d(x, w[f"{layer}.weight"], w[f"{layer}.bias"], **options)
@@ -88,9 +98,9 @@ def official_logits(w, images, order, activation_lambda):
         return F.leaky_relu(x, activation_lambda)
 
     if "cls.2.weight" in w:
-        x = act(convolve(images, "stem.0", stride=4), "stem.1")
+        x = act(convolve(images, "stem.0", **stem), "stem.1")
     else:
-        x = leaky(norm(convolve(images, "stem1.0", stride=4), "stem1.1"))
+        x = leaky(norm(convolve(images, "stem1.0", **stem), "stem1.1"))
         x = act(norm(convolve(x, "stem2.0"), "stem2.1"), "stem2.2")
     for i, stride in enumerate(STRIDES):
         if "cls.2.weight" in w:
@@ -98,7 +108,7 @@ def official_logits(w, images, order, activation_lambda):
         else:
             x = leaky(norm(convolve(x, f"stages.{i}.conv1.0"), f"stages.{i}.conv1.1"))
             x = norm(convolve(x, f"stages.{i}.conv2.0"), f"stages.{i}.conv2.1")
-        x = act(F.max_pool2d(x, stride) if stride > 1 else x, f"stages.{i}.act")
+        x = act(pool(x, stride), f"stages.{i}.act")
     x = x.mean((2, 3), keepdim=True)
     if "cls.2.weight" in w:
         return convolve(x, "cls.2").flatten(1)
@@ -136,11 +146,15 @@ def test_official_weights_give_the_official_logits_and_come_back_unchanged(form,
     assert all(torch.equal(value, weights[name]) for name, value in back.items())
 
 
-def test_the_ada_pool_variant_has_other_strides(tmp_path):
-    torch.save(official_training_weights(3), tmp_path / "official.pth")
+@pytest.mark.parametrize("size", [96, 224, 256])
+def test_the_ada_pool_variant_pools_to_fixed_sizes(size, tmp_path):
+    weights = official_training_weights(3)
+    torch.save(weights, tmp_path / "official.pth")
     vanillanet(tmp_path / "official.pth", tmp_path / "ours.ckpt", adaptive_pool=True)
-    net = load_checkpoint(tmp_path / "ours.ckpt").net
-    assert net.forward_features(torch.randn(1, 3, 224, 224)).shape == (1, 64, 10, 10)
+    model, images = load_checkpoint(tmp_path / "ours.ckpt"), torch.randn(1, 3, size, size)
+    with torch.no_grad():
+        expected = official_logits(weights, images, 3, 1.0, ada_pool=(38, 19, 10))
+        torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-3)
 
 
 def test_an_existing_destination_is_not_overwritten(tmp_path):

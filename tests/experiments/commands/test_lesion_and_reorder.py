@@ -86,6 +86,21 @@ def test_networks_of_others_have_the_units_they_should(network, units, tmp_path,
     assert f"with one link of {units} deleted" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("network", ["timm:resnet18", "timm:resnet26d", "torchvision:resnet18"])
+def test_no_branch_of_a_network_without_weights_is_zero(network):
+    """timm begins with γ = 0 in the last batch normalisation of each, where deletions would change nothing."""
+    subject = open_subject(network, Digits(image_size=32))
+    x, _ = next(subject.batches(2))
+    branches = 0
+    with torch.inference_mode():
+        for link in subject.links:
+            if link.branch is not None:
+                branches += 1
+                assert link.branch(x).std() > 0
+            x = link.forward(x)
+    assert branches == 8
+
+
 def test_a_run_needs_nothing_but_its_directory(tmp_path, capsys):
     net = ["--model.net", "lit_models.CIFARResNet", "--model.net.depth", "8", "--model.net.width", "4"]
     trainer = ["--trainer.max_steps", "2", "--trainer.default_root_dir", str(tmp_path), "--trainer.accelerator", "cpu"]

@@ -284,6 +284,23 @@ def test_a_run_on_a_relative_folder_goes_on_from_anywhere(digits_folder, fit, tm
     assert fit(tmp_path)[0] == 0
 
 
+@pytest.mark.parametrize(("known", "expected"), [(False, "scaled"), (True, None)])
+def test_photos_of_a_run_from_before_decode_are_decoded_as_they_were(digits_folder, tmp_path, known, expected):
+    """At 32 pixels a new run decodes exactly; an older one, whose config.yaml lacks the setting, must not begin to."""
+    data = ["--data", "datamodules.Photos", "--data.root", str(digits_folder), "--data.image_size", "32"]
+    flags = [*data, "--data.num_workers", "0", "--data.batch_size", "4", "--trainer.default_root_dir", str(tmp_path)]
+    net = ["--model", "lit_models.ImageClassifier", "--model.net", "lit_models.CIFARResNet", "--model.net.depth", "8"]
+    quiet = ["--trainer.limit_val_batches", "1", "--trainer.accelerator", "cpu", "--wandb.mode", "disabled"]
+    assert main(["fit", *net, *flags, *quiet, "--trainer.max_steps", "1"]) == 0
+    (run,) = tmp_path.glob("unnamed/*")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["data"]["init_args"].pop("decode", "none") is None
+    if not known:
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["resume", str(run), "--trainer.max_steps", "2"]) == 0
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["init_args"]["decode"] == expected
+
+
 def test_a_finished_run_without_its_checkpoints_is_not_trained_again(whole, fit, event, tmp_path):
     copy = shutil.copytree(whole, tmp_path / "drill" / "copy")
     shutil.rmtree(copy / "checkpoints")

@@ -96,7 +96,8 @@ def test_branch_parameters_are_those_not_in_the_shortcut():
         (Window(0.0, 0.5), [0, 1, 2, 3]),
         (Window(0.3, 0.4), [2, 3, 4]),
         (Window(0.75, 0.5), [6, 7, 0, 1]),
-        (Window(0.99, 0.01), [7]),
+        (Window(0.99, 0.01, 0.95), [7]),
+        (Window(0.9, 0.9, 0.9), [7, 0, 1, 2, 3, 4, 5, 6]),
         (Window(0.9, 1.0), [7, 0, 1, 2, 3, 4, 5, 6]),
     ],
 )
@@ -105,7 +106,7 @@ def test_a_window_runs_the_branch_on_its_rows_alone(window, rows, rescale, short
     """Against indexing, which autograd differentiates by itself."""
     block = transition_block(rescale=rescale, shortcut=shortcut)
     weights = torch.randn(8, 8, 3, 3, dtype=torch.float64)
-    scale = 8 / len(rows) if rescale == "train" else 1
+    scale = 1 / window.share if rescale == "train" else 1
 
     def run(forward):
         block.load_state_dict(state)
@@ -123,6 +124,32 @@ def test_a_window_runs_the_branch_on_its_rows_alone(window, rows, rescale, short
     expected = run(by_index)
     block.gate = window
     torch.testing.assert_close(run(block), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("shortcut", ["A", "B"])
+def test_a_window_without_rows_leaves_no_trace(shortcut):
+    block = transition_block(shortcut=shortcut)
+    block.gate = Window(0.5, 0.05)
+    y = block(images())
+    torch.testing.assert_close(y, block.shortcut(images()).relu())
+    assert all(module.num_batches_tracked == 0 for name, module in block.named_modules() if name in ("bn1", "bn2"))
+
+
+@pytest.mark.parametrize(("rescale", "expected"), [("eval", 0.3), ("train", 1.0)])
+@pytest.mark.parametrize("n", [1, 3, 4])
+def test_windows_are_right_on_average(n, rescale, expected):
+    """Of all images, p of the branch under ``eval``, all of it under ``train``: over a grid of starts and roundings."""
+    block = transition_block(rescale=rescale, preactivation=True)
+    for module in block.modules():
+        if isinstance(module, nn.BatchNorm2d):  # what an image gets does not depend on the others then
+            module.eval()
+    x, total = images(n), 0.0
+    with torch.no_grad():
+        for start in range(n):
+            for rounding in range(10):
+                block.gate = Window(start / n, 0.3, (rounding + 0.5) / 10)
+                total = total + block(x) - block.shortcut(x)
+        torch.testing.assert_close(total / (10 * n), expected * block.branch(x))
 
 
 def test_a_window_through_an_identity_shortcut_does_not_write_into_its_input():

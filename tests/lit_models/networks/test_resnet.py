@@ -230,3 +230,22 @@ def test_activations_and_their_gradients_stay_channels_last(downsample, preactiv
 def test_settings_that_make_no_network_are_explained(build, words):
     with pytest.raises(NetworkError, match=words):
         build()
+
+
+def test_weights_begin_as_in_torch7():
+    """Kaiming by the fan-in, γ uniform in [0, 1) (Huang et al. 2016); the default is by the fan-out, γ = 1."""
+    torch.manual_seed(0)
+    for init in ("fan_out", "torch7"):
+        net = CIFARResNet(56, init=init)
+        conv = net.layer2[0].conv1.weight.detach()  # 16 channels in, 32 out
+        fan = {"fan_out": 9 * 32, "torch7": 9 * 16}[init]
+        assert conv.std() == pytest.approx((2 / fan) ** 0.5, rel=5 / (2 * conv.numel()) ** 0.5)
+        gammas = torch.cat([m.weight.detach() for m in net.modules() if isinstance(m, nn.BatchNorm2d)])
+        assert all((m.bias == 0).all() for m in net.modules() if isinstance(m, nn.BatchNorm2d))
+        if init == "fan_out":
+            assert (gammas == 1).all()
+        else:
+            below = gammas.sort().values - torch.arange(len(gammas)) / len(gammas)
+            assert below.abs().max() < 1.95 / len(gammas) ** 0.5  # Kolmogorov-Smirnov, 99.9 %
+    zero = CIFARResNet(8, init="torch7", zero_gamma=True)
+    assert all((block.last_norm.weight == 0).all() for block in zero.residual_blocks().values())

@@ -9,6 +9,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules import Digits
+from experiments.cli.read_config import read_config
+from experiments.cli.recipes import config_paths
 from lit_models import ImageClassifier, VanillaNet
 from lit_models.tasks.optimization import make_optimizer
 
@@ -107,3 +109,25 @@ def test_layer_decay_is_refused_where_it_can_not_be():
         linear(layer_decay=0.8)
     with pytest.raises(MisconfigurationException, match=r"layer_decay is 1\.5"):
         ImageClassifier(vanillanet(), 10, layer_decay=1.5)
+
+
+def test_lamb_has_the_eps_that_it_is_given():
+    """LAMB (You et al. 2020) written down once more, 24 steps; gradients so small that eps decides.
+
+    VanillaNet's authors train with 1e-8, and timm's own default is 1e-6.
+    """
+    (path,) = config_paths("vanillanet_imagenet")
+    eps, lr, decay = read_config(path)["model"]["init_args"]["optimizer_args"]["eps"], 0.01, 0.3
+    assert eps == 1e-8
+    torch.manual_seed(0)
+    net = nn.Linear(3, 2, bias=False).double()
+    weight, m, v = net.weight.detach().clone(), torch.zeros(2, 3).double(), torch.zeros(2, 3).double()
+    optimizer = make_optimizer(net, "lamb", lr, decay, momentum=0.9, eps=eps)
+    for step in range(1, 25):
+        gradient = 1e-7 * torch.randn(2, 3, dtype=torch.float64)
+        net.weight.grad = gradient.clone()
+        optimizer.step()
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        update = (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + eps) + decay * weight
+        weight = weight - lr * weight.norm() / update.norm() * update
+    torch.testing.assert_close(net.weight.detach(), weight, rtol=1e-12, atol=1e-14)
