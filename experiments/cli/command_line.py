@@ -29,6 +29,7 @@ from experiments.cli.arguments import (
 )
 from experiments.cli.check_settings import check_groups, check_length, check_ranges, check_seed, check_values
 from experiments.cli.contract import accepted_facts, check_network, link_facts
+from experiments.cli.initial_weights import STARTS_FROM, normalise_as_weights
 from experiments.cli.messages import one_sentence
 from experiments.cli.paths import resolve_paths
 from experiments.cli.short_names import PARSER_MODE
@@ -45,12 +46,6 @@ from experiments.runs.wandb_logger import WandbOptions, wandb_logger
 from lit_models.checkpoints import AtomicCheckpointIO
 
 BASE_CONFIG = Path(__file__).parents[1] / "_base.yaml"
-STARTS_FROM = {
-    "model.init_args.net.init_args.pretrained": False,
-    "model.init_args.net.init_args.backbone.init_args.pretrained": False,
-    "model.init_args.weights": None,
-}
-"""Settings that say which weights a network starts from, and their values where it starts from none."""
 NAME_HELP = "name of the experiment, in whose folder the run lies (default: that of the last configuration file)"
 
 
@@ -121,6 +116,8 @@ class FathomCLI(LightningCLI):
             imported_class(callback.class_path) for callback in (chosen if isinstance(chosen, list) else [chosen])
         )
         resolve_paths(config)
+        if not config.ckpt_path:
+            normalise_as_weights(config)
         for name, value in wandb_environment().items():
             if not flag_is_given(args, f"--wandb.{name}"):
                 config.wandb[name] = value
