@@ -56,6 +56,9 @@ class ImageData(LightningDataModule, ABC):
         batch_size: images in a batch of one rank. An epoch is cut into batches whose sizes differ by at most one, none
             of them above this number except where a batch of a single image would be left (see
             :func:`~datamodules.pipeline.batches.training_steps`).
+        equal_batches: make all training batches of exactly ``batch_size`` images, as compiled and captured networks
+            need them. What is left of an epoch is left out: fewer than ``batch_size`` images for each rank, others in
+            every epoch, since each has an order of its own.
         eval_batch_size: images in a batch of validation and test (default: ``batch_size``).
         val_fraction: share of the training images that is held out for validation; 0 validates on nothing.
         train_fraction: share of the rest to train on, by class; a smaller one lies within a larger one.
@@ -94,6 +97,7 @@ class ImageData(LightningDataModule, ABC):
         num_workers: int = 0,
         seed: int = 0,
         allow_changed_data: bool = False,
+        equal_batches: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
@@ -119,6 +123,7 @@ class ImageData(LightningDataModule, ABC):
         self.num_workers = num_workers
         self.seed = seed
         self.allow_changed_data = allow_changed_data
+        self.equal_batches = equal_batches
         self._epoch = self._images_done = self._began_at = 0
         self._trained_before: str | None = None
         self._loaders: WeakSet[Any] = WeakSet()
@@ -182,6 +187,11 @@ class ImageData(LightningDataModule, ABC):
             )
         if stage == "fit" and len(train) < world_size:
             raise MisconfigurationException(f"{len(train)} training images are too few for {world_size} ranks.")
+        if stage == "fit" and not self._steps(len(train)):
+            raise MisconfigurationException(
+                f"{len(train)} training images don't fill one batch of {self.batch_size} on {world_size} ranks, and"
+                " data.equal_batches leaves out whatever doesn't: lower data.batch_size, or set it to false"
+            )
 
     def train_dataloader(self) -> Any:
         """Batches of the current epoch from the current position on."""
@@ -289,7 +299,8 @@ class ImageData(LightningDataModule, ABC):
         overfit = self.trainer is not None and self.trainer.overfit_batches  # type: ignore[attr-defined]
         order = 0 if overfit else epoch
         train, _ = self.split
-        for batch in training_batches(train, self.batch_size, self.seed, order, images_done, *self._shard):
+        shape = *self._shard, self.equal_batches
+        for batch in training_batches(train, self.batch_size, self.seed, order, images_done, *shape):
             yield batch._replace(epoch=epoch)
 
     def _next_position(self) -> tuple[int, int]:
@@ -303,9 +314,12 @@ class ImageData(LightningDataModule, ABC):
 
     def _batches_before(self, images: int) -> int:
         """Number of the batch that begins after the first ``images`` images of an epoch."""
-        size, (_, world_size) = self._training_images, self._shard
-        rest = training_steps(size - images, self.batch_size, world_size) if images < size else 0
-        return training_steps(size, self.batch_size, world_size) - rest
+        size = self._training_images
+        return self._steps(size) - (self._steps(size - images) if images < size else 0)
+
+    def _steps(self, images: int) -> int:
+        """Number of batches that ``images`` images are cut into."""
+        return training_steps(images, self.batch_size, self._shard[1], self.equal_batches)
 
     def _images_before(self, batch: int) -> int:
         """Number of images in an epoch before the batch of this number; the inverse of :meth:`_batches_before`."""
@@ -313,6 +327,8 @@ class ImageData(LightningDataModule, ABC):
         number, images = self._batches_before(self._began_at), self._began_at
         if batch <= number:
             return images if batch == number else 0
+        if self.equal_batches:
+            return images + (batch - number) * self.batch_size * self._shard[1]
         smaller, larger = divmod(size - images, self._batches_before(size) - number)
         return images + (batch - number) * smaller + min(batch - number, larger)
 
@@ -382,7 +398,7 @@ class ImageData(LightningDataModule, ABC):
         train, _ = self.split
         return {
             "data": f"{type(self).__name__}, {len(train):,} training images of {self.image_size} pixels,"
-            f" {self.num_classes} classes",
+            f" {self.num_classes} classes{f', batches of exactly {self.batch_size}' if self.equal_batches else ''}",
             "mixing": mixing_in_words(self.mixup_alpha, self.cutmix_alpha, self.mix_prob, self.mix_off_epochs),
         }
 
