@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from callbacks import BestCheckpoint, LastCheckpoint, PredictionWriter, Reseeding, RunSummary, StopOnNonFinite
+from callbacks.run.map_writers import DetectionWriter, MaskWriter
 from callbacks.run.signals import leaving_at_once
 from callbacks.run.time_limit import TimeLimit
 from experiments.cli import TRAINER_COMMANDS
@@ -43,6 +44,7 @@ from experiments.runs.lock import run_lock
 from experiments.runs.metrics_csv import MetricsCSV
 from experiments.runs.wandb_environment import wandb_environment
 from experiments.runs.wandb_logger import WandbOptions, wandb_logger
+from lit_models import Detector, Segmenter
 from lit_models.checkpoints import AtomicCheckpointIO
 
 BASE_CONFIG = Path(__file__).parents[1] / "_base.yaml"
@@ -163,7 +165,8 @@ class FathomCLI(LightningCLI):
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar(refresh_rate=10))  # each refresh synchronises with the device
         if self.subcommand == "predict":
-            callbacks.append(PredictionWriter())
+            writer = {Detector: DetectionWriter, Segmenter: MaskWriter}
+            callbacks.append(next((kind() for task, kind in writer.items() if isinstance(self.model, task)), PredictionWriter()))
         self.trainer_defaults["callbacks"] = callbacks
         trainer = super().instantiate_trainer(
             default_root_dir=run_directory,
