@@ -31,6 +31,10 @@ class Masked(NamedTuple):
     masks: list[str]
     """Paths below ``root``."""
 
+    def __add__(self, other: Masked) -> Masked:  # type: ignore[override]
+        """The images of both, these first."""
+        return Masked(self.root, self.ids + other.ids, self.images + other.images, self.masks + other.masks)
+
 
 def list_masked(root: Path, images: str, masks: str, names: str | None = None) -> Masked:
     """Find images and their masks, which have the stems of the images.

@@ -35,19 +35,23 @@ def check_size(data: bytes, name: str, size: tuple[int, int], max_pixels: int = 
         max_pixels: see :func:`~datamodules.pipeline.decode.decode`.
 
     Raises:
-        MisconfigurationException: it has another size, or EXIF data that say it is turned: some tools annotate such a
-            photo as it is stored, others as it is shown.
+        MisconfigurationException: it has another size, or is turned by its EXIF data.
         DecodeError: not an image.
     """
     height, width = image_size(data, name, max_pixels)
+    check_upright(data, name)
+    if (height, width) != size:
+        raise MisconfigurationException(
+            f"{name} has {width}×{height} pixels, but its annotation says {size[1]}×{size[0]}; correct one of the two."
+        )
+
+
+def check_upright(data: bytes, name: str) -> None:
+    """Raise if EXIF data say that a photo is turned: some tools annotate it as it is stored, others as it is shown."""
     if exif_orientation(data) != 1:
         raise MisconfigurationException(
             f"{name} is turned by its EXIF data, so where its objects lie is not known; save it upright, without EXIF"
             " data, and check its annotation."
-        )
-    if (height, width) != size:
-        raise MisconfigurationException(
-            f"{name} has {width}×{height} pixels, but its annotation says {size[1]}×{size[0]}; correct one of the two."
         )
 
 
