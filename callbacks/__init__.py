@@ -12,6 +12,7 @@ from callbacks.run.reseeding import Reseeding
 from callbacks.run.run_summary import RunSummary
 from callbacks.run.stop_on_nonfinite import NonFiniteError, StopOnNonFinite
 from callbacks.stochastic_depth import StochasticDepth
+from callbacks.validation_pictures import ValidationPictures
 from callbacks.weight_averaging import WeightAveraging
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "RunSummary",
     "StochasticDepth",
     "StopOnNonFinite",
+    "ValidationPictures",
     "WeightAveraging",
 ]

@@ -20,9 +20,10 @@ from datamodules.pipeline.crops import DRAWS, Interpolation, centre_crop, random
 from datamodules.pipeline.decode import MAX_PIXELS, DecodeError, decode, read_bytes
 from datamodules.pipeline.fingerprint import fingerprint
 from datamodules.pipeline.folder import ImageFolder, Listing
-from datamodules.pipeline.image_data import ImageData, RawBatch, check_std
+from datamodules.pipeline.image_data import ImageData, RawBatch
 from datamodules.pipeline.policies import apply_policy, make_policy
 from datamodules.pipeline.randomness import uniforms
+from datamodules.pipeline.resumable import check_std
 
 # Columns of the draws; the crop takes the first ones.
 _FLIP, _ERASING = DRAWS, slice(DRAWS + 1, DRAWS + 1 + ERASING_DRAWS)

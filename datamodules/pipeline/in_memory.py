@@ -27,8 +27,9 @@ from datamodules.pipeline.augment import (
 )
 from datamodules.pipeline.batches import BatchIndices
 from datamodules.pipeline.fingerprint import fingerprint
-from datamodules.pipeline.image_data import ImageData, RawBatch, check_std
+from datamodules.pipeline.image_data import ImageData, RawBatch
 from datamodules.pipeline.randomness import uniforms
+from datamodules.pipeline.resumable import check_std
 
 # Columns of the draws; the shift takes the first two.
 _FLIP, _CUTOUT, _ERASING = 2, slice(3, 5), slice(5, 5 + ERASING_DRAWS)

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from callbacks import BestCheckpoint, LastCheckpoint, PredictionWriter, Reseeding, RunSummary, StopOnNonFinite
+from callbacks.run.map_writers import DetectionWriter, MaskWriter
 from callbacks.run.signals import leaving_at_once
 from callbacks.run.time_limit import TimeLimit
 from experiments.cli import TRAINER_COMMANDS
@@ -29,6 +30,7 @@ from experiments.cli.arguments import (
 )
 from experiments.cli.check_settings import check_groups, check_length, check_ranges, check_seed, check_values
 from experiments.cli.contract import accepted_facts, check_network, link_facts
+from experiments.cli.initial_weights import STARTS_FROM, normalise_as_weights
 from experiments.cli.messages import one_sentence
 from experiments.cli.paths import resolve_paths
 from experiments.cli.short_names import PARSER_MODE
@@ -42,15 +44,10 @@ from experiments.runs.lock import run_lock
 from experiments.runs.metrics_csv import MetricsCSV
 from experiments.runs.wandb_environment import wandb_environment
 from experiments.runs.wandb_logger import WandbOptions, wandb_logger
+from lit_models import Detector, Segmenter
 from lit_models.checkpoints import AtomicCheckpointIO
 
 BASE_CONFIG = Path(__file__).parents[1] / "_base.yaml"
-STARTS_FROM = {
-    "model.init_args.net.init_args.pretrained": False,
-    "model.init_args.net.init_args.backbone.init_args.pretrained": False,
-    "model.init_args.weights": None,
-}
-"""Settings that say which weights a network starts from, and their values where it starts from none."""
 NAME_HELP = "name of the experiment, in whose folder the run lies (default: that of the last configuration file)"
 
 
@@ -121,6 +118,8 @@ class FathomCLI(LightningCLI):
             imported_class(callback.class_path) for callback in (chosen if isinstance(chosen, list) else [chosen])
         )
         resolve_paths(config)
+        if not config.ckpt_path:
+            normalise_as_weights(config)
         for name, value in wandb_environment().items():
             if not flag_is_given(args, f"--wandb.{name}"):
                 config.wandb[name] = value
@@ -166,7 +165,8 @@ class FathomCLI(LightningCLI):
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar(refresh_rate=10))  # each refresh synchronises with the device
         if self.subcommand == "predict":
-            callbacks.append(PredictionWriter())
+            writer = {Detector: DetectionWriter, Segmenter: MaskWriter}
+            callbacks.append(next((kind() for task, kind in writer.items() if isinstance(self.model, task)), PredictionWriter()))
         self.trainer_defaults["callbacks"] = callbacks
         trainer = super().instantiate_trainer(
             default_root_dir=run_directory,
