@@ -165,8 +165,9 @@ class FathomCLI(LightningCLI):
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar(refresh_rate=10))  # each refresh synchronises with the device
         if self.subcommand == "predict":
-            writer = {Detector: DetectionWriter, Segmenter: MaskWriter}
-            callbacks.append(next((kind() for task, kind in writer.items() if isinstance(self.model, task)), PredictionWriter()))
+            writers = {Detector: DetectionWriter, Segmenter: MaskWriter}
+            kinds = [writer for task, writer in writers.items() if isinstance(self.model, task)]
+            callbacks.append(kinds[0]() if kinds else PredictionWriter())
         self.trainer_defaults["callbacks"] = callbacks
         trainer = super().instantiate_trainer(
             default_root_dir=run_directory,

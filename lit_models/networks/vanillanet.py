@@ -263,7 +263,12 @@ class VanillaNet(nn.Module):
 
     @property
     def feature_strides(self) -> tuple[int, ...]:
-        """Of the last map of each resolution."""
+        """Of the last map of each resolution. Raises ``NetworkError`` for adaptive pools, whose maps have one size."""
+        if any(isinstance(block.pool, nn.AdaptiveMaxPool2d) for block in self.blocks):
+            raise NetworkError(
+                "the maps of a VanillaNet with adaptive_pool have one size, whatever that of the images:"
+                " as a backbone build it without"
+            )
         strides = accumulate(map(self._stride, range(len(self.blocks))), mul, initial=stride_of(self.stem))
         return tuple(stride for stride, ends in zip(strides, self._ends_resolution, strict=True) if ends)
 
@@ -288,10 +293,8 @@ class VanillaNet(nn.Module):
         return tuple(output for output, ends in zip(outputs, self._ends_resolution, strict=True) if ends)
 
     def dilate(self, output_stride: int) -> None:
-        """See :func:`~lit_models.networks.dilation.dilate`; adaptive pools have no windows to dilate."""
+        """See :func:`~lit_models.networks.dilation.dilate`."""
         check_stride(self, output_stride)
-        if any(isinstance(module, HalvingMaxPool) for module in self.modules()):
-            raise NetworkError("a VanillaNet with adaptive_pool can't be dilated: build it without")
         dilate(self, ["stem", *(f"blocks.{i}" for i in range(len(self.blocks)))], output_stride)
 
     def links(self) -> list[Link]:

@@ -128,4 +128,5 @@ class Segmenter(Task):
             )
 
     def explain(self, trainer: L.Trainer) -> dict[str, str]:
-        return super().explain(trainer) | {"loss": f"cross-entropy of the pixels, auxiliary head × {self.aux_head_weight:g}"}
+        loss = f"cross-entropy of the pixels, auxiliary head × {self.aux_head_weight:g}"
+        return super().explain(trainer) | {"loss": loss}
