@@ -227,6 +227,11 @@ class ImageClassifier(L.LightningModule):
         check_optimizer_state(self.optimizers())
         restore_settings(self.optimizers(), self.lr_schedulers(), self._settings)
 
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """Names of the metrics that a fit logs."""
+        return "lr", "train/loss", "train/top1", "train/mixed_top1", "val/loss", *map(str, self.val_accuracy)
+
     def explain(self, trainer: L.Trainer) -> dict[str, str]:
         """What ``fathom explain`` says of this module, by topic."""
         return recipe(self)

@@ -37,7 +37,7 @@ class Misbehave(L.Callback):
                 next(pl_module.parameters()).fill_(torch.nan)
         elif self.deed == "kill a worker":
             os.kill(worker(), signal.SIGKILL)
-        elif self.deed == "stop a worker in mid-run":
+        elif self.deed == "stop in mid-run":
             internals.MOST_LOOKS = 1  # or this would take ten minutes
             os.kill(worker(), signal.SIGSTOP)
 
