@@ -59,6 +59,8 @@ class ActivationAnnealing(L.Callback):
             reach 1.
     """
 
+    logs = ("activation_lambda",)
+
     def __init__(
         self,
         epochs: float | None = None,

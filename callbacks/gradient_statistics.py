@@ -19,6 +19,8 @@ class GradientStatistics(L.Callback):
       that only wraps another, of the other's children.
     """
 
+    logs = ("gradient_mean_abs/*", "gradient_norm/*")
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         net = getattr(pl_module, "net", pl_module)
         blocks = net.residual_blocks() if isinstance(net, ResidualNetwork) else {}

@@ -71,6 +71,8 @@ class StochasticDepth(L.Callback):
             without residual blocks.
     """
 
+    logs = ("stochastic_depth/*",)
+
     def __init__(
         self,
         survival_prob: float | list[float] = 0.5,

@@ -39,6 +39,8 @@ class WeightAveraging(EMAWeightAveraging):
         MisconfigurationException: for a decay outside [0, 1).
     """
 
+    logs = ("val/current_top1",)
+
     def __init__(
         self, decay: float = 0.9999, update_every_n_steps: int = 1, update_starting_at_step: int | None = None
     ) -> None:

@@ -37,7 +37,7 @@ from experiments.cli.short_names import PARSER_MODE
 from experiments.cli.signatures import imported_class
 from experiments.errors import UsageError
 from experiments.internals import RecordFacts
-from experiments.runs.check_trainer import check_callbacks, check_strategy
+from experiments.runs.check_trainer import check_callbacks, check_monitors, check_strategy
 from experiments.runs.configuration import SaveConfig
 from experiments.runs.directory import checked_name, experiment_name, new_run_directory, run_config
 from experiments.runs.lock import run_lock
@@ -106,7 +106,7 @@ class FathomCLI(LightningCLI):
         check_groups(config)
         check_seed(config.seed_everything)
         check_values(config)
-        check_ranges(config.trainer)
+        check_ranges(config.trainer, command)
         if command == "fit":
             check_length(config.trainer)
         if config.name is not None:
@@ -154,6 +154,8 @@ class FathomCLI(LightningCLI):
         except (ValueError, TypeError) as error:  # what constructors and jsonargparse raise for arguments
             raise UsageError(one_sentence(str(error))) from error
         check_network(self.model, self.datamodule, trains=self.subcommand == "fit")
+        if self.subcommand == "fit":
+            check_monitors(self.model, self.trainer.callbacks)  # type: ignore[attr-defined]
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self.config[self.subcommand]

@@ -119,6 +119,11 @@ class Detector(Task):
         """Multiply-adds of the backbone for an image (C, H, W); those of the heads depend on what is in it."""
         return count_macs(getattr(self.net, "backbone", self.net), image_shape)
 
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """Patterns of the metrics that a fit logs."""
+        return "lr", "train/*", "val/*"
+
     def explain(self, trainer: L.Trainer) -> dict[str, str]:
         return super().explain(trainer) | {"loss": "of classes and boxes, summed"}
 

@@ -73,6 +73,10 @@ class Distillation(ImageClassifier):
                 teacher.check((len(mean), size, size), self.num_classes)
             self.teacher = teacher.expect(self.hparams.get("mean"), self.hparams.get("std"), self.device)
 
+    @property
+    def logs(self) -> tuple[str, ...]:
+        return *super().logs, "train/hard_loss", "train/soft_loss"
+
     def explain(self, trainer: L.Trainer) -> dict[str, str]:
         halved = ", half of the sum" if self.halved else ""
         teacher = f"{self.teacher_source}, temperature {self.temperature:g}{halved}"

@@ -127,6 +127,11 @@ class Segmenter(Task):
                 f"{name} has to return logits {expected}; it returned {tuple(logits.shape)}"
             )
 
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """Patterns of the metrics that a fit logs."""
+        return "lr", "train/loss", "val/loss", "val/pixel_accuracy", "val/miou", "val/iou/*"
+
     def explain(self, trainer: L.Trainer) -> dict[str, str]:
         loss = f"cross-entropy of the pixels, auxiliary head × {self.aux_head_weight:g}"
         return super().explain(trainer) | {"loss": loss}

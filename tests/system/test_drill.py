@@ -14,6 +14,7 @@ TWO_RANKS = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 # When the annealing is at 0.6, which is before the end.
 EARLY_STOPPING = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor", "activation_lambda"]
 EARLY_STOPPING += ["--trainer.callbacks.mode", "max", "--trainer.callbacks.stopping_threshold", "0.6"]
+CASES = ["digits", "photos", "shards", "begun from", "early stopping", "two ranks"]
 
 
 @pytest.fixture
@@ -29,18 +30,24 @@ def flags(request, tmp_path):
             wait(process)
         (checkpoint,) = tmp_path.glob("before/*/*/checkpoints/previous.ckpt")
         return [*BASE, "--ckpt_path", str(checkpoint)]
-    if case == "photos":
+    if case in ("photos", "shards"):
         for number in range(320):
             path = tmp_path / "photos" / "train" / f"{number % 10}" / f"{number}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.effect_noise((40, 30), 20 + number % 10 * 20).convert("RGB").save(path)
-        data = ["--data", "datamodules.Photos", "--data.root", str(tmp_path / "photos"), "--data.num_workers", "2"]
+        root = tmp_path / case
+        if case == "shards":
+            pytest.importorskip("litdata", reason="litdata is not installed (the extra `stream`)")
+            with ProcessGroup(["shard", str(tmp_path / "photos"), str(root)]) as process:
+                wait(process)
+        data = ["--data", "datamodules.PhotoStream" if case == "shards" else "datamodules.Photos"]
+        data += ["--data.root", str(root), "--data.num_workers", "2"]
         return [*BASE, *data, "--data.image_size", "16", "--data.batch_size", "16"]
     return BASE
 
 
 @pytest.mark.drill
-@pytest.mark.parametrize("flags", ["digits", "photos", "begun from", "early stopping", "two ranks"], indirect=True)
+@pytest.mark.parametrize("flags", CASES, indirect=True)
 def test_a_run_killed_again_and_again_ends_as_one_that_never_stopped(flags, request, tmp_path):
     kills = request.config.getoption("--kills")
     with ProcessGroup(command(tmp_path / "whole", flags)) as process:
