@@ -158,7 +158,7 @@ class FathomCLI(LightningCLI):
         if max_time is not None:
             callbacks.append(TimeLimit(max_time))
         if config.trainer.enable_progress_bar is not False:
-            callbacks.append(RichProgressBar(refresh_rate=10))  # each refresh synchronises with the device
+            callbacks.append(RichProgressBar(refresh_rate=10))
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter())
         self.trainer_defaults["callbacks"] = callbacks

@@ -20,6 +20,7 @@ from lit_models.interfaces import LogitsWithAux
 from lit_models.settings import name_of
 from lit_models.tasks.description import describe
 from lit_models.tasks.explanation import recipe
+from lit_models.tasks.logging_steps import is_logging_step
 from lit_models.tasks.losses import Loss, SmoothOver, compute_loss, share_over_all
 from lit_models.tasks.optimization import (
     check_layer_decay,
@@ -137,6 +138,8 @@ class ImageClassifier(L.LightningModule):
         self.warmup_steps = 0
         """m, written by the warm-up callback before the optimizer is configured."""
 
+        self.step_metrics: dict[str, Tensor] = {}
+        """Of the training step under way, for the loggers; a subclass with another objective may add to them."""
         self.train_top1, self.train_mixed_top1 = _accuracy(num_classes, 1), _mean()
         self.val_loss, self.val_accuracy = _mean(), _accuracies(num_classes, "val")
         self.test_loss, self.test_accuracy = _mean(), _accuracies(num_classes, "test")
@@ -157,14 +160,19 @@ class ImageClassifier(L.LightningModule):
         images, targets = batch
         logits, aux_logits = self._training_logits(images)
         loss = self.training_loss(logits, batch)
-        self.log("train/loss", loss, prog_bar=True)
+        groups = self.optimizers().param_groups  # type: ignore[union-attr]
+        # As a tensor on the host: Lightning would copy a number to the device, and synchronise.
+        self.step_metrics |= {"train/loss": loss.detach(), "lr": torch.tensor(max(group["lr"] for group in groups))}
         for aux in aux_logits:
             loss = loss + self.aux_weight * self.loss(aux, targets)
         self._count_hits(logits.detach(), targets)
-        # As a tensor on the host: Lightning would copy a number to the device, and synchronise.
-        groups = self.optimizers().param_groups  # type: ignore[union-attr]
-        self.log("lr", torch.tensor(max(group["lr"] for group in groups)))
         return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        # Not in each step, as a call of log takes longer than a small layer; nor on the progress bar, which would wait
+        # for the device: it has the loss from StopOnNonFinite.
+        if is_logging_step(self.trainer):
+            self.log_dict(self.step_metrics)
 
     def _training_logits(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Logits (N, K), and those of the auxiliary heads."""

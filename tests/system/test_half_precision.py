@@ -65,8 +65,9 @@ def assert_steps_wait_for_no_device(module, fake_cuda):
         module.eval()
         module.validation_step((images, labels), 0)
     module.on_train_epoch_end()
-    assert {"train/loss", "train/top1", "train/mixed_top1", "val/loss", "val/top1"} <= logged.keys()
-    assert logged["lr"].device.type == "cpu"
+    assert {"train/top1", "train/mixed_top1", "val/loss", "val/top1"} <= logged.keys()
+    assert module.step_metrics["train/loss"].device.type == "cuda"
+    assert module.step_metrics["lr"].device.type == "cpu"
 
 
 def test_steps_wait_for_no_device(any_network, fake_cuda):
