@@ -58,6 +58,13 @@ def norms(tensors: list[Tensor]) -> Tensor:
     return torch.stack(torch._foreach_norm(tensors))
 
 
+def move_towards(tensors: list[Tensor], targets: list[Tensor], share: Tensor) -> None:
+    """Each tensor to its target by a share of the way, which need not be known on the host; in place."""
+    way = torch._foreach_sub(targets, tensors)
+    torch._foreach_mul_(way, share)
+    torch._foreach_add_(tensors, way)
+
+
 def leave_signals_alone(trainer: L.Trainer) -> None:
     """Let Lightning not ask the first device in each step whether it got SIGTERM, which waits for all devices."""
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]

@@ -8,10 +8,13 @@ from typing import Any
 import lightning as L
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.plugins import Precision
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
@@ -29,6 +32,7 @@ from lit_models.tasks.optimization import (
     make_optimizer,
     restore_settings,
     settings_of,
+    unscaled,
 )
 from lit_models.tasks.restored_state import check_kinds, check_optimizer_state
 from lit_models.tasks.schedules import Factor, Schedule, cosine, steps_down, steps_per_epoch, warmed_up
@@ -223,6 +227,20 @@ class ImageClassifier(L.LightningModule):
         )
         scheduler = LambdaLR(optimizer, self.lr_factor())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        optimizer.step(closure=unscaled(optimizer_closure, optimizer.optimizer, scaler))
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # Not with the Trainer's own plugin, which refuses fused optimizers, as it does not know of optimizer_step.
+        algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+        Precision.clip_gradients(self.trainer.precision_plugin, optimizer, gradient_clip_val or 0.0, algorithm)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_kinds(checkpoint["state_dict"], self.state_dict())
