@@ -240,7 +240,7 @@ def _fetch(
     skip: bool,
     batch: BatchIndices,
 ) -> RawBatch:
-    indices, epoch, number = batch
+    indices, epoch, number, *_ = batch
     draws = None if epoch is None else uniforms(seed, epoch, indices, PHOTO_DRAWS)
     images = torch.empty(len(indices), size, size, 3, dtype=torch.uint8)
     if get_worker_info() is not None:

@@ -107,6 +107,7 @@ class RunSummary(L.Callback):
             "resumed": self._resumed,
             "seed": None if seed is None else int(seed),
             "precision": trainer.precision,
+            "tf32": torch.get_float32_matmul_precision() != "highest",
             "devices": trainer.world_size,
             "hardware": hardware(trainer.strategy.root_device),
         }

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.pipeline.internals import OwnedWorkers, pin_memory
+from datamodules.pipeline.mixing import Mixing
 from datamodules.pipeline.randomness import Stream, generator
 
 
@@ -22,6 +23,10 @@ class BatchIndices(NamedTuple):
     """The epoch that the random draws depend on; ``None`` in evaluation, which draws nothing."""
     number: int
     """Position of the batch in its epoch."""
+    draws: Tensor | None = None
+    """float32 (N, D) in [0, 1), the random numbers of each image, where they have been drawn for the whole epoch."""
+    mixing: Mixing | None = None
+    """How the batch is mixed, where that has been drawn for the whole epoch."""
 
 
 def training_batches(

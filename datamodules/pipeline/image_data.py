@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from datamodules.pipeline.fingerprint import fingerprint
-from datamodules.pipeline.mixing import mix, mixing_in_words
+from datamodules.pipeline.mixing import Mixing, draw_mixing, mix, mixing_in_words
 from datamodules.pipeline.randomness import Stream, generator
 from datamodules.pipeline.resumable import ResumableData
 from datamodules.pipeline.splits import split, stratified_order
@@ -30,6 +30,8 @@ class RawBatch(NamedTuple):
     """Position of the batch in its epoch."""
     skipped: tuple[str, ...] = ()
     """Broken files that were left out."""
+    mixing: Mixing | None = None
+    """How the batch is mixed, where that has been drawn for the whole epoch."""
 
 
 class ImageData(ResumableData):
@@ -162,14 +164,18 @@ class ImageData(ResumableData):
         return images, targets
 
     def _mix(self, images: Tensor, batch: RawBatch) -> tuple[Tensor, Tensor]:
-        if batch.epoch is None or not self._mixes(batch.epoch):
-            return images, batch.targets
-        draws = Stream.MIX, self.seed, batch.epoch, batch.number
+        mixing = batch.mixing or self._draw_mixing(batch.epoch, batch.number, len(images))
+        return (images, batch.targets) if mixing is None else mix(images, batch.targets, self.num_classes, mixing)
+
+    def _draw_mixing(self, epoch: int | None, number: int, size: int) -> Mixing | None:
+        """Of the batch of this number and size; ``None`` if it is not mixed."""
+        if epoch is None or not self._mixes(epoch):
+            return None
+        draws = Stream.MIX, self.seed, epoch, number
         # All ranks mix, or none does: what they log would not match otherwise, and they would wait for each other.
         if generator(*draws, 0).random() >= self.mix_prob:
-            return images, batch.targets
-        rng = generator(*draws, self._shard[0])
-        return mix(images, batch.targets, self.num_classes, rng, self.mixup_alpha, self.cutmix_alpha)
+            return None
+        return draw_mixing(size, generator(*draws, self._shard[0]), self.mixup_alpha, self.cutmix_alpha)
 
     def _mixes(self, epoch: int) -> bool:
         if self.mixup_alpha == self.cutmix_alpha == 0:

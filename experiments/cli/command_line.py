@@ -44,11 +44,13 @@ from experiments.runs.lock import run_lock
 from experiments.runs.metrics_csv import MetricsCSV
 from experiments.runs.wandb_environment import wandb_environment
 from experiments.runs.wandb_logger import WandbOptions, wandb_logger
+from experiments.tf32 import allow_tf32
 from lit_models import Detector, Segmenter
 from lit_models.checkpoints import AtomicCheckpointIO
 
 BASE_CONFIG = Path(__file__).parents[1] / "_base.yaml"
 NAME_HELP = "name of the experiment, in whose folder the run lies (default: that of the last configuration file)"
+TF32_HELP = "let a GPU round float32 to TF32 where autocast leaves it float32; faster, and not for proofs"
 
 
 class FathomCLI(LightningCLI):
@@ -129,6 +131,7 @@ class FathomCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--name", type=str | None, default=None, help=NAME_HELP)
+        parser.add_argument("--tf32", type=bool, default=False, help=TF32_HELP)
         parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_class_arguments(WandbOptions, "wandb")
@@ -141,8 +144,9 @@ class FathomCLI(LightningCLI):
         self.parser.add_instantiator(record, L.LightningModule, subclasses=True)
 
     def before_instantiate_classes(self) -> None:
-        """Leave out the weights that a network would start from, where a checkpoint brings others."""
+        """Set how float32 is computed; leave out weights to start from, where a checkpoint brings others."""
         config = self.config[self.subcommand]
+        allow_tf32(config.tf32)
         if config.ckpt_path:
             for setting, none in STARTS_FROM.items():
                 if config.get(setting):
@@ -165,7 +169,7 @@ class FathomCLI(LightningCLI):
         if max_time is not None:
             callbacks.append(TimeLimit(max_time))
         if config.trainer.enable_progress_bar is not False:
-            callbacks.append(RichProgressBar(refresh_rate=10))  # each refresh synchronises with the device
+            callbacks.append(RichProgressBar(refresh_rate=10))
         if self.subcommand == "predict":
             writers = {Detector: DetectionWriter, Segmenter: MaskWriter}
             kinds = [writer for task, writer in writers.items() if isinstance(self.model, task)]

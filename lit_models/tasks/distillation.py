@@ -90,5 +90,5 @@ class Distillation(ImageClassifier):
         images, targets = batch
         assert self.teacher is not None
         hard, soft = self.loss(logits, targets), soft_loss(logits, self.teacher(images), self.temperature)
-        self.log_dict({"train/hard_loss": hard.detach(), "train/soft_loss": soft.detach()})
+        self.log_step({"train/hard_loss": hard, "train/soft_loss": soft})
         return (hard + soft) / 2 if self.halved else hard + soft
