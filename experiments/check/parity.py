@@ -32,8 +32,11 @@ LARGE: dict[str, tuple[Callable[..., nn.Module], int]] = {
 }
 """Networks by name, and the side of their images."""
 
-TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-10}
-"""Of the largest logit and of the largest gradient."""
+TOLERANCES = {torch.float32: (1e-4, 0.1), torch.float64: (1e-10, 1e-8)}
+"""Of logits, relative to the largest, and of gradients, relative to their norm.
+
+Rounding moves some inputs of ReLU and of max-pools across a kink, where the gradient jumps: float64 is what decides.
+"""
 
 
 def parity(setting: Setting) -> Iterator[Answer]:
@@ -48,13 +51,13 @@ def parity(setting: Setting) -> Iterator[Answer]:
             if not setting.on_gpu:
                 double = logits_and_gradient(net, images, setting.device, torch.float64)
                 single = logits_and_gradient(net, images, setting.device, torch.float32)
-                yield _answer(name, {"float32 beside float64": _differences(single, double)}, 1e-3)
+                yield _answer(name, "float32 beside float64", single, double, TOLERANCES[torch.float32])
                 continue
-            for dtype, tolerance in TOLERANCES.items():
+            for dtype, tolerances in TOLERANCES.items():
                 here = logits_and_gradient(net, images, torch.device("cpu"), dtype)
                 there = logits_and_gradient(net, images, setting.device, dtype)
                 label = f"{str(dtype).removeprefix('torch.')} beside the CPU's"
-                yield _answer(name, {label: _differences(there, here)}, tolerance)
+                yield _answer(name, label, there, here, tolerances)
     finally:
         torch.backends.cudnn.allow_tf32 = tf32
 
@@ -81,14 +84,11 @@ def logits_and_gradient(
     return logits.detach().double().cpu(), torch.cat(gradients).double().cpu()
 
 
-def _differences(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> tuple[float, float]:
-    pairs = zip(ours, theirs, strict=True)
-    logits, gradient = (float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
-    return logits, gradient
-
-
-def _answer(name: str, differences: dict[str, tuple[float, float]], tolerance: float) -> Answer:
-    ((label, (logits, gradient)),) = differences.items()
-    numbers = {"logits": logits, "gradient": gradient, "tolerance": tolerance}
-    text = f"logits {logits:.1e}, gradients {gradient:.1e} of the largest; at most {tolerance:.0e}"
-    return Answer(f"{name}, {label}", text, max(logits, gradient) <= tolerance, numbers)
+def _answer(
+    name: str, label: str, ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor], tolerances: tuple[float, float]
+) -> Answer:
+    logits = float((ours[0] - theirs[0]).abs().max() / theirs[0].abs().max())
+    gradient = float((ours[1] - theirs[1]).norm() / theirs[1].norm())
+    text = f"logits {logits:.1e} (at most {tolerances[0]:.0e}), gradient {gradient:.1e} ({tolerances[1]:.0e})"
+    passed = logits <= tolerances[0] and gradient <= tolerances[1]
+    return Answer(f"{name}, {label}", text, passed, {"logits": logits, "gradient": gradient})

@@ -18,7 +18,7 @@ from experiments.cli.recipes import recipes as all_recipes
 from lit_models import CIFARResNet
 from lit_models.checkpoints import classifier_checkpoint, write_atomically
 
-QUICK = ("vanillanet_digits", "resnet110_stochastic_depth_cifar10")
+QUICK = ("vanillanet_digits", "resnet20_cifar10")
 
 
 def recipes(setting: Setting) -> Iterator[Answer]:

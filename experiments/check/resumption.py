@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from experiments.errors import UsageError
 from lit_models.checkpoints import read_checkpoint
 
 FIT = "fit --config vanillanet_digits --trainer.enable_progress_bar false --wandb.mode disabled".split()
-FIT += "--data.image_size 8 --model.net.init_args.width 8 --last_checkpoint.every_n_steps 4".split()
+FIT += "--data.image_size 16 --model.net.init_args.width 8 --last_checkpoint.every_n_steps 4".split()
 SECONDS = 180
 """Before a process that does not end is killed."""
 
@@ -28,27 +29,33 @@ def resumption(setting: Setting) -> Iterator[Answer]:
     flags = ["--trainer.accelerator", "gpu" if setting.on_gpu else "cpu", "--trainer.devices", "1"]
     flags += ["--trainer.max_epochs", "3" if setting.quick else "6"]
     kinds = ["deterministic algorithms", "as it is"] if setting.on_gpu else ["as it is"]
-    pairs = {}
-    for kind in kinds:  # all at once
-        exact = ["--trainer.deterministic", "true"] if kind == "deterministic algorithms" else []
-        roots = [setting.folder / kind.replace(" ", "_") / name for name in ("whole", "killed")]
-        pairs[kind] = [(root, _start([*FIT, *flags, *exact, "--trainer.default_root_dir", str(root)])) for root in roots]
-    for kind, ((whole, left_alone), (killed, victim)) in pairs.items():
-        last = _kill(victim, killed)
-        resumed = _start(["resume", str(last.parents[1])])
-        _wait(left_alone)
-        _wait(resumed)
-        (other,) = whole.glob("*/*/checkpoints/last.ckpt")
-        difference = _largest_difference(read_checkpoint(last), read_checkpoint(other))
-        required = not setting.on_gpu or kind != "as it is"
-        text = "equal bit for bit" if difference == 0 else f"weights differ by {difference:.1e} of the largest"
-        yield Answer(f"killed and resumed, {kind}", text, difference == 0 if required else None, {"difference": difference})
+    with ExitStack() as running:
+        started = {}
+        for kind in kinds:  # all at once
+            exact = ["--trainer.deterministic", "true"] if kind == "deterministic algorithms" else []
+            roots = [setting.folder / kind.replace(" ", "_") / name for name in ("whole", "killed")]
+            words = [*FIT, *flags, *exact, "--trainer.default_root_dir"]
+            started[kind] = [(root, _start([*words, str(root)], running)) for root in roots]
+        for kind, ((whole, left_alone), (killed, victim)) in started.items():
+            last = _kill(victim, killed)
+            _wait(_start(["resume", str(last.parents[1])], running))
+            _wait(left_alone)
+            (other,) = whole.glob("*/*/checkpoints/last.ckpt")
+            difference = _largest_difference(read_checkpoint(last), read_checkpoint(other))
+            required = not setting.on_gpu or kind != "as it is"
+            text = "equal bit for bit" if difference == 0 else f"weights differ by {difference:.1e} of the largest"
+            passed = difference == 0 if required else None
+            yield Answer(f"killed and resumed, {kind}", text, passed, {"difference": difference})
 
 
-def _start(words: list[str]) -> subprocess.Popen[bytes]:
+def _start(words: list[str], running: ExitStack) -> subprocess.Popen[bytes]:
+    """``fathom`` with ``words``, which does not outlive ``running``."""
     environment = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # deterministic products need it
     command = [sys.executable, "-m", "experiments", *words]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    running.callback(process.wait)
+    running.callback(process.kill)
+    return process
 
 
 def _kill(process: subprocess.Popen[bytes], root: Path) -> Path:
