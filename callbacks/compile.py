@@ -90,13 +90,14 @@ class Compile(L.Callback):
         compiler = os.environ.get("CXX", "g++")
         if device == "cpu" and self.backend == "inductor" and shutil.which(compiler) is None:
             raise MisconfigurationException(
-                f"Compile needs a C++ compiler, and there is no {compiler}: install one (apt install g++), name yours in"
-                " CXX, or remove the callback"
+                f"Compile needs a C++ compiler, and there is no {compiler}: install one (apt install g++), name yours"
+                " in CXX, or remove the callback"
             )
         if self.graphs and (device != "cuda" or trainer.world_size > 1):
             where = f"{trainer.world_size} devices" if device == "cuda" else device
             raise MisconfigurationException(
-                f"Compile(graphs=True) captures CUDA graphs on one GPU, and this fit runs on {where}: set graphs to false"
+                f"Compile(graphs=True) captures CUDA graphs on one GPU, and this fit runs on {where}: set graphs to"
+                " false"
             )
         callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
         if any(isinstance(other, StochasticDepth) and other.mode == "sample" for other in callbacks):

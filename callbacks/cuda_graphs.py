@@ -41,7 +41,7 @@ def _capture(part: _Part, tensors: tuple[Tensor, ...]) -> Callable[..., Tensor]:
     before = [buffer.clone() for buffer in part.buffers()]
     samples = tuple(tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in tensors)
     # Of a branch, the parameters of the shortcut are not used.
-    replayed = torch.cuda.make_graphed_callables(part, samples, allow_unused_input=True)
+    replayed: Any = torch.cuda.make_graphed_callables(part, samples, allow_unused_input=True)
     with torch.no_grad():
         for buffer, value in zip(part.buffers(), before, strict=True):
             buffer.copy_(value)

@@ -79,7 +79,9 @@ def _answers(question: Question, setting: Setting) -> Iterator[Answer]:
             except StopIteration:
                 return
             except Exception as error:
-                answer = Answer("error", f"{type(error).__name__}: {error}", False, {"traceback": traceback.format_exc()})
+                answer = Answer(
+                    "error", f"{type(error).__name__}: {error}", False, {"traceback": traceback.format_exc()}
+                )
                 answers = iter(())
         yield answer
 

@@ -43,12 +43,13 @@ class Waits(L.Callback):
         self.device = device
         self.waits: list[str] = []
         self._recording = ExitStack()
+        self._warnings: list[warnings.WarningMessage] = []
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if batch_idx == 1 and self.device.type == "cuda":
-            self._warnings = self._recording.enter_context(warnings.catch_warnings(record=True))
+            self._warnings = self._recording.enter_context(warnings.catch_warnings(record=True)) or []
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             self._recording.callback(torch.cuda.set_sync_debug_mode, "default")
@@ -62,10 +63,10 @@ class Waits(L.Callback):
         self._stop()
 
     def _stop(self) -> None:
-        for warning in getattr(self, "_warnings", []):
+        for warning in self._warnings:
             if "synchroniz" in str(warning.message):
                 self.waits.append(f"{warning.filename}:{warning.lineno}")
-        self._warnings: Any = []
+        self._warnings = []
         self._recording.close()
 
 
@@ -100,6 +101,6 @@ def _words(name: str, setting: Setting) -> list[str]:
 
 def _teacher(path: Path) -> Path:
     """A checkpoint to learn from, of a network that has learned nothing."""
-    net_args = {"depth": 8, "num_classes": 10, "in_channels": 1}
+    net_args: dict[str, Any] = {"depth": 8, "num_classes": 10, "in_channels": 1}
     write_atomically(classifier_checkpoint(CIFARResNet(**net_args), net_args), path)
     return path

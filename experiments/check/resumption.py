@@ -18,8 +18,8 @@ from experiments.check.answers import Answer, Setting
 from experiments.errors import UsageError
 from lit_models.checkpoints import read_checkpoint
 
-FIT = "fit --config vanillanet_digits --trainer.enable_progress_bar false --wandb.mode disabled".split()
-FIT += "--data.image_size 16 --model.net.init_args.width 8 --last_checkpoint.every_n_steps 4".split()
+FIT = ["fit", "--config", "vanillanet_digits", "--trainer.enable_progress_bar", "false", "--wandb.mode", "disabled"]
+FIT += ["--data.image_size", "16", "--model.net.init_args.width", "8", "--last_checkpoint.every_n_steps", "4"]
 SECONDS = 180
 """Before a process that does not end is killed."""
 

@@ -35,7 +35,13 @@ def fit_digits(tmp_path):
             limit_val_batches=1,
             num_sanity_val_steps=0,
             callbacks=list(callbacks),
-            **{"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "max_epochs": 2, **trainer},
+            **{
+                "logger": False,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "max_epochs": 2,
+                **trainer,
+            },
         )
         data = Digits(image_size=8, batch_size=16, equal_batches=True)
         trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
@@ -161,7 +167,11 @@ def test_weights_of_others_compiled_networks_are_accepted(fit_digits, tmp_path):
 @pytest.mark.parametrize(
     ("callbacks", "environment", "words"),
     [
-        ([Compile()], {"CXX": "no-such-compiler"}, "needs a C.. compiler, and there is no no-such-compiler: install one"),
+        (
+            [Compile()],
+            {"CXX": "no-such-compiler"},
+            "needs a C.. compiler, and there is no no-such-compiler: install one",
+        ),
         ([Compile(graphs=True)], {}, "captures CUDA graphs on one GPU, and this fit runs on cpu"),
         ([Compile(UNGENERATED), StochasticDepth(mode="sample")], {}, "set its mode to batch, or remove Compile"),
     ],

@@ -24,7 +24,13 @@ def run(directory, *options, devices=2):
 
 @pytest.mark.parametrize(
     ("options", "steps"),
-    [((), 20), (("--accumulate", "2"), 10), (("--mode", "sample"), 20), (("--blocks", "4"), 20), pytest.param(("--compile",), 20, marks=pytest.mark.slow)],
+    [
+        ((), 20),
+        (("--accumulate", "2"), 10),
+        (("--mode", "sample"), 20),
+        (("--blocks", "4"), 20),
+        pytest.param(("--compile",), 20, marks=pytest.mark.slow),
+    ],
     ids=lambda o: str(o),
 )
 def test_two_processes_stay_bit_identical(tmp_path, options, steps):
