@@ -29,7 +29,7 @@ class Compile(L.Callback):
     gates stay outside, and blocks of one shape share code. Evaluation runs as it is written, so what is validated,
     averaged, merged or taken apart gives the numbers of a network that was never compiled.
 
-    A step of ResNet-20 with 128 images in bfloat16 took 0.81 of the time on one thread of a CPU. Branches alone took
+    A step of ResNet-20 with 128 images in bfloat16 took 0.80 of the time on one thread of a CPU. Branches alone took
     0.98, and stages compiled one by one 1.12: on a CPU it pays where nothing is gated.
 
     The first step takes half a minute or more. Code is generated for each size of batch, so give the data module

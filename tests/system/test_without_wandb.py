@@ -47,3 +47,10 @@ def test_a_run_that_asks_for_it_says_what_to_do(without_wandb, tiny_config, tmp_
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "Weights & Biases is not installed: pip install wandb, or take --wandb.mode disabled" in done.stderr
+
+
+def test_the_check_needs_none(without_wandb, tmp_path):
+    done = without_wandb("check", "--quick", "true", "--accelerator", "cpu", "--only", "[surroundings,recipes]")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "FAILED" not in done.stdout
+    assert (tmp_path / "check.json").is_file()
