@@ -1,6 +1,7 @@
 """What changes with time: each callback is one schedule, transformation or record."""
 
 from callbacks.activation_annealing import ActivationAnnealing
+from callbacks.compile import Compile
 from callbacks.effective_paths import EffectivePathTraining
 from callbacks.gradient_statistics import GradientStatistics
 from callbacks.learning_rate_warmup import LearningRateWarmup
@@ -18,6 +19,7 @@ from callbacks.weight_averaging import WeightAveraging
 __all__ = [
     "ActivationAnnealing",
     "BestCheckpoint",
+    "Compile",
     "EffectivePathTraining",
     "GradientStatistics",
     "LastCheckpoint",

@@ -168,8 +168,11 @@ def hardware(device: torch.device) -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """Versions of the packages; and of the code, where it is a checkout, the commit, and whether it was changed."""
-    versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+    """Versions of the packages that are installed; of the code, if it is a checkout, the commit and its cleanliness."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):  # W&B is not needed where it is disabled
+            versions[name] = importlib.metadata.version(name)
     checkout = _git("ls-files", "--error-unmatch", __file__) is not None
     return {
         "versions": versions,

@@ -26,12 +26,20 @@ EXPERIMENTS = {
     "experiments.cli": {"experiments", "experiments.runs"},
     "experiments.unravel": {"experiments", "experiments.cli", "experiments.runs"},
     "experiments.bench": {"experiments", "experiments.cli", "experiments.runs", "experiments.unravel"},
+    "experiments.check": {
+        "experiments",
+        "experiments.cli",
+        "experiments.runs",
+        "experiments.unravel",
+        "experiments.bench",
+    },
     "experiments.commands": {
         "experiments",
         "experiments.cli",
         "experiments.runs",
         "experiments.unravel",
         "experiments.bench",
+        "experiments.check",
     },
 }
 LIBRARY = set(BELOW)

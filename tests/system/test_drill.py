@@ -1,15 +1,17 @@
 """A run with everything switched on is killed at random, again and again, and ends as one that never stopped.
 
-It takes minutes: ``pytest -m drill --kills 20``, each case that often.
+It takes minutes: ``pytest -m drill --kills 20``, each case that often; ``--accelerator gpu`` trains on a GPU, with
+deterministic algorithms, as atomic additions come in any order otherwise.
 """
 
 import json
 
 import pytest
+import torch
 from drill import CONFIG, QUIET, Kills, ProcessGroup, command, differences, finished_run, rows, wait
 from PIL import Image
 
-BASE = ["--config", str(CONFIG), *QUIET, "--trainer.accelerator", "cpu"]
+BASE = ["--config", str(CONFIG), *QUIET]
 TWO_RANKS = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 # When the annealing is at 0.6, which is before the end.
 EARLY_STOPPING = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor", "activation_lambda"]
@@ -18,18 +20,32 @@ CASES = ["digits", "photos", "shards", "begun from", "early stopping", "two rank
 
 
 @pytest.fixture
-def flags(request, tmp_path):
+def accelerator(request, monkeypatch):
+    """Flags of the one that was asked for."""
+    kind = request.config.getoption("--accelerator")
+    if kind == "cpu":
+        return ["--trainer.accelerator", "cpu"]
+    if not torch.cuda.is_available():
+        pytest.skip("there is no GPU that torch can use here")
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return ["--trainer.accelerator", kind, "--trainer.deterministic", "true"]
+
+
+@pytest.fixture
+def flags(request, accelerator, tmp_path):
     """Those of one case."""
-    case = request.param
+    case, base = request.param, [*BASE, *accelerator]
     if case == "two ranks":
-        return [*BASE, *TWO_RANKS]
+        if "gpu" in accelerator and torch.cuda.device_count() < 2:
+            pytest.skip("two ranks need two GPUs")
+        return [*base, *TWO_RANKS]
     if case == "early stopping":
-        return [*BASE, *EARLY_STOPPING]
+        return [*base, *EARLY_STOPPING]
     if case == "begun from":
-        with ProcessGroup(command(tmp_path / "before", [*BASE, "--trainer.max_epochs", "2"])) as process:
+        with ProcessGroup(command(tmp_path / "before", [*base, "--trainer.max_epochs", "2"])) as process:
             wait(process)
         (checkpoint,) = tmp_path.glob("before/*/*/checkpoints/previous.ckpt")
-        return [*BASE, "--ckpt_path", str(checkpoint)]
+        return [*base, "--ckpt_path", str(checkpoint)]
     if case in ("photos", "shards"):
         for number in range(320):
             path = tmp_path / "photos" / "train" / f"{number % 10}" / f"{number}.jpg"
@@ -42,8 +58,8 @@ def flags(request, tmp_path):
                 wait(process)
         data = ["--data", "datamodules.PhotoStream" if case == "shards" else "datamodules.Photos"]
         data += ["--data.root", str(root), "--data.num_workers", "2"]
-        return [*BASE, *data, "--data.image_size", "16", "--data.batch_size", "16"]
-    return BASE
+        return [*base, *data, "--data.image_size", "16", "--data.batch_size", "16"]
+    return base
 
 
 @pytest.mark.drill

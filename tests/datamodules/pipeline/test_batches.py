@@ -94,13 +94,12 @@ def test_ranks_see_in_each_step_what_one_process_sees(world_size, size):
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_equal_batches_leave_out_the_end_of_the_order(images_done, ranks):
     indices = INDICES[:997]
-    parts = [
-        list(training_batches(indices, 12 // ranks, 3, 4, images_done, rank, ranks, True)) for rank in range(ranks)
-    ]
+    size = 12 // ranks
+    parts = [list(training_batches(indices, size, 3, 4, images_done, rank, ranks, True)) for rank in range(ranks)]
     order = torch.cat([batch.indices for batch in training_batches(indices, 997, 3, 4)])
     served = [torch.cat([batch.indices for batch in step]) for step in zip(*parts, strict=True)]
     assert len(served) == (997 - images_done) // 12
-    assert all(len(batch.indices) == 12 // ranks for batches in parts for batch in batches)
+    assert all(len(batch.indices) == size for batches in parts for batch in batches)
     assert torch.equal(torch.cat([*served, order[:0]]), order[images_done:][: 12 * len(served)])
     assert [batch.number for batch in parts[0]] == list(range(83 - len(served), 83))
 
