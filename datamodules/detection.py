@@ -73,13 +73,8 @@ class ObjectDetection(Scenes):
         **options: Any,
     ) -> None:
         super().__init__(image_size, **options)
-        for name, least in (
-            ("max_size", max_size),
-            ("train_sizes", min(train_sizes, default=1)),
-            ("size_divisor", size_divisor),
-        ):
-            if least < 1:
-                raise MisconfigurationException(f"{name} has {least}; give at least 1 pixel.")
+        if (least := min(max_size, size_divisor, *train_sizes)) < 1:
+            raise MisconfigurationException(f"max_size, train_sizes and size_divisor are lengths, but one is {least}.")
         self.max_size = max_size
         self.train_sizes = tuple(train_sizes)
         self.size_divisor = size_divisor
@@ -93,6 +88,11 @@ class ObjectDetection(Scenes):
     @abstractmethod
     def test(self) -> Objects:
         """The test part."""
+
+    @property
+    def category_ids(self) -> list[int]:
+        """What COCO's files call the classes."""
+        return self._training.category_ids
 
     def _part(self, test: bool) -> Objects:
         return self.test if test else self._training

@@ -165,7 +165,7 @@ class VOCSegmentation(SegmentationFolder):
 
     def __init__(self, root: Annotated[str, Path], **options: Any) -> None:
         lists = "ImageSets/Segmentation"
-        layout = {"images": "JPEGImages", "masks": "SegmentationClass", "class_names": VOC_CLASSES}
+        layout: dict[str, Any] = {"images": "JPEGImages", "masks": "SegmentationClass", "class_names": VOC_CLASSES}
         layout |= {"train": f"{lists}/train.txt", "val": None, "test": f"{lists}/val.txt"}
         super().__init__(root, **(layout | options))
 
@@ -181,7 +181,7 @@ class ADE20K(SegmentationFolder):
     """
 
     def __init__(self, root: Annotated[str, Path], **options: Any) -> None:
-        layout = {"class_names": ade20k_classes(Path(root).expanduser() / "objectInfo150.txt")}
+        layout: dict[str, Any] = {"class_names": ade20k_classes(Path(root).expanduser() / "objectInfo150.txt")}
         layout |= {"train": "training", "val": None, "test": "validation", "void": (0,), "first_class": 1}
         super().__init__(root, **(layout | options))
 

@@ -82,7 +82,7 @@ def draw_mask(image: Tensor, mask: Tensor, num_classes: int, alpha: float = 0.6)
         uint8 (3, H, W).
     """
     classes = torch.arange(num_classes)[:, None, None] == mask.cpu()
-    return draw_segmentation_masks(image.cpu(), classes, alpha, colours(num_classes))  # type: ignore[arg-type]
+    return draw_segmentation_masks(image.cpu(), classes, alpha, colours(num_classes))
 
 
 def write_picture(path: str | Path, image: Tensor) -> None:

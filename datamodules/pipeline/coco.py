@@ -71,6 +71,7 @@ def read_coco(root: str | Path, images: str, annotations: str) -> Objects:
             for number, file, height, width in listed
         ),
         [name for _, name in categories],
+        [number for number, _ in categories],
     )
     found.remarks["crowds"] = int(found.difficult.sum())
     found.remarks["empty_polygons"] = sum(one.get("segmentation") in ([], [[]]) for *_, one in objects)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,13 +49,15 @@ class Objects(NamedTuple):
     difficult: Tensor
     """bool (B,)."""
     class_names: list[str]
+    category_ids: list[int]
+    """What COCO's files call the classes: from 1 where nothing else is said, possibly with gaps."""
     remarks: Counter[str]
     """How many images have no object, and how many boxes were clipped or dropped."""
 
     def __add__(self, other: Objects) -> Objects:  # type: ignore[override]
         """The images of both, these first."""
         columns = ("sizes", "counts", "boxes", "labels", "difficult")
-        joined = {name: torch.cat((getattr(self, name), getattr(other, name))) for name in columns}
+        joined: dict[str, Any] = {name: torch.cat((getattr(self, name), getattr(other, name))) for name in columns}
         files, ids, remarks = self.files + other.files, self.ids + other.ids, self.remarks + other.remarks
         return self._replace(files=files, ids=ids, remarks=remarks, **joined)
 
@@ -65,7 +67,12 @@ class Objects(NamedTuple):
         return slice(end - int(self.counts[index]), end)
 
 
-def gather(root: Path, images: Iterable[AnnotatedImage], class_names: Sequence[str]) -> Objects:
+def gather(
+    root: Path,
+    images: Iterable[AnnotatedImage],
+    class_names: Sequence[str],
+    category_ids: Sequence[int] | None = None,
+) -> Objects:
     """Check the boxes of each image and put them together.
 
     A box without an area is dropped, one that reaches beyond the image is clipped; both are counted, as are images
@@ -101,6 +108,7 @@ def gather(root: Path, images: Iterable[AnnotatedImage], class_names: Sequence[s
         torch.from_numpy(labels),
         torch.from_numpy(difficult),
         list(class_names),
+        list(category_ids or range(1, len(class_names) + 1)),
         remarks,
     )
 
