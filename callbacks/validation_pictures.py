@@ -58,7 +58,7 @@ class ValidationPictures(L.Callback):
                 draw_boxes(image, detection["boxes"], detection["labels"], names, detection["scores"])
                 for image, detection in zip(seen, found, strict=True)
             ]
-            overlays = {"boxes": [_wandb_boxes(detection, names) for detection in found]}
+            overlays: dict[str, Any] = {"boxes": [_wandb_boxes(detection, names) for detection in found]}
         else:
             masks = pl_module(images).argmax(1).cpu()
             drawn = [draw_mask(image, mask, len(names)) for image, mask in zip(seen, masks, strict=True)]

@@ -249,7 +249,7 @@ def _fetch(
     train_on_difficult: bool,
     batch: BatchIndices,
 ) -> RawObjects:
-    indices, epoch, _ = batch
+    indices, epoch = batch.indices, batch.epoch
     draws = None if epoch is None else uniforms(seed, epoch, indices, DETECTION_DRAWS).numpy()
     images, boxes, labels, difficult, originals = [], [], [], [], []
     for position, index in enumerate(indices.tolist()):

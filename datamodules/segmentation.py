@@ -234,7 +234,7 @@ def _fetch(
     max_pixels: int,
     batch: BatchIndices,
 ) -> RawMasks:
-    indices, epoch, _ = batch
+    indices, epoch = batch.indices, batch.epoch
     draws = None if epoch is None else uniforms(seed, epoch, indices, SEGMENTATION_DRAWS).numpy()
     images, masks = [], []
     for position, index in enumerate(indices.tolist()):

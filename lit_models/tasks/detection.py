@@ -89,7 +89,7 @@ class Detector(Task):
         found = score.compute()
         score.reset()
         self.log_dict({f"{stage}/{name}": value for name, value in found.items() if value.ndim == 0}, prog_bar=True)
-        classes = zip(self.class_names, found["ap"], strict=True)
+        classes = zip(self.class_names, found["ap"].reshape(-1), strict=True)
         self.log_dict({f"{stage}/ap/{name}": value for name, value in classes})
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Detections:
