@@ -154,7 +154,7 @@ class TimmConventions(nn.Module):
             module = self.get_submodule(link.name)
             vars(module).pop("forward", None)
             if enable:
-                module.forward = partial(checkpoint, module.forward, use_reentrant=False)  # type: ignore[method-assign]
+                module.forward = partial(checkpoint, module.forward, use_reentrant=False)
 
     def train(self, mode: bool = True) -> Self:
         for block in self.survival_probs if hasattr(self, "survival_probs") else ():
@@ -201,7 +201,7 @@ class TimmVanillaNet(TimmConventions, VanillaNet):
     def __init__(self, num_classes: int, **arguments: Any) -> None:
         super().__init__(num_classes, **arguments)
         # timm's reparameterize_model asks the children of a network and not the network, which knows λ.
-        self.stem.reparameterize = self.reparameterize
+        self.stem.reparameterize = self.reparameterize  # type: ignore[assignment]
 
     def get_classifier(self, name_only: bool = False) -> Any:
         head = super().get_classifier(name_only)
