@@ -20,7 +20,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link, identity
@@ -48,7 +48,7 @@ def annealed_relu(x: Tensor, activation_lambda: Tensor) -> Tensor:
 
     λ is a tensor, so that it stays on the device; at both ends ``lerp`` returns an argument unchanged.
     """
-    return torch.lerp(F.relu(x), x, activation_lambda.to(x.dtype))
+    return torch.lerp(F.relu(x), x, activation_lambda.type_as(x))
 
 
 class AnnealedConvs(nn.Module):
@@ -307,11 +307,7 @@ class VanillaNet(nn.Module):
         return [*chain, Link("head", stage + 1, self.forward_head)]
 
     def _stem(self, images: Tensor) -> Tensor:
-        if min(images.shape[-2:]) < self.smallest_image:
-            raise NetworkError(
-                f"images of {images.shape[-2]}×{images.shape[-1]} pixels vanish in this network, which halves its maps"
-                f" until {self.smallest_image} pixels are one: lower stem_stride"
-            )
+        _require_size(images, self.smallest_image)
         return self.stem(images, self.activation_lambda)
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
@@ -354,6 +350,16 @@ class VanillaNet(nn.Module):
         for module in list(self.modules()):
             if isinstance(module, AnnealedConvs | SeriesActivation):
                 module.merge()
+
+
+@fx.wrap
+def _require_size(images: Tensor, smallest: int) -> None:
+    """Raise where nothing would be left of the images; a traced network has the call in its graph."""
+    if min(images.shape[-2:]) < smallest:
+        raise NetworkError(
+            f"images of {images.shape[-2]}×{images.shape[-1]} pixels vanish in this network, which halves its maps"
+            f" until {smallest} pixels are one: lower stem_stride"
+        )
 
 
 def _head(num_features: int, num_classes: int) -> AnnealedConvs:
