@@ -1,6 +1,6 @@
 """What timm asks of a network beyond what ours do on their own: its names of arguments, and the methods it calls."""
 
-from __future__ import annotations
+# Without postponed annotations: torch.fx puts those of ``forward`` into its graph, where TorchScript takes no texts.
 
 from contextlib import nullcontext
 from functools import partial
@@ -73,11 +73,12 @@ class TimmConventions(nn.Module):
         if dtype is not None:
             self.to(dtype)
         if num_classes == 0:
-            self.reset_classifier(0)
+            self.reset_classifier(0, self.global_pool)
 
     if TYPE_CHECKING:
         num_features: int
         links: Any
+        feature_maps: Any
 
     def stages_of_maps(self) -> list[Stage]:
         """timm's ``feature_info``."""
@@ -88,12 +89,19 @@ class TimmConventions(nn.Module):
         """Channels of what the classifier gets."""
         return self.num_features
 
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_chans, H, W) -> logits (N, num_classes)."""
+        return super().forward(x)  # type: ignore[misc]
+
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_chans, H, W) -> (N, num_features, H', W')."""
+        self._draw_gates()
+        return super().forward_features(x)  # type: ignore[misc]
+
+    def _draw_gates(self) -> None:
         if self.training:
             for block, prob in self.survival_probs.items():
                 self.get_submodule(block).gate = bool(torch.rand(()) < prob)  # type: ignore[assignment]
-        return super().forward_features(x)  # type: ignore[misc]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(N, num_features, H', W') -> logits (N, K), with ``pre_logits`` what the classifier gets."""
@@ -121,18 +129,10 @@ class TimmConventions(nn.Module):
         if output_fmt != "NCHW":
             raise NetworkError(f"The maps of this network are NCHW, and output_fmt is {output_fmt!r}.")
         wanted, _ = feature_take_indices(len(self.feature_info), indices)
-        maps: dict[int, Tensor] = {}
-        hooks = [
-            self.get_submodule(self.feature_info[i]["module"]).register_forward_hook(partial(_keep, maps, i))
-            for i in wanted
-        ]
-        try:
-            features = self.forward_features(x)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        self._draw_gates()
+        maps = self.feature_maps(x)
         kept = [maps[i] for i in wanted]
-        return kept if intermediates_only else (features, kept)
+        return kept if intermediates_only else (maps[-1], kept)
 
     def get_classifier(self, name_only: bool = False) -> Any:
         """The last layer, or its name."""
@@ -140,7 +140,8 @@ class TimmConventions(nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the classifier by a new one on the device and in the data type of the network; 0 removes it."""
-        self.global_pool = self._pooling(num_classes, self.global_pool if global_pool is None else global_pool)
+        pooling = global_pool if global_pool is not None else "avg" if num_classes else self.global_pool
+        self.global_pool = self._pooling(num_classes, pooling)
         self.num_classes = num_classes
         old = next(self.parameters())
         with old.device:
@@ -156,7 +157,7 @@ class TimmConventions(nn.Module):
             if enable:
                 module.forward = partial(checkpoint, module.forward, use_reentrant=False)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "Self":
         for block in self.survival_probs if hasattr(self, "survival_probs") else ():
             self.get_submodule(block).gate = None  # type: ignore[assignment]
         return super().train(mode)
@@ -247,7 +248,3 @@ class TimmCIFARResNet(TimmConventions, CIFARResNet):
     def stages_of_maps(self) -> list[Stage]:
         width = self.num_features // 4
         return [{"module": name, "num_chs": width << i, "reduction": 1 << i} for i, name in enumerate(self.stages)]
-
-
-def _keep(maps: dict[int, Tensor], index: int, module: nn.Module, inputs: Any, output: Tensor) -> None:
-    maps[index] = output

@@ -122,6 +122,8 @@ def test_intermediates_are_the_maps_of_each_stage(name):
         last = net.forward_intermediates(x, indices=[0, -1], intermediates_only=True)
     assert [m.shape[1] for m in maps] == [stage["num_chs"] for stage in net.feature_info]
     for stage, m in zip(net.feature_info, maps, strict=True):
+        if "ada_pool" in name:  # maps of one size, whatever the images
+            continue
         assert x.shape[-1] / (2 * stage["reduction"]) < m.shape[-1] <= math.ceil(x.shape[-1] / stage["reduction"]) + 1
     assert torch.equal(last[0], maps[0])
     assert torch.equal(last[1], maps[-1])
