@@ -290,6 +290,7 @@ class ResNet(_Stages):
         rescale: Where a randomly dropped branch is corrected, see ``lit_models.interfaces.Rescale``.
         block: Class of the residual blocks instead of ``BasicBlock`` or ``Bottleneck``, in YAML its import path. It
             takes the arguments of ``BasicBlock``.
+        block_arguments: Further arguments of ``block``.
 
     Raises:
         NetworkError: For an unknown depth, or arguments that exclude each other.
@@ -306,6 +307,7 @@ class ResNet(_Stages):
         zero_gamma: bool = False,
         rescale: Rescale = "eval",
         block: type[GatedBlock] | None = None,
+        block_arguments: dict[str, Any] | None = None,
     ) -> None:
         if depth not in _IMAGENET_BLOCKS:
             raise NetworkError(f"A ResNet has depth {', '.join(map(str, _IMAGENET_BLOCKS))}, not {depth}.")
@@ -324,6 +326,7 @@ class ResNet(_Stages):
             zero_gamma=zero_gamma,
             rescale=rescale,
             **({"stride_first": variant == "original"} if issubclass(block, Bottleneck) else {}),
+            **(block_arguments or {}),
         )
 
 
@@ -365,6 +368,7 @@ class CIFARResNet(_Stages):
         rescale: Where a randomly dropped branch is corrected, see ``lit_models.interfaces.Rescale``.
         block: Class of the residual blocks instead of ``BasicBlock``, in YAML its import path. It takes the arguments
             of ``BasicBlock``.
+        block_arguments: Further arguments of ``block``.
 
     Raises:
         NetworkError: If the depth is not 6n + 2, or for arguments that exclude each other.
@@ -382,6 +386,7 @@ class CIFARResNet(_Stages):
         zero_gamma: bool = False,
         rescale: Rescale = "eval",
         block: type[GatedBlock] | None = None,
+        block_arguments: dict[str, Any] | None = None,
     ) -> None:
         n, remainder = divmod(depth - 2, 6)
         if n < 1 or remainder:
@@ -402,4 +407,5 @@ class CIFARResNet(_Stages):
             preactivation=preactivation,
             zero_gamma=zero_gamma,
             rescale=rescale,
+            **(block_arguments or {}),
         )
