@@ -38,10 +38,11 @@ class AnnealedConvs(nn.Module):
         return x if self.second is None else self.second(annealed_relu(x, activation_lambda))
 
     def merge(self) -> None:
-        self.first = _folded(self.first)
         if self.second is not None:
-            self.first = compose_pointwise(self.first, _folded(self.second))
+            self.first = compose_pointwise(_folded(self.first), _folded(self.second))
             self.second = None
+        elif isinstance(self.first, nn.Sequential):
+            self.first = _folded(self.first)
 
 
 class SeriesActivation(nn.Module):
@@ -115,11 +116,12 @@ def merge_layers(net: nn.Module) -> None:
             module.merge()
 
 
-def _folded(layer: nn.Module) -> nn.Module:
+def _folded(layer: nn.Module) -> nn.Conv2d:
     """``layer``, a convolution with or without batch normalisation after it, as one convolution."""
     if isinstance(layer, nn.Sequential):
         conv, bn = layer
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(bn, nn.BatchNorm2d)
         return fold_batch_norm(conv, bn)
+    assert isinstance(layer, nn.Conv2d)
     return layer
