@@ -91,7 +91,7 @@ class TimmConventions(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_chans, H, W) -> logits (N, num_classes)."""
-        return super().forward(x)  # type: ignore[misc]
+        return super().forward(x)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_chans, H, W) -> (N, num_features, H', W')."""
