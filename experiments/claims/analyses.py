@@ -67,7 +67,10 @@ def many_lesions(subject: Subject, run: Path) -> dict[str, Measured]:
     errors = lesion_errors(subject.net, [frozenset(), *drawn], subject.batches(IMAGES // 4))
     medians = [errors[0], *np.median(errors[1:].reshape(len(sizes), -1), axis=1)]
     # Sizes beyond 6 grow in steps of two, which are two steps of one.
-    steps = [(after - before) / (1 if size <= 6 else 2) for (before, after), size in zip(pairwise(medians), sizes, strict=True)]
+    steps = [
+        (after - before) / (1 if size <= 6 else 2)
+        for (before, after), size in zip(pairwise(medians), sizes, strict=True)
+    ]
     largest = max(steps) / (max(medians) - medians[0]) if min(steps) >= -0.01 else 1.0
     return {"largest_step": _exactly(largest)}
 
@@ -78,7 +81,11 @@ def exchanges(subject: Subject, run: Path) -> dict[str, Measured]:
     orders = [random_order(chain, swaps, 0, draw) for swaps in range(1, 9) for draw in range(5)]
     errors = reordering_errors(subject.net, orders, subject.batches(IMAGES // 4))
     taus = np.array([kendall_tau(chain, order) for order in orders])
-    return {"rank_correlation": _bootstrapped(lambda chosen: float(spearmanr(taus[chosen], errors[chosen]).statistic), len(taus))}
+    return {
+        "rank_correlation": _bootstrapped(
+            lambda chosen: float(spearmanr(taus[chosen], errors[chosen]).statistic), len(taus)
+        )
+    }
 
 
 def paths(subject: Subject, run: Path) -> dict[str, Measured]:

@@ -153,7 +153,10 @@ class Driver:
                 if metrics is None:
                     return None if self._over.is_set() else failure or "its test left no result"
             keep(self.ledger, job.arm, job.recipe, job.run, metrics)
-            print(f"{job.title}: {1 - metrics['test/top1']:.2%} test error, {time.monotonic() - started:.0f} s", flush=True)
+            print(
+                f"{job.title}: {1 - metrics['test/top1']:.2%} test error, {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
             return None
 
     def _fit_words(self, job: Job) -> list[str]:
@@ -164,7 +167,15 @@ class Driver:
             words += ["--model.teacher", str(directory / "checkpoints" / "last.ckpt")]
         if not flag_is_given(self.fit_flags, "--wandb.mode"):
             words += ["--wandb.mode", "disabled"]
-        return [*words, "--name", job.arm.id, "--trainer.default_root_dir", str(job.folder), "--trainer.enable_progress_bar", "false"]
+        return [
+            *words,
+            "--name",
+            job.arm.id,
+            "--trainer.default_root_dir",
+            str(job.folder),
+            "--trainer.enable_progress_bar",
+            "false",
+        ]
 
     def _call(self, words: list[str], job: Job) -> str | None:
         """``fathom`` with ``words`` as a child, its output in a log; the last line of that if it failed."""
@@ -175,7 +186,9 @@ class Driver:
         with log.open("ab") as output:
             if self._over.is_set():
                 return None
-            child = subprocess.Popen([sys.executable, "-m", "experiments", *words], stdout=output, stderr=output, env=environment)
+            child = subprocess.Popen(
+                [sys.executable, "-m", "experiments", *words], stdout=output, stderr=output, env=environment
+            )
             self._children.add(child)
             if self._over.is_set():  # it was told to end between the two lines above
                 child.terminate()
@@ -198,7 +211,9 @@ class Driver:
         arms = {name: self.ledger.sheet.arms[name] for claim in self.claims for name in claim.arms}
         for run in runs_below(self.folders):
             row = known.get(run.directory.name)
-            if not run.finished or (row and row["arm"] in arms and row["recipe"] == self.ledger.recipe(arms[row["arm"]])):
+            if not run.finished or (
+                row and row["arm"] in arms and row["recipe"] == self.ledger.recipe(arms[row["arm"]])
+            ):
                 continue
             for arm in arms.values():
                 if _is_like(run, arm) and run.is_of(self.ledger.recipe(arm)):

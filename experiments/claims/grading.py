@@ -17,10 +17,18 @@ def grade(claim: Claim, ledger: Ledger) -> Grade:
         return contrast(samples, claim.arms, spread, claim.direction, claim.margin, seeds)
     if claim.statistic == "every":
         values = [value for arm in arms.values() for value in ledger.values(claim, arm)]
-        return every(values, claim.direction, claim.margin, sum(claim.seeds(arm, claim.looks[0]) for arm in arms.values()))
+        return every(
+            values, claim.direction, claim.margin, sum(claim.seeds(arm, claim.looks[0]) for arm in arms.values())
+        )
     if claim.statistic == "ratio":
-        above, below = ([v for name, arm in arms.items() if claim.arms[name] * sign > 0 for v in ledger.values(claim, arm)] for sign in (1, -1))
-        needed = [sum(claim.seeds(arm, claim.looks[0]) for name, arm in arms.items() if claim.arms[name] * sign > 0) for sign in (1, -1)]
+        above, below = (
+            [v for name, arm in arms.items() if claim.arms[name] * sign > 0 for v in ledger.values(claim, arm)]
+            for sign in (1, -1)
+        )
+        needed = [
+            sum(claim.seeds(arm, claim.looks[0]) for name, arm in arms.items() if claim.arms[name] * sign > 0)
+            for sign in (1, -1)
+        ]
         if len(above) < needed[0] or len(below) < needed[1]:
             return Grade("not run")
         pairs = [over / under for over in above for under in below]

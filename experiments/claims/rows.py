@@ -42,7 +42,9 @@ def store(path: Path, record: Record) -> None:
 def _alone(path: Path) -> Iterator[None]:
     """Wait until no other process changes ``path``. The lock lies elsewhere, as the file itself is replaced."""
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    descriptor = os.open(Path(tempfile.gettempdir()) / f"fathom-{os.getuid()}-{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(
+        Path(tempfile.gettempdir()) / f"fathom-{os.getuid()}-{name}.lock", os.O_RDWR | os.O_CREAT, 0o600
+    )
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)  # not lockf, which does not tell the threads of a process apart
         yield
@@ -107,4 +109,3 @@ class Ledger:
         known = {row["arm"] for row in self.rows[TRAININGS]}
         arms = [arm for arm in self.sheet.arms.values() if arm.regime == claim.regime and arm.id in known]
         return [self.values(claim, arm) for arm in arms]
-

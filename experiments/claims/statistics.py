@@ -103,7 +103,11 @@ def every(
     if not values or len(values) < needed:
         return Grade("not run")
     beyond = [
-        value > threshold if direction == "greater" else value < threshold if direction == "less" else abs(value) < threshold
+        value > threshold
+        if direction == "greater"
+        else value < threshold
+        if direction == "less"
+        else abs(value) < threshold
         for value in values
     ]
     verdict: Verdict = "held" if all(beyond) else "undecided" if any(beyond) else "contradicted"
