@@ -260,15 +260,17 @@ def keep(ledger: Ledger, arm: Arm, recipe: str, run: Run, metrics: dict[str, flo
     """Store the row of a finished run."""
     summary = run.summary
     errors = {
-        "test_error": metrics.get("test/top1"),
-        "train_error": summary["metrics"].get("train/top1"),
-        "val_error": summary["metrics"].get("val/top1"),
+        "test_error": _error(metrics.get("test/top1")),
+        "train_error": _error(summary["metrics"].get("train/top1")),
+        "val_error": _error(summary["metrics"].get("val/top1")),
     }
+    if errors["test_error"] is not None and errors["train_error"] is not None:
+        errors["gap"] = errors["test_error"] - errors["train_error"]
     commit = str(summary.get("commit") or "")[:12] + ("+" if summary.get("dirty") else "")
     record = {
         "arm": arm.id,
         "seed": str(summary["seed"]),
-        **{name: "" if top1 is None else f"{100 * (1 - top1):.4f}" for name, top1 in errors.items()},
+        **{name: "" if value is None else f"{value:.4f}" for name, value in errors.items()},
         **{name: str(summary[name]) for name in ("epochs", "steps", "seconds", "parameters", "hardware", "precision")},
         "commit": commit,
         "torch": summary["versions"]["torch"],
@@ -277,6 +279,11 @@ def keep(ledger: Ledger, arm: Arm, recipe: str, run: Run, metrics: dict[str, flo
         "run": run.directory.name,
     }
     store(ledger.sheet.root / arm.paper / TRAININGS, record)
+
+
+def _error(top1: float | None) -> float | None:
+    """In %."""
+    return None if top1 is None else 100 * (1 - top1)
 
 
 def _is_like(run: Run, arm: Arm) -> bool:

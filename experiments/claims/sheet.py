@@ -102,6 +102,11 @@ class Claim:
     minutes: float = 0.0
     """Price of its analyses."""
     seed_document: bool = False
+    """Whether it is one of those that the project set out from."""
+    effect: float | None = None
+    """The paper's value in the unit of ours, for the figure."""
+    note: str = ""
+    """Below the table: why it came out as it did, and what run decides that."""
 
     @property
     def analysis(self) -> tuple[str, str] | None:
