@@ -1,1 +1,1 @@
-"""The claims of the five papers: what they say, the runs that decide them, how they are graded, the pages about them."""
+"""The claims of the five papers: their data, the runs that decide them, the grades, the pages."""

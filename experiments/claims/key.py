@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,13 @@ WHERE_DATA_LIES = (
 """Settings of a data module that do not change the batches; the images themselves have a fingerprint."""
 
 
-class _Resolved(Exception):
+class _ResolvedError(Exception):
     """Carries the settings out of the command line before it makes anything of them."""
 
 
 class _ConfigCLI(FathomCLI):
     def before_instantiate_classes(self) -> None:
-        raise _Resolved(self.parser.dump(self.config, skip_unset=False))
+        raise _ResolvedError(self.parser.dump(self.config, skip_unset=False))
 
 
 def resolve(fit_args: list[str]) -> dict[str, Any]:
@@ -41,9 +42,10 @@ def resolve(fit_args: list[str]) -> dict[str, Any]:
     Raises:
         UsageError, ArgumentError: where ``fathom fit`` would raise it.
     """
+    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
     try:
         _ConfigCLI(["fit", *fit_args])
-    except _Resolved as resolved:
+    except _ResolvedError as resolved:
         return read_yaml(str(resolved))["fit"]
     raise AssertionError("the command line ended without its settings")
 
@@ -51,8 +53,8 @@ def resolve(fit_args: list[str]) -> dict[str, Any]:
 def recipe(settings: Mapping[str, Any]) -> str:
     """Hash of what ``settings`` say about the outcome, but for seed and images.
 
-    A setting that is off (null, false, 0, none or empty) is left out: a switch that a later release adds, and that is off,
-    leaves earlier runs as they are.
+    A setting that is off (null, false, 0, none or empty) is left out: a switch that a later release adds, and that is
+    off, leaves earlier runs as they are.
     """
     data = settings["data"].get("init_args") or {}
     trainer = settings["trainer"]

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+from experiments.claims import simulation
 from experiments.claims.exact import computed
 from experiments.claims.figure import forest
 from experiments.claims.grading import grade
@@ -31,9 +32,10 @@ INTRODUCTION = """# The claims of the five papers
 What each paper says, rerun at the scale given, and graded by a rule that was written down before the run:
 `claims.yaml` in the folder of each paper.
 
-- **held**: the interval lies beyond 0 in the paper's direction. **contradicted**: beyond 0 in the other. **absent**: within
-  ±δ, the smallest difference worth naming. **undecided**: none of these, with the number of further seeds that the
-  observed spread asks for. **not run**: with its price. A claim that two things are equal is held within ±δ.
+- **held**: the interval lies beyond 0 in the paper's direction. **contradicted**: beyond 0 in the other.
+  **absent**: within ±δ, the smallest difference worth naming, by two one-sided tests. **undecided**: none of these,
+  with the number of further seeds that the observed spread asks for. **not run**: with its price. A claim that two
+  things are equal is held within ±δ.
 - Differences of trained networks are in points of error. The spread between seeds is pooled over all arms of a regime.
   There are looks at 3, 5 and 8 seeds and no others, each at its share of α = {alpha}; an interval is that of its look.
 - In analyses of trained networks the network is the unit: held needs every one, or every pair; the range is over them.
@@ -43,6 +45,9 @@ What each paper says, rerun at the scale given, and graded by a rule that was wr
 `fathom reproduce --list` prints the state of every claim, `fathom reproduce CLAIM --data.root data` trains what one
 lacks. An asterisk says that the rule was changed after a first result existed.
 """
+
+SIMULATED = """Simulated claims whose true difference is known: two arms of eight in a regime, s the spread between seeds,
+δ 1.5 s, a thousand of each."""
 
 
 class Pages:
@@ -170,6 +175,7 @@ class Pages:
         ]
         for paper, title in self.sheet.titles.items():
             parts += [f"## {title}", self._table(paper)]
+        parts += ["## How often the grading is right", SIMULATED, simulation.table()]
         parts += ["## What was trained", self._trainings()]
         return "\n\n".join(parts) + "\n"
 
@@ -192,7 +198,7 @@ class Pages:
         graded = [claim for claim in self.sheet.claims.values() if self.grades[claim.id].verdict != "not run"]
         chosen = sorted(graded, key=lambda claim: (not claim.seed_document, claim.statistic in ("exact", "time")))
         lines = [
-            f"{self.count()} [All of them](experiments/claims/README.md), each with its rule, scale, interval and price.",
+            f"{self.count()} [All of them](experiments/claims/README.md), each with scale, interval and price.",
             "",
             "| claim | paper | ours | verdict |",
             "| --- " * 4 + "|",

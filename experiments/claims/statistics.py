@@ -7,6 +7,7 @@ arms of a regime. Each of the looks has its share of α, so that the chance of a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from math import inf, sqrt
 from typing import Literal, NamedTuple
 
@@ -119,11 +120,17 @@ def _interval(
 ) -> tuple[Interval, Interval]:
     """Two-sided at α of a look; and the narrower one that two one-sided tests at that α come to."""
     error = spread.value * sqrt(sum(weight**2 / counts[arm] for arm, weight in weights.items()))
-    two_sided, one_sided = (error * student.ppf(1 - ALPHA / looks / sides, spread.freedom) for sides in (2, 1))
+    two_sided, one_sided = (error * _quantile(1 - ALPHA / looks / sides, spread.freedom) for sides in (2, 1))
     return (
         Interval(estimate, estimate - two_sided, estimate + two_sided),
         Interval(estimate, estimate - one_sided, estimate + one_sided),
     )
+
+
+@cache
+def _quantile(level: float, freedom: int) -> float:
+    """Of Student's t."""
+    return float(student.ppf(level, freedom))
 
 
 def _verdict(
