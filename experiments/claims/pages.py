@@ -46,8 +46,8 @@ What each paper says, rerun at the scale given, and graded by a rule that was wr
 lacks. An asterisk says that the rule was changed after a first result existed.
 """
 
-SIMULATED = """Simulated claims whose true difference is known: two arms of eight in a regime, s the spread between seeds,
-δ 1.5 s, a thousand of each."""
+SIMULATED = """Simulated claims whose true difference is known: two arms of eight in a regime, s the spread between
+seeds, δ 1.5 s, five hundred of each."""
 
 
 class Pages:
@@ -73,6 +73,7 @@ class Pages:
                 found[claim.id] = grade(claim, self.ledger)
         return found
 
+    @cached_property
     def texts(self) -> dict[Path, str]:
         """Every file as it should be."""
         papers = [self.sheet.root / paper / "README.md" for paper in self.sheet.titles]
@@ -88,18 +89,17 @@ class Pages:
     def write(self) -> list[Path]:
         """Write what has changed, and the figure; the files that were written."""
         self.folder.mkdir(exist_ok=True)
-        changed = [path for path, text in self.texts().items() if not path.exists() or path.read_text() != text]
-        texts = self.texts()
+        changed = self.drift()
         for path in changed:
             with atomic(path) as file:
-                file.write(texts[path])
+                file.write(self.texts[path])
         if changed or not (self.folder / "claims.png").exists():
             forest(list(self.sheet.claims.values()), self.grades, self.folder / "claims.png")
         return changed
 
     def drift(self) -> list[Path]:
         """Files that are not what the rows say."""
-        return [path for path, text in self.texts().items() if not path.exists() or path.read_text() != text]
+        return [path for path, text in self.texts.items() if not path.exists() or path.read_text() != text]
 
     def ours(self, claim: Claim) -> str:
         """The cell with our value."""

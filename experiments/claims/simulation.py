@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 
@@ -20,7 +21,7 @@ PROMISES = (
 """True effects in units of the spread s, and what the design promises of each; δ is 1.5 s."""
 
 
-def simulate(effect: float, claims: int = 1000, margin: float = 1.5, seed: int = 0) -> Counter[str]:
+def simulate(effect: float, claims: int = 500, margin: float = 1.5, seed: int = 0) -> Counter[str]:
     """Verdicts of as many claims, each looked at until it is decided or out of looks.
 
     Args:
@@ -46,6 +47,7 @@ def _verdicts(effect: float, claims: int, margin: float, generator: np.random.Ge
         yield verdict
 
 
+@cache
 def table() -> str:
     """Rates beside the promises, for the page."""
     lines = ["| true effect | held | contradicted | absent | undecided | the design promises |", "| --- " * 6 + "|"]

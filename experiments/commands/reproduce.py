@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentParser, ArgumentTypeError
+from itertools import takewhile
 from pathlib import Path
 
 from rich.console import Console
@@ -27,12 +28,11 @@ def reproduce(args: list[str]) -> None:
     Raises:
         UsageError: if there is no such claim, a check finds something, or a training failed.
     """
-    options, fit_flags = _parser().parse_known_args(args)
-    if fit_flags and not fit_flags[0].startswith("-"):
-        raise UsageError(f"{fit_flags[0]!r} stands behind an option: name the claims first, then give options")
+    names = list(takewhile(lambda word: not word.startswith("-"), args))  # argparse would take values of other flags
+    options, fit_flags = _parser().parse_known_args(args[len(names) :])
     regimes = options.sheet / "regimes.yaml"
     sheet = read_sheet(options.sheet, regimes if regimes.exists() else REGIMES)
-    claims = sheet.chosen(options.claims)
+    claims = sheet.chosen(names)
     ledger = Ledger(sheet)
     if options.list:
         _print_states(claims, Pages(ledger))
@@ -63,14 +63,12 @@ def reproduce(args: list[str]) -> None:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="fathom reproduce",
-        description="Train and analyse what the claims of the papers lack, the cheapest first, and write the pages."
-        " All other flags are those of fathom fit and say where the images lie and where to compute, such as"
-        " --data.root data. A training that the budget ends is resumed by the next call.",
+        usage="fathom reproduce [CLAIM|PAPER ...] [options] [options of fathom fit]",
+        description="Train and analyse what the claims of the papers lack (all, or those named), the cheapest first, and"
+        " write the pages. All other flags are those of fathom fit and say where the images lie and where to compute,"
+        " such as --data.root data. A training that the budget ends is resumed by the next call.",
         allow_abbrev=False,
         exit_on_error=False,
-    )
-    parser.add_argument(
-        "claims", nargs="*", metavar="CLAIM|PAPER", help="ids of claims, or folders of papers (default: all)"
     )
     parser.add_argument("--budget", type=_seconds, default=3600.0, help="wall time, such as 60m or 8h (default: 60m)")
     parser.add_argument(

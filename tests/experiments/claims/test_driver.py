@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from threading import Thread
 
 import pytest
 import yaml
 
 from experiments.__main__ import main
+from experiments.claims.driver import Driver
 from experiments.claims.plan import Training, missing, next_training
 from experiments.claims.rows import Ledger
 from experiments.claims.sheet import read_sheet
@@ -159,18 +161,37 @@ def trains(runs):
     return any(runs.glob("*/*/*/summary.json"))
 
 
+def drive_until(folder, runs, condition):
+    """A driver whose budget ends when ``condition`` holds."""
+    book = ledger(folder)
+    driver = Driver(book, list(book.sheet.claims.values()), [runs], [], 300, 1)
+
+    def end():
+        wait_for(condition)
+        driver.stop()
+
+    watcher = Thread(target=end)
+    watcher.start()
+    driver.drive()
+    watcher.join()
+    assert driver.failures == []
+
+
 def test_a_budget_that_ends_in_mid_run(toy, capsys):
     """The run writes its checkpoint, leaves no row, and is resumed by the next call, not begun anew."""
     folder, runs = toy({"long": LONG}, [claim("T1", ["long"], [1])])
-    assert main(words(folder, runs, "--budget", "13s")) == 0
-    capsys.readouterr()
+    drive_until(folder, runs, lambda: trains(runs))
     (run,) = runs.glob("*/*/*")
-    assert yaml.safe_load((run / "summary.json").read_text())["status"] == "interrupted"
+    assert summary(run)["status"] == "interrupted"
     assert (run / "checkpoints" / "last.ckpt").exists()
-    assert stored(folder) == []
-    assert main(words(folder, runs, "--budget", "12s")) == 0
+    drive_until(folder, runs, lambda: summary(run)["resumed"] == 1)
     assert "going on" in capsys.readouterr().out
-    assert len(fits(runs)) == 1
+    assert (fits(runs), stored(folder)) == ([run.name], [])
+    assert summary(run)["status"] == "interrupted"
+
+
+def summary(run):
+    return yaml.safe_load((run / "summary.json").read_text())
 
 
 @pytest.mark.slow
