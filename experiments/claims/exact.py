@@ -271,6 +271,8 @@ def _with_random_statistics(net: nn.Module) -> Any:
     """``net`` in evaluation mode, with batch normalisation far from the identity it is born as."""
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             nn.init.normal_(module.running_mean, std=0.5)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
             nn.init.uniform_(module.weight, 0.5, 1.5)

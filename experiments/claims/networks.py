@@ -18,8 +18,8 @@ def lacking(claims: Sequence[Claim], ledger: Ledger) -> Iterator[tuple[Arm, str,
     wanted: dict[tuple[str, str], set[str]] = {}
     for claim in claims:
         if claim.analysis:
-            for arm in claim.arms:
-                wanted.setdefault((arm, claim.analysis[0]), set()).add(claim.analysis[1])
+            for name in claim.arms:
+                wanted.setdefault((name, claim.analysis[0]), set()).add(claim.analysis[1])
     for (name, analysis), quantities in wanted.items():
         arm = ledger.sheet.arms[name]
         measured = ledger.measured(arm, analysis)

@@ -145,7 +145,7 @@ class Pages:
 
     def count(self) -> str:
         """How many claims have which verdict, in a sentence."""
-        counts = Counter(grade.verdict for grade in self.grades.values())
+        counts = Counter[str](grade.verdict for grade in self.grades.values())
         order = ("held", "contradicted", "absent", "undecided", "not run")
         return f"Of {len(self.grades)} claims: " + ", ".join(f"{counts[name]} {name}" for name in order) + "."
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from experiments.claims.driver import Driver
 from experiments.claims.exact import computed
 from experiments.claims.pages import Pages
-from experiments.claims.plan import minutes, missing, next_training
+from experiments.claims.plan import Training, minutes, missing, next_training
 from experiments.claims.rows import Ledger
 from experiments.claims.sheet import EXPERIMENTS, REGIMES, Claim, read_sheet
 from experiments.claims.timing import time_claim
@@ -64,8 +64,8 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="fathom reproduce",
         usage="fathom reproduce [CLAIM|PAPER ...] [options] [options of fathom fit]",
-        description="Train and analyse what the claims of the papers lack (all, or those named), the cheapest first, and"
-        " write the pages. All other flags are those of fathom fit and say where the images lie and where to compute,"
+        description="Train and analyse what the claims of the papers lack (all, or those named), the cheapest first,"
+        " and write the pages. All other flags are those of fathom fit and say where the images lie and where to compute,"
         " such as --data.root data. A training that the budget ends is resumed by the next call.",
         allow_abbrev=False,
         exit_on_error=False,
@@ -131,7 +131,7 @@ def _check(pages: Pages) -> None:
 
 
 def _print_plan(claims: list[Claim], ledger: Ledger) -> None:
-    taken = set[object]()
+    taken = set[Training]()
     total = 0.0
     while (training := next_training(claims, ledger, taken)) is not None:
         taken.add(training)
