@@ -65,8 +65,8 @@ def _parser() -> ArgumentParser:
         prog="fathom reproduce",
         usage="fathom reproduce [CLAIM|PAPER ...] [options] [options of fathom fit]",
         description="Train and analyse what the claims of the papers lack (all, or those named), the cheapest first,"
-        " and write the pages. All other flags are those of fathom fit and say where the images lie and where to compute,"
-        " such as --data.root data. A training that the budget ends is resumed by the next call.",
+        " and write the pages. All other flags are those of fathom fit and say where the images lie and where to"
+        " compute, such as --data.root data. A training that the budget ends is resumed by the next call.",
         allow_abbrev=False,
         exit_on_error=False,
     )
