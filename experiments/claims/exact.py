@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from callbacks import StochasticDepth
 from callbacks.stochastic_depth import draw_gates, survival_probs
 from experiments.bench.timing import silence
-from experiments.commands.inception import IMAGE_SHAPE, WIDTHS, convolution_macs
+from experiments.claims.inception_cost import IMAGE_SHAPE, WIDTHS, convolution_macs
 from experiments.unravel.decomposition import gradients_by_length, unexplained
 from experiments.unravel.path_gradients import residual_stack, stack_gradients
 from experiments.unravel.path_lengths import distribution, survivors

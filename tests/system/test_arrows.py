@@ -25,12 +25,20 @@ EXPERIMENTS = {
     "experiments.cli": {"experiments", "experiments.runs"},
     "experiments.unravel": {"experiments", "experiments.cli", "experiments.runs"},
     "experiments.bench": {"experiments", "experiments.cli", "experiments.runs", "experiments.unravel"},
+    "experiments.claims": {
+        "experiments",
+        "experiments.cli",
+        "experiments.runs",
+        "experiments.unravel",
+        "experiments.bench",
+    },
     "experiments.commands": {
         "experiments",
         "experiments.cli",
         "experiments.runs",
         "experiments.unravel",
         "experiments.bench",
+        "experiments.claims",
     },
 }
 LIBRARY = set(BELOW)
