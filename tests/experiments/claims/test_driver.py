@@ -196,18 +196,17 @@ def summary(run):
 
 @pytest.mark.slow
 def test_two_drivers_share_the_work(toy):
-    folder, runs = toy(
-        {"a": SHORT, "b": SHORT | {"config": {"model": {"init_args": {"lr": 0.05}}}}}, [claim("T1", ["a", "b"], [2])]
-    )
+    other = SHORT | {"config": {"model": {"init_args": {"lr": 0.05}}}}
+    folder, runs = toy({"a": SHORT, "b": other}, [claim("T1", ["a", "b"], [1])])
     drivers = [start(folder, runs) for _ in range(2)]
-    assert [driver.wait(240) for driver in drivers] == [0, 0]
-    assert sorted((row["arm"], row["seed"]) for row in stored(folder)) == [
-        ("a", "0"),
-        ("a", "1"),
-        ("b", "0"),
-        ("b", "1"),
-    ]
-    assert len(fits(runs)) == 4
+    try:
+        assert [driver.wait(500) for driver in drivers] == [0, 0]
+    finally:
+        for driver in drivers:
+            driver.terminate()  # its children end with it
+            driver.wait(60)
+    assert sorted((row["arm"], row["seed"]) for row in stored(folder)) == [("a", "0"), ("b", "0")]
+    assert len(fits(runs)) == 2
 
 
 @pytest.mark.slow
