@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from threading import Event, Timer
 from typing import Any
@@ -118,19 +119,33 @@ class Driver:
                 " that say where images lie and where to compute"
             )
         images = _fingerprint(settings["data"], self._images)
-        name = key(self.ledger.recipe(arm), images, training.seed, real_precision(settings["trainer"]["precision"]))
+        precision = real_precision(settings["trainer"]["precision"])
+        name = key(self.ledger.recipe(arm), images, training.seed, precision)
         job = Job(training, arm, self.ledger.recipe(arm), self.folders[0] / f"{arm.id}-s{training.seed}-{name}")
         try:
             job.locked.enter_context(run_lock(job.folder))
         except UsageError:
             print(f"{job.title}: another process trains it", flush=True)
             return None
-        job.run = next(iter(runs_below([job.folder])), None)
-        if job.run is not None and job.run.is_alive:  # whoever began it was killed, its child goes on
+        job.run = self._begun(job, (training.seed, images, precision))
+        if (
+            job.run is not None and job.run.is_alive
+        ):  # somebody's; or whoever began it was killed, and its child goes on
             print(f"{job.title}: a process that an earlier call began trains it", flush=True)
             job.locked.close()
             return None
         return job
+
+    def _begun(self, job: Job, outcome: tuple[int, str, str]) -> Run | None:
+        """The run of this training that lies in its folder, or in one that the user named beside that of new runs."""
+        others = (
+            run
+            for run in runs_below(self.folders[1:])
+            if (run.settings.get("seed_everything"), run.data, run.summary.get("precision")) == outcome
+            and _is_like(run, job.arm)
+            and run.is_of(job.recipe)
+        )
+        return next(chain(runs_below([job.folder]), others), None)
 
     def _trained(self, job: Job) -> str | None:
         """Train and test, store the row; what went wrong, if anything did."""
@@ -140,7 +155,7 @@ class Driver:
                 print(f"{job.title}: {'training' if job.run is None else 'going on'}", flush=True)
                 words = self._fit_words(job) if job.run is None else ["resume", str(job.run.directory)]
                 failure = self._call(words, job)
-                job.run = next(iter(runs_below([job.folder])), None)
+                job.run = next(iter(runs_below([job.run.directory if job.run else job.folder])), None)
                 if self._over.is_set():
                     return None
                 if failure or job.run is None or not job.run.finished:

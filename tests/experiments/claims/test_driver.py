@@ -161,10 +161,10 @@ def trains(runs):
     return any(runs.glob("*/*/*/summary.json"))
 
 
-def drive_until(folder, runs, condition):
+def drive_until(folder, places, condition):
     """A driver whose budget ends when ``condition`` holds."""
     book = ledger(folder)
-    driver = Driver(book, list(book.sheet.claims.values()), [runs], [], 300, 1)
+    driver = Driver(book, list(book.sheet.claims.values()), places, [], 300, 1)
 
     def end():
         wait_for(condition)
@@ -180,13 +180,14 @@ def drive_until(folder, runs, condition):
 def test_a_budget_that_ends_in_mid_run(toy, capsys):
     """The run writes its checkpoint, leaves no row, and is resumed by the next call, not begun anew."""
     folder, runs = toy({"long": LONG}, [claim("T1", ["long"], [1])])
-    drive_until(folder, runs, lambda: trains(runs))
+    drive_until(folder, [runs], lambda: trains(runs))
     (run,) = runs.glob("*/*/*")
     assert summary(run)["status"] == "interrupted"
     assert (run / "checkpoints" / "last.ckpt").exists()
-    drive_until(folder, runs, lambda: summary(run)["resumed"] == 1)
+    elsewhere = runs.with_name("elsewhere")
+    drive_until(folder, [elsewhere, runs], lambda: summary(run)["resumed"] == 1)
     assert "going on" in capsys.readouterr().out
-    assert (fits(runs), stored(folder)) == ([run.name], [])
+    assert (fits(runs), fits(elsewhere), stored(folder)) == ([run.name], [], [])
     assert summary(run)["status"] == "interrupted"
 
 
