@@ -9,6 +9,7 @@ from experiments.claims import analyses, exact, timing
 from experiments.claims.pages import Pages
 from experiments.claims.rows import Ledger
 from experiments.claims.sheet import read_sheet
+from experiments.cli.recipes import recipes
 
 EXACT = {"G1", "G2", "G15", "S13", "S15", "E6", "E10", "E14", "B7a", "B10a", "V8", "V10", "V11"}
 TIME = {"S9", "S12", "B6", "G3t", "V7", "V9"}
@@ -46,6 +47,10 @@ def test_every_claim_can_be_graded_or_says_its_price(sheet):
             assert claim.margin > 0, claim.id
         for arm in claim.arms:
             assert sheet.arms[arm].minutes > 0
+
+
+def test_claims_are_no_recipes():
+    assert not {"claims", "regimes"} & recipes().keys()
 
 
 def test_every_arm_is_a_recipe_of_its_own(sheet):
