@@ -166,6 +166,11 @@ def _data_of_run(config: Path) -> ImageData:
         )
     if reason := refusal(config, spec):
         raise MisconfigurationException(reason)
+    return data_module(spec)
+
+
+def data_module(spec: dict[str, Any]) -> ImageData:
+    """The data module of a configuration: ``class_path`` and ``init_args``."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ImageData, "data")
     parsed = parser.parse_object({"data": spec})

@@ -33,6 +33,13 @@ EXPERIMENTS = {
         "experiments.unravel",
         "experiments.bench",
     },
+    "experiments.claims": {
+        "experiments",
+        "experiments.cli",
+        "experiments.runs",
+        "experiments.unravel",
+        "experiments.bench",
+    },
     "experiments.commands": {
         "experiments",
         "experiments.cli",
@@ -40,6 +47,7 @@ EXPERIMENTS = {
         "experiments.unravel",
         "experiments.bench",
         "experiments.check",
+        "experiments.claims",
     },
 }
 LIBRARY = set(BELOW)
