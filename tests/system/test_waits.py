@@ -245,7 +245,7 @@ RUNS = {
     ),
     "distillation": (distilled, small, lambda: [StochasticDepth(0.5, mode="sample")]),
     "compilation": (resnet, on_device, lambda: [Compile(backend="aot_eager")]),
-    "shards": (resnet, stream, lambda: []),
+    "shards": (resnet, stream, list),
     "segmentation": (segmenter, masks, lambda: [ValidationPictures(images=2)]),
 }
 
