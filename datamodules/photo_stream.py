@@ -73,8 +73,13 @@ class PhotoStream(Photos):
         return tuple(self.description["mean"]), tuple(self.description["std"])
 
     def setup(self, stage: str) -> None:
-        """Nothing to check: the images were checked when the shards were written."""
+        """Check what only a run can know; the images were checked when the shards were written."""
         keep_freed_memory()
+        if stage == "fit" and not self._batches_before(self._training_images):
+            raise MisconfigurationException(
+                f"{self._training_images} training images don't fill one batch of {self.batch_size} on"
+                f" {self._shard[1]} ranks, and what doesn't is left out of a stream: lower data.batch_size"
+            )
 
     def report(self) -> dict[str, Any]:
         """The summary's entries about the data."""
@@ -168,6 +173,10 @@ class _TrainingStream:
         batches = enumerate(self._loader.batches())
         for number, (images, labels, draws) in islice(batches, self._batches_before(images_done), None):
             yield RawBatch(images, labels, draws, epoch, number)
+
+    def hurry(self, give_up: Callable[[], Any]) -> None:
+        """See :meth:`~datamodules.pipeline.internals.OwnedWorkers.hurry`."""
+        self._loader.hurry(give_up)
 
     def close(self) -> None:
         """End the worker processes."""

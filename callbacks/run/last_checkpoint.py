@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,8 +38,8 @@ class LastCheckpoint(L.Callback):
 
     SIGTERM, SIGUSR1 (SLURM's warning of a preemption), SIGHUP (a closed terminal) and Ctrl-C write one at the next such
     moment, in a validation at once, and leave with exit code 75; whichever device gets the signal, all leave, one step
-    later than a single device would. When a repeated signal ends the process at once is said in
-    :mod:`callbacks.run.signals`.
+    later than a single device would. If the data workers then send no batch for 20 seconds, it leaves with the
+    checkpoint it has. When a repeated signal ends the process at once is said in :mod:`callbacks.run.signals`.
 
     It has to be the first of the callbacks, to save before the others prepare the next step. At the start of a
     validation all ranks get the buffers of the first one, which are those that are saved.
@@ -186,7 +187,7 @@ class LastCheckpoint(L.Callback):
             self._restored = checkpoint.get("run", {})
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._signals.listen()  # after Lightning, which has handlers of its own
+        self._signals.listen(partial(self._hurry, trainer))  # after Lightning, which has handlers of its own
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
         self._agreed = Consensus(trainer.world_size)
         leave_signals_alone(trainer)
@@ -206,10 +207,16 @@ class LastCheckpoint(L.Callback):
 
     # Leaving
 
+    def _hurry(self, trainer: L.Trainer) -> None:
+        """A data worker that is stopped must not keep the run until the scheduler kills it."""
+        if hasattr(data := trainer.datamodule, "hurry"):  # type: ignore[attr-defined]
+            data.hurry(partial(self._leave, trainer))
+
     def _leave(self, trainer: L.Trainer) -> None:
         if trainer.is_global_zero:
             name = self._signals.received.name if self._signals.received else "a signal to another device"
-            saved = f"saved at step {self._saved_step}" if self._saved_step else "before the first step"
+            unsaved = "before its first checkpoint" if trainer.global_step else "before the first step"
+            saved = f"saved at step {self._saved_step}" if self._saved_step else unsaved
             print_to_stderr(f"Left after {name}, {saved}; to go on: fathom resume {trainer.default_root_dir}")
         # A process that Lightning has started must not end in failure: it would kill the first one for it.
         started_by_lightning = not trainer.is_global_zero and isinstance(

@@ -74,9 +74,10 @@ class NotedSignals:
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
-    def listen(self) -> None:
-        """Handle the signals from here on."""
+    def listen(self, on_first: Callable[[], None]) -> None:
+        """Handle the signals from here on; the first of a kind also calls ``on_first``."""
         self.received = None
+        self._on_first = on_first
         self._before = _set_handlers(self._note)
 
     def stop(self) -> None:
@@ -86,6 +87,7 @@ class NotedSignals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if _received.is_new(kind := signal.Signals(number)):
             self.received = kind
+            self._on_first()
 
 
 @contextmanager

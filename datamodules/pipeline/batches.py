@@ -145,6 +145,11 @@ class Loader:
             # Only from pinned memory does a copy to the device run beside what the device computes.
             yield pin_memory(batch) if self._pin_memory else batch
 
+    def hurry(self, give_up: Callable[[], Any]) -> None:
+        """See :meth:`~datamodules.pipeline.internals.OwnedWorkers.hurry`."""
+        if self._workers is not None:
+            self._workers.hurry(give_up)
+
     def close(self) -> None:
         """End the worker processes; another iteration starts new ones."""
         if self._workers is not None:

@@ -109,7 +109,12 @@ class InMemoryImages(ImageData):
         images, labels = self.part(test)
         if self.on_device:
             images, labels = images.to(self._device), labels.to(self._device)
-        return partial(_fetch, images, labels, self.seed)
+        return partial(_fetch, images, labels, self.seed, self._draws)
+
+    @property
+    def _draws(self) -> int:
+        """Number of columns to draw: those of erasing are five sixths of all, and the last ones."""
+        return _ERASING.stop if self.erasing else _ERASING.start
 
     @property
     def _device(self) -> torch.device:
@@ -132,7 +137,7 @@ class InMemoryImages(ImageData):
         partners = [torch.arange(n) if mixed is None else mixed.partner for n, mixed in zip(sizes, mixing, strict=True)]
         epoch = batches[0].epoch
         assert epoch is not None
-        draws = uniforms(self.seed, epoch, order, _ERASING.stop)
+        draws = uniforms(self.seed, epoch, order, self._draws)
         parts = [tensor.to(self._device).split(sizes) for tensor in (order, draws, torch.cat(partners))]
         for batch, mixed, indices, of_images, partner in zip(batches, mixing, *parts, strict=True):
             mixed = None if mixed is None else mixed._replace(partner=partner)
@@ -159,10 +164,10 @@ class InMemoryImages(ImageData):
         return images.permute(0, 3, 1, 2)
 
 
-def _fetch(images: Tensor, labels: Tensor, seed: int, batch: BatchIndices) -> RawBatch:
+def _fetch(images: Tensor, labels: Tensor, seed: int, count: int, batch: BatchIndices) -> RawBatch:
     indices, epoch, number, draws, mixing = batch
     if draws is None and epoch is not None:
-        draws = uniforms(seed, epoch, indices, _ERASING.stop)
+        draws = uniforms(seed, epoch, indices, count)
     indices = indices.to(images.device, non_blocking=True)
     images, labels = images.index_select(0, indices), labels.index_select(0, indices)
     return RawBatch(images, labels, draws, epoch, number, mixing=mixing)

@@ -6,7 +6,7 @@ import atexit
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Any
@@ -32,6 +32,8 @@ SECONDS_BETWEEN_LOOKS = 5.0
 MOST_LOOKS = 120
 """After which a batch that is waited for will not come. They are counted, as a clock would also count the time in which
 the whole job was stopped."""
+LOOKS_IN_A_HURRY = 4
+"""For a process that was asked to leave: a scheduler waits half a minute or so before it kills."""
 
 _running: set[Any] = set()
 
@@ -47,6 +49,7 @@ class OwnedWorkers(DataLoader[Any]):
 
     _awaited: object | None = None
     """Another one for each batch that is waited for."""
+    _give_up: Callable[[], Any] | None = None
 
     def __init__(self, dataset: Any, **options: Any) -> None:
         super().__init__(dataset, **{**options, "worker_init_fn": _begin})
@@ -57,6 +60,7 @@ class OwnedWorkers(DataLoader[Any]):
         Raises:
             ChildProcessError: a worker died, most often because the system ran out of memory.
             TimeoutError: the next batch has not come for ten minutes.
+            BaseException: after :meth:`hurry`, instead of both, what its argument raises.
         """
         try:
             batches = iter(self)
@@ -75,6 +79,8 @@ class OwnedWorkers(DataLoader[Any]):
                 raise
             gave_up = getattr(self.__dict__.get("_owned"), "_gave_up", False)
             self.end_workers()
+            if self._give_up is not None:
+                self._give_up()
             if gave_up:
                 raise TimeoutError(
                     f"the data workers have sent no batch for {MOST_LOOKS * SECONDS_BETWEEN_LOOKS:g} s: one is stopped,"
@@ -89,6 +95,10 @@ class OwnedWorkers(DataLoader[Any]):
     def _a_worker_died(self) -> bool:
         iterator = self.__dict__.get("_owned")
         return iterator is not None and not all(worker.is_alive() for worker in iterator._workers)
+
+    def hurry(self, give_up: Callable[[], Any]) -> None:
+        """From now on wait 20 seconds for a batch at most, and call ``give_up``, which raises, if none comes."""
+        self._give_up = give_up
 
     def end_workers(self) -> None:
         """Kill the worker processes, if there are any."""
@@ -122,7 +132,7 @@ def _watch(loader: OwnedWorkers, iterator: Any) -> None:
     while iterator in _running:
         looks = looks + 1 if loader._awaited is awaited is not None else 0
         awaited = loader._awaited
-        if looks >= MOST_LOOKS:
+        if looks >= (MOST_LOOKS if loader._give_up is None else LOOKS_IN_A_HURRY):
             iterator._gave_up = True
             for worker in iterator._workers:
                 worker.kill()

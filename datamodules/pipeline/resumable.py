@@ -204,6 +204,15 @@ class ResumableData(LightningDataModule, ABC):
         self._loaders.add(loader)
         return loader
 
+    def hurry(self, give_up: Callable[[], Any]) -> None:
+        """Before the process has to leave: wait for a batch of the workers seconds, not minutes.
+
+        Args:
+            give_up: is called where none comes, and raises.
+        """
+        for loader in self._loaders:
+            loader.hurry(give_up)
+
     def teardown(self, stage: str) -> None:
         """End the worker processes."""
         for loader in self._loaders:

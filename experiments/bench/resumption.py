@@ -17,7 +17,16 @@ from torch.utils.data import DataLoader
 
 from callbacks import LastCheckpoint, Reseeding
 from callbacks.run.run_summary import hardware
-from experiments.bench.timing import StepTimer, in_turn, ratio_and_spread, silence
+from datamodules.pipeline.allocator import keep_freed_memory
+from experiments.bench.timing import (
+    PRECISIONS,
+    Precision,
+    StepTimer,
+    in_turn,
+    in_words,
+    ratio_and_spread,
+    silence,
+)
 from experiments.runs.metrics_csv import MetricsCSV
 from lit_models import CIFARResNet, ImageClassifier
 from lit_models.checkpoints import AtomicCheckpointIO
@@ -29,7 +38,7 @@ def resumption(
     depth: int = 20,
     batch_size: int = 128,
     every_n_steps: int = 200,
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
+    precisions: tuple[Precision, ...] = PRECISIONS,
     rounds: int = 40,
     steps: int = 8,
 ) -> None:
@@ -43,11 +52,17 @@ def resumption(
         depth: of the CIFAR ResNet that is trained.
         batch_size: images in a step.
         every_n_steps: steps between checkpoints.
-        precision: of both.
+        precisions: of both; a table for each.
         rounds: turns of each.
         steps: that are timed in a turn, beside the one with the checkpoint.
     """
     silence()
+    keep_freed_memory()  # as the data modules do in a run
+    for precision in precisions:
+        _measure(depth, batch_size, every_n_steps, precision, rounds, steps)
+
+
+def _measure(depth: int, batch_size: int, every_n_steps: int, precision: Precision, rounds: int, steps: int) -> None:
     images = torch.randn(batch_size, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     batch = images.to(memory_format=torch.channels_last), torch.arange(batch_size) % 10
     contenders: tuple[Contender, ...] = ("bare Trainer", "resumable")
@@ -66,7 +81,7 @@ def resumption(
                     saves += [with_save - median(others)] if name == "resumable" else []
     device = hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     table = Table(
-        title=f"ResNet-{depth}, batch {batch_size}, {precision}, {device}, {rounds} rounds of {steps} steps,"
+        title=f"ResNet-{depth}, batch {batch_size}, {in_words(precision)}, {device}, {rounds} rounds of {steps} steps,"
         f" a checkpoint ({1000 * median(saves):.0f} ms) every {every_n_steps}",
         title_justify="left",
     )
@@ -84,7 +99,7 @@ def _fit(
     timer: StepTimer,
     resumable: bool,
     folder: Path,
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"],
+    precision: Precision,
 ) -> None:
     # One checkpoint, before the last but one of the steps: see the caller.
     callbacks = [LastCheckpoint(every_n_steps=len(batches) - 2), Reseeding()] if resumable else []

@@ -1,4 +1,6 @@
-"""What the Trainer, averaged weights and distillation add to a step of training, in one run."""
+"""What Lightning, the callbacks of every run, averaged weights, distillation and compilation do to a step of training,
+in one run.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
@@ -23,17 +25,33 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from callbacks import BestCheckpoint, LastCheckpoint, Reseeding, RunSummary, StopOnNonFinite, WeightAveraging
+from callbacks import (
+    BestCheckpoint,
+    Compile,
+    LastCheckpoint,
+    Reseeding,
+    RunSummary,
+    StopOnNonFinite,
+    WeightAveraging,
+)
 from callbacks.run.run_summary import hardware
 from datamodules.pipeline.allocator import keep_freed_memory
-from experiments.bench.timing import StepTimer, in_turn, now, ratio_and_spread, silence
+from experiments.bench.timing import (
+    PRECISIONS,
+    Precision,
+    StepTimer,
+    in_turn,
+    in_words,
+    now,
+    ratio_and_spread,
+    silence,
+)
 from experiments.runs.metrics_csv import MetricsCSV
 from lit_models import CIFARResNet, Distillation, ImageClassifier
 from lit_models.checkpoints import classifier_checkpoint, write_atomically
 from lit_models.tasks.teacher import load_teacher
 
 Batch = tuple[Tensor, Tensor]
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 @dataclass
@@ -52,45 +70,60 @@ def step(
     depth: int = 20,
     teacher_depth: int = 56,
     batch_size: int = 128,
-    precision: Precision = "32-true",
+    precisions: tuple[Precision, ...] = PRECISIONS,
     rounds: int = 10,
     steps: int = 8,
+    backend: str = "inductor",
 ) -> None:
-    """Time steps of a bare loop in PyTorch and of the Trainer, alone, with averaged weights and with a teacher.
+    """Time steps of a bare loop in PyTorch, of Lightning's Trainer, and of a run: as it is, compiled, with averaged
+    weights and with a teacher.
 
     All train the same network on the same random images of 32 pixels, in turns. A round times some steps of each, and
-    a ratio is taken within the round. The Trainer has the callbacks of every run and the CSV logger, not Weights &
-    Biases.
+    a ratio is taken within the round. A run has the callbacks of every run and the CSV logger, not Weights & Biases.
 
     Args:
         depth: of the CIFAR ResNet that is trained.
         teacher_depth: of its teacher.
         batch_size: images in a step.
-        precision: of all.
+        precisions: of all; a table for each.
         rounds: turns of each.
         steps: that are timed in a turn.
+        backend: of :class:`~callbacks.compile.Compile`.
     """
     silence()
     keep_freed_memory()  # as the data modules do in a run
+    for precision in precisions:
+        _measure(depth, teacher_depth, batch_size, precision, rounds, steps, backend)
+
+
+def _measure(
+    depth: int, teacher_depth: int, batch_size: int, precision: Precision, rounds: int, steps: int, backend: str
+) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images = torch.randn(batch_size, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     batch = images.to(memory_format=torch.channels_last), torch.arange(batch_size) % 10
     with tempfile.TemporaryDirectory() as folder:
-        contenders = _contenders(depth, teacher_depth, batch, precision, device, Path(folder))
+        contenders = _contenders(depth, teacher_depth, batch, precision, device, Path(folder), backend)
         for contender in contenders:
             contender.turn(1)
         for number in track(range(rounds), "rounds", console=Console(stderr=True)):
             for contender in in_turn(contenders, number):
                 contender.seconds.append(contender.turn(steps))
     title = (
-        f"ResNet-{depth} taught by ResNet-{teacher_depth}, batch {batch_size}, {precision}, {hardware(device)},"
-        f" {rounds} rounds of {steps} steps"
+        f"ResNet-{depth} taught by ResNet-{teacher_depth}, batch {batch_size}, {in_words(precision)},"
+        f" {hardware(device)}, {rounds} rounds of {steps} steps"
     )
     Console(width=140).print(_table(title, contenders))
 
 
 def _contenders(
-    depth: int, teacher_depth: int, batch: Batch, precision: Precision, device: torch.device, folder: Path
+    depth: int,
+    teacher_depth: int,
+    batch: Batch,
+    precision: Precision,
+    device: torch.device,
+    folder: Path,
+    backend: str,
 ) -> list[Contender]:
     net_args: dict[str, Any] = {"depth": teacher_depth, "num_classes": 10}
     teacher_path = str(folder / "teacher.ckpt")
@@ -100,23 +133,39 @@ def _contenders(
         torch.manual_seed(0)
         return module_class(CIFARResNet(depth), 10, schedule="constant", **arguments)
 
-    def trainer_step(module: ImageClassifier, *callbacks: L.Callback) -> Callable[[int], float]:
-        return lambda steps: _trainer_turn(module, batch, steps, precision, folder, list(callbacks))
+    def lightning(module: ImageClassifier) -> Callable[[int], float]:
+        return lambda steps: _turn(module, batch, steps, precision, folder, [])
+
+    def run(module: ImageClassifier, *callbacks: L.Callback) -> Callable[[int], float]:
+        return lambda steps: _turn(module, batch, steps, precision, folder, [*_every_run(), *callbacks])
 
     return [
         Contender("bare loop", _BareLoop(classifier(), batch, precision, device)),
-        Contender("Trainer", trainer_step(classifier()), ("bare loop",)),
-        Contender("Trainer, weights averaged", trainer_step(classifier(), WeightAveraging(0.3)), ("Trainer",)),
+        Contender("Lightning", lightning(classifier()), ("bare loop",)),
+        Contender("run", run(classifier()), ("Lightning",)),
+        Contender("run, compiled", run(classifier(), Compile(backend)), ("run",)),
+        Contender("run, weights averaged", run(classifier(), WeightAveraging(0.3)), ("run",)),
         Contender("teacher's forward pass", _TeacherForward(teacher_path, batch, precision, device)),
         Contender(
-            "Trainer, distillation",
-            trainer_step(classifier(Distillation, teacher=teacher_path)),
-            ("Trainer", "teacher's forward pass"),
+            "run, distillation",
+            run(classifier(Distillation, teacher=teacher_path)),
+            ("run", "teacher's forward pass"),
         ),
     ]
 
 
-def _trainer_turn(
+def _every_run() -> list[L.Callback]:
+    return [
+        LastCheckpoint(every_minutes=10),
+        Reseeding(),
+        RunSummary(),
+        StopOnNonFinite(),
+        RichProgressBar(refresh_rate=10),
+        BestCheckpoint(monitor="val/top1", mode="max"),
+    ]
+
+
+def _turn(
     module: ImageClassifier,
     batch: Batch,
     steps: int,
@@ -125,24 +174,17 @@ def _trainer_turn(
     callbacks: list[L.Callback],
 ) -> float:
     timer = StepTimer()
-    every_run = [
-        LastCheckpoint(every_minutes=10),
-        Reseeding(),
-        timer,
-        RunSummary(),
-        StopOnNonFinite(),
-        RichProgressBar(refresh_rate=10),
-        BestCheckpoint(monitor="val/top1", mode="max"),
-    ]
     trainer = L.Trainer(
         max_steps=steps + 2,
         default_root_dir=folder,
         precision=precision,
-        logger=MetricsCSV(folder),
+        logger=MetricsCSV(folder) if callbacks else False,
+        enable_checkpointing=bool(callbacks),
+        enable_progress_bar=bool(callbacks),
         enable_model_summary=False,
         log_every_n_steps=10,
         use_distributed_sampler=False,
-        callbacks=[*every_run, *callbacks],
+        callbacks=[*callbacks[:2], timer, *callbacks[2:]],  # after what has to be the first
     )
     with redirect_stdout(io.StringIO()):  # the progress bar has the screen to itself in a run
         trainer.fit(module, DataLoader([batch] * (steps + 2), batch_size=None))  # type: ignore[arg-type]

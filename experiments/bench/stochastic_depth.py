@@ -22,9 +22,9 @@ from torchvision.ops import StochasticDepth as TorchvisionStochasticDepth
 
 from callbacks.run.run_summary import hardware
 from callbacks.stochastic_depth import Mode, StochasticDepth, survival_probs
-from experiments.bench.timing import StepTimer, in_turn, silence
+from datamodules.pipeline.allocator import keep_freed_memory
+from experiments.bench.timing import PRECISIONS, Precision, StepTimer, in_turn, in_words, silence
 from lit_models import CIFARResNet, ImageClassifier, ResNet
-from lit_models.cost import count_branch_macs
 
 Network = Literal["resnet110", "resnet56", "resnet50"]
 Batch = tuple[Tensor, Tensor]
@@ -37,19 +37,17 @@ class Variant:
     name: str
     module: ImageClassifier
     mode: Mode | None = None
-    work: float = 1.0
-    """Expected share of the multiply-adds of all branches."""
     seconds: list[float] = field(default_factory=list)
     """A step, mean of each round."""
     executed: list[float] = field(default_factory=list)
-    """Share of the work done in each timed step."""
+    """Share of the multiply-adds of all branches that the timed steps of each round did."""
     peak_bytes: int = 0
 
 
 def stochastic_depth(
     network: Network = "resnet110",
     survival_prob: float = 0.5,
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
+    precisions: tuple[Precision, ...] = PRECISIONS,
     devices: int = 1,
     rounds: int = 10,
     steps: int = 4,
@@ -57,26 +55,28 @@ def stochastic_depth(
     """Time training steps of constant depth and of four ways to drop branches, side by side.
 
     All train the same network on the same random images, through the Trainer and in turns. A round times some steps
-    of each, and ratios to constant depth are taken within the round.
+    of each, and ratios to constant depth are taken within the round: of the time, and of the time to the work that was
+    done. How much that is depends on the draws, and differs from round to round.
 
     Args:
         network: resnet110 and resnet56 for CIFAR with 128 images of 32 pixels, resnet50 with 32 images of 128 pixels.
         survival_prob: p_L of linear decay.
-        precision: of the Trainer.
+        precisions: of the Trainer; a table for each.
         devices: more than one train with the strategy ``ddp``, each on as many images.
         rounds: turns of each.
         steps: that are timed in a turn.
     """
-    options = {"precision": precision, "devices": devices, "strategy": "ddp" if devices > 1 else "auto"}
-    variants = time_variants(network, survival_prob, rounds, steps, options)
-    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        batch_size, image_size = _size(network)
-        device = hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-        title = (
-            f"{network}, {batch_size} images of {image_size} pixels, {precision}, p_L = {survival_prob:g}, "
-            f"{devices} × {device}, {rounds} rounds of {steps} steps"
-        )
-        Console(width=140).print(_table(title, variants))
+    for precision in precisions:
+        options = {"precision": precision, "devices": devices, "strategy": "ddp" if devices > 1 else "auto"}
+        variants = time_variants(network, survival_prob, rounds, steps, options)
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            batch_size, image_size = _size(network)
+            device = hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+            title = (
+                f"{network}, {batch_size} images of {image_size} pixels, {in_words(precision)}, "
+                f"p_L = {survival_prob:g}, {devices} × {device}, {rounds} rounds of {steps} steps"
+            )
+            Console(width=140).print(_table(title, variants))
 
 
 def time_variants(
@@ -92,10 +92,11 @@ def time_variants(
         options: of the Trainer.
     """
     silence()
+    keep_freed_memory()  # as the data modules do in a run
     batch_size, image_size = _size(network)
     images = torch.randn(batch_size, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     batch = (images.to(memory_format=torch.channels_last), torch.arange(batch_size) % 10)
-    variants = _variants(network, survival_prob, image_size)
+    variants = _variants(network, survival_prob)
     for variant in variants:
         memory = _PeakMemory()
         _fit(variant, [batch] * 2, survival_prob, 0, memory, options)
@@ -106,7 +107,7 @@ def time_variants(
             timer = _Timer()
             _fit(variant, [batch] * (steps + 2), survival_prob, number, timer, options)
             variant.seconds.append(mean(timer.seconds[1:]))
-            variant.executed += timer.executed[1:-1]
+            variant.executed.append(mean(timer.executed[1:-1]))
     return variants
 
 
@@ -115,7 +116,7 @@ def _size(network: Network) -> tuple[int, int]:
     return (32, 128) if network == "resnet50" else (128, 32)
 
 
-def _variants(network: Network, survival_prob: float, image_size: int) -> list[Variant]:
+def _variants(network: Network, survival_prob: float) -> list[Variant]:
     def classifier(drop: Callable[[float], nn.Module] | None = None) -> ImageClassifier:
         torch.manual_seed(0)
         net: Any = ResNet(50) if network == "resnet50" else CIFARResNet(int(network[6:]), downsample="average_pool")
@@ -126,14 +127,10 @@ def _variants(network: Network, survival_prob: float, image_size: int) -> list[V
                 setattr(block, last, nn.Sequential(block.last_norm, drop(1 - prob)))
         return ImageClassifier(net, 10, schedule="constant")
 
-    constant = Variant("constant depth", classifier())
-    macs = count_branch_macs(constant.module.net, (3, image_size, image_size))
-    probs = survival_probs(len(macs), survival_prob)
-    work = sum(p * m for p, m in zip(probs, macs, strict=True)) / sum(macs)
     return [
-        constant,
-        Variant("ours, batch", classifier(), "batch", work),
-        Variant("ours, sample", classifier(), "sample", work),
+        Variant("constant depth", classifier()),
+        Variant("ours, batch", classifier(), "batch"),
+        Variant("ours, sample", classifier(), "sample"),
         Variant("torchvision StochasticDepth, batch", classifier(lambda p: TorchvisionStochasticDepth(p, "batch"))),
         Variant("timm DropPath", classifier(DropPath)),
     ]
@@ -199,18 +196,19 @@ class _PeakMemory(L.Callback):
 
 def _table(title: str, variants: list[Variant]) -> Table:
     table = Table(title=title, title_justify="left")
-    for column in ("", "expected work", "executed work", "ms a step", "time", "fastest–slowest round", "peak MiB"):
+    columns = ("", "executed work", "ms a step", "time", "fastest–slowest round", "time / work", "peak MiB")
+    for column in columns:
         table.add_column(column, justify="left" if not column else "right")
     constant = variants[0].seconds
     for variant in variants:
         ratios = [ours / theirs for ours, theirs in zip(variant.seconds, constant, strict=True)]
         table.add_row(
             variant.name,
-            f"{variant.work:.3f}",
             f"{mean(variant.executed):.3f}",
             f"{1000 * median(variant.seconds):.0f}",
             f"{median(ratios):.2f}",
             f"{min(ratios):.2f}–{max(ratios):.2f}",
+            f"{median(ratio / work for ratio, work in zip(ratios, variant.executed, strict=True)):.2f}",
             f"{variant.peak_bytes / 2**20:.0f}",
         )
     return table

@@ -7,12 +7,20 @@ import time
 import warnings
 from collections.abc import Sequence
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import lightning as L
 import torch
 
 T = TypeVar("T")
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+PRECISIONS: tuple[Precision, ...] = ("32-true", "16-mixed")
+"""What benchmarks of training are run in: float32, and the default of runs."""
+
+
+def in_words(precision: Precision) -> str:
+    """What is computed in: 16-mixed is bfloat16 on a CPU."""
+    return "bf16-mixed" if precision == "16-mixed" and not torch.cuda.is_available() else precision
 
 
 def now(device: torch.device) -> float:

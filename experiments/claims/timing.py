@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from statistics import mean, median
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -55,10 +55,9 @@ def time_claim(claim: Claim, ledger: Ledger) -> None:
 def stochastic_depth_time(margin: float, device: torch.device) -> Timed:
     """S9: the time of a step relative to constant depth, less the share of the work that was executed."""
     constant, by_batch, *_ = _stochastic_depth()
-    steps = len(by_batch.executed) // len(by_batch.seconds)
-    executed = [mean(by_batch.executed[n * steps : (n + 1) * steps]) for n in range(len(by_batch.seconds))]
     excess = [
-        ours / whole - work for ours, whole, work in zip(by_batch.seconds, constant.seconds, executed, strict=True)
+        ours / whole - work
+        for ours, whole, work in zip(by_batch.seconds, constant.seconds, by_batch.executed, strict=True)
     ]
     return Timed(excess, abs(median(excess)) <= margin)
 

@@ -82,7 +82,7 @@ class _Writer(ExperimentWriter):
 
     def truncate(self, rows: int) -> None:
         """Keep the first ``rows`` rows."""
-        if self._rows < rows:
+        if self._rows < rows and self._path.is_file():  # else the checkpoint is another run's, and this is a new one
             rank_zero_warn(f"{self._path} has {self._rows} rows, where the checkpoint knows of {rows}.")
         if self._rows > rows:
             self._replace(self._read()[1][:rows])

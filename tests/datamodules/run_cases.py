@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from threading import Timer
 
 import lightning as L
 import torch
@@ -37,6 +38,10 @@ class Misbehave(L.Callback):
                 next(pl_module.parameters()).fill_(torch.nan)
         elif self.deed == "kill a worker":
             os.kill(worker(), signal.SIGKILL)
+        elif self.deed == "stop in mid-run, then SIGTERM":
+            internals.SECONDS_BETWEEN_LOOKS = 0.5  # or this would take twenty seconds
+            os.kill(worker(), signal.SIGSTOP)
+            Timer(4, os.kill, [os.getpid(), signal.SIGTERM]).start()  # when the batches made before are used up
         elif self.deed == "stop in mid-run":
             internals.MOST_LOOKS = 1  # or this would take ten minutes
             os.kill(worker(), signal.SIGSTOP)

@@ -105,6 +105,12 @@ def test_the_whole_set_on_the_device_gives_the_same_batches():
         assert all(torch.equal(a, b) for a, b in zip(batch, same, strict=True))
 
 
+def test_nothing_is_drawn_for_erasing_where_nothing_is_erased():
+    few, many = (next(iter(Digits(erasing=erasing).train_dataloader())).draws for erasing in (0, 0.5))
+    assert few.shape[1] < many.shape[1]
+    assert torch.equal(few, many[:, : few.shape[1]])
+
+
 class _Noise(CIFAR10):
     """Images of noise that are darker on the left."""
 

@@ -24,21 +24,28 @@ DEEDS = (
     "SIGTERM",
     "SIGHUP",
     "SIGINT",
+    "SIGUSR1",
     "nan",
     "kill a worker",
     "stop a worker",
     "stop in mid-run",
+    "stop in mid-run, then SIGTERM",
     "SIGTERM in test",
 )
+LESION = ["lesion", "first.ckpt", "--data", "datamodules.Photos", "--data.root", "data", "--data.image_size", "8"]
+LESION += ["--data.batch_size", "2", "--data.num_workers", "2", "--wandb.mode", "disabled", "--out", "lesion"]
+LESION += ["--images", "6", "--draws", "1", "--sizes", "[1]", "--runs", "[2]"]
 ENDS = {
     "fit": (0, ""),
     "fit with 8 workers": (0, ""),
     "a corrupt image": (1, "data/train/cat/05.jpg is not a whole image"),
     "test": (0, ""),
     "predict": (0, ""),
+    "lesion": (0, ""),
     "SIGTERM": (75, "Left after SIGTERM, saved at step 3; to go on: fathom resume"),
     "SIGHUP": (75, "Left after SIGHUP, saved at step 3; to go on: fathom resume"),
     "SIGINT": (75, "Left after SIGINT, saved at step 3; to go on: fathom resume"),
+    "SIGUSR1": (75, "Left after SIGUSR1, saved at step 3; to go on: fathom resume"),
     "nan": (1, "fathom: the loss of step 3 is nan"),
     "kill a worker": (1, "fathom: a data worker died; the system kills one when memory runs out: lower data.num_worke"),
     "stop a worker": (0, ""),
@@ -46,6 +53,7 @@ ENDS = {
         1,
         "fathom: the data workers have sent no batch for 5 s: one is stopped, or waits for",
     ),
+    "stop in mid-run, then SIGTERM": (75, "Left after SIGTERM, "),
     "SIGTERM in test": (75, "Left after SIGTERM"),
 }
 
@@ -89,6 +97,7 @@ def ends(tmp_path_factory, make_photos):
             ["--trainer.callbacks+", "run_cases.Misbehave", "--trainer.callbacks.deed", name] if name in DEEDS else []
         )
         cases[name] = str(folder), [command, "--config", str(top / "fit.yaml"), *flags, *deed]
+    cases["lesion"] = str(top), LESION
     (top / "cases.json").write_text(json.dumps(cases))
     return json.loads(_run(str(HERE / "run_cases.py"), "cases.json", folder=top, limit=900))
 

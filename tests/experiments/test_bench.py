@@ -7,6 +7,8 @@ import pytest
 from experiments.__main__ import main
 from experiments.bench.timing import in_turn, ratio_and_spread
 
+REFERENCE = "run + teacher's forward pass"
+
 
 def test_a_ratio_is_taken_within_each_round():
     """The median of ratios: a machine that is slow for a round slows both."""
@@ -20,11 +22,20 @@ def test_nobody_is_always_first():
 def test_steps_are_timed_side_by_side(capsys, caplog):
     caplog.set_level(logging.ERROR, "lightning.pytorch")  # as the benchmark does; it is undone after the test
     sizes = ["--depth", "8", "--teacher_depth", "8", "--batch_size", "2", "--rounds", "1", "--steps", "1"]
+    sizes += ["--precisions", "[16-mixed]", "--backend", "aot_eager"]
     assert main(["bench", "step", *sizes]) == 0
     printed = capsys.readouterr().out
     rows = [line.split("│")[1:-1] for line in printed.splitlines() if line.startswith("│")]
     named = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
-    assert [row[1] for row in named.values()] == ["", "bare loop", "Trainer", "", "Trainer + teacher's forward pass"]
+    assert [row[1] for row in named.values()] == ["", "bare loop", "Lightning", "run", "run", "", REFERENCE]
+    assert "bf16-mixed" in printed
     assert all(float(row[0]) > 0 for row in named.values())
-    added = [float(named[name][0]) for name in ("Trainer", "teacher's forward pass", "Trainer, distillation")]
-    assert float(named["Trainer, distillation"][2]) == pytest.approx(added[2] / (added[0] + added[1]), rel=0.02)
+    added = [float(named[name][0]) for name in ("run", "teacher's forward pass", "run, distillation")]
+    assert float(named["run, distillation"][2]) == pytest.approx(added[2] / (added[0] + added[1]), rel=0.02)
+
+
+def test_resumption_is_timed_in_float32_and_in_the_default_precision(capsys, caplog):
+    caplog.set_level(logging.ERROR, "lightning.pytorch")
+    assert main(["bench", "resumption", "--depth", "8", "--batch_size", "2", "--rounds", "1", "--steps", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert ("32-true" in printed, "bf16-mixed" in printed, printed.count("│ resumable")) == (True, True, 2)

@@ -1,6 +1,7 @@
-"""``fathom`` on two ranks: the second one fails where FAIL says so, and each writes what its validations evaluate.
+"""``fathom`` on two ranks: the rank that FAIL names fails, and that which NAN names finds a loss that is NaN.
 
-Arguments: those of ``fathom``. Lightning starts the second process by running this file again.
+Each writes what its validations evaluate. Arguments: those of ``fathom``. Lightning starts the second process by
+running this file again.
 """
 
 import os
@@ -32,6 +33,12 @@ def fail(module, batch, batch_idx):
     raise OSError(f"rank {rank} can't read its images")
 
 
+def nan(module, batch, batch_idx):
+    return sum(parameter.sum() for parameter in module.parameters()) * torch.nan
+
+
+if os.environ.get("NAN") == str(rank):
+    ImageClassifier.training_step = nan
 if os.environ.get("FAIL") == str(rank):
     ImageClassifier.training_step = fail
 RunSummary.on_validation_batch_start = note

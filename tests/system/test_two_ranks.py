@@ -60,3 +60,12 @@ def test_the_error_of_the_second_is_in_the_summary(fit):
     summary = json.loads((run_directory / "summary.json").read_text())
     assert summary["status"] == "failed"
     assert summary["error"] == "rank 1: OSError: rank 1 can't read its images"
+
+
+def test_what_was_not_finite_lies_in_the_one_run(fit):
+    code, said, runs = fit(NAN="1")
+    assert code != 0
+    assert "the loss of step 0 is nan" in said or "the gradient of step 0" in said
+    (run_directory,) = runs
+    assert (run_directory / "nonfinite-rank1.pt").is_file()
+    assert json.loads((run_directory / "summary.json").read_text())["status"] == "failed"

@@ -5,6 +5,7 @@ between the two, is one of a few operators, which are recorded here.
 """
 
 import traceback
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,12 +15,14 @@ import torch
 from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import callbacks
 from callbacks import (
     ActivationAnnealing,
     BestCheckpoint,
+    Compile,
     EffectivePathTraining,
     GradientStatistics,
     LastCheckpoint,
@@ -30,13 +33,15 @@ from callbacks import (
     RunSummary,
     StochasticDepth,
     StopOnNonFinite,
+    ValidationPictures,
     WeightAveraging,
 )
 from callbacks.run.time_limit import TimeLimit
-from datamodules import Digits, Photos, SmallImages
+from datamodules import Digits, Photos, PhotoStream, SegmentationFolder, SmallImages
+from experiments.commands.shard import shard
 from experiments.runs.metrics_csv import MetricsCSV
 from experiments.runs.wandb_logger import WandbOptions, wandb_logger
-from lit_models import CIFARResNet, Distillation, ImageClassifier, VanillaNet
+from lit_models import FCN, CIFARResNet, Distillation, ImageClassifier, Segmenter, VanillaNet
 from lit_models.checkpoints import classifier_checkpoint, write_atomically
 
 LOG_EVERY, STEPS = 5, 13
@@ -140,7 +145,7 @@ class Steps(L.Callback):
     on_train_epoch_end = on_train_end = on_exception = on_validation_start
 
 
-def every_run(path):
+def every_run(monitor="val/top1"):
     return [
         LastCheckpoint(every_minutes=10),
         Reseeding(),
@@ -148,7 +153,7 @@ def every_run(path):
         StopOnNonFinite(),
         TimeLimit("00:01:00:00"),
         RichProgressBar(refresh_rate=10),
-        BestCheckpoint(monitor="val/top1", mode="max"),
+        BestCheckpoint(monitor=monitor, mode="max"),
     ]
 
 
@@ -164,7 +169,7 @@ def record(path, module, data, extra, loggers):
         num_sanity_val_steps=0,
         limit_val_batches=1,
         logger=loggers,
-        callbacks=[Steps(recorder), *every_run(path), *extra],
+        callbacks=[Steps(recorder), *every_run("val/miou" if isinstance(module, Segmenter) else "val/top1"), *extra],
     )
     with recorder:
         trainer.fit(module, data)
@@ -189,6 +194,10 @@ def distilled(path, data):
     return Distillation(CIFARResNet(**arguments), data.num_classes, str(path / "teacher.ckpt"))
 
 
+def segmenter(path, data):
+    return Segmenter(FCN(CIFARResNet(8, width=4), data.num_classes, output_stride=None), data.num_classes)
+
+
 def small(folder):
     return SmallImages(folder, batch_size=2, mixup_alpha=0.2)
 
@@ -197,9 +206,29 @@ def photos(folder):
     return Photos(folder, image_size=32, batch_size=2, num_workers=0, erasing=0.5, cutmix_alpha=1.0)
 
 
+def stream(folder):
+    litdata = pytest.importorskip("litdata", reason="litdata is not installed (the extra `stream`)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(litdata, "optimize", partial(litdata.optimize, start_method="fork"))  # which is quicker
+        shard(str(folder), str(folder.parent / "shards"), num_workers=1)
+    return PhotoStream(str(folder.parent / "shards"), image_size=32, batch_size=2, num_workers=0)
+
+
+def masks(folder):
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+    for part, count in (("train", 30), ("val", 4)):
+        (folder / f"{part}.txt").write_text("".join(f"{part}{i}\n" for i in range(count)))
+        for i in range(count):
+            Image.effect_noise((24, 16), 50).convert("RGB").save(folder / "images" / f"{part}{i}.jpg")
+            Image.new("L", (24, 16), i % 2).save(folder / "masks" / f"{part}{i}.png")
+    statistics = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
+    return SegmentationFolder(folder, ["cat", "dog"], image_size=16, batch_size=2, num_workers=0, **statistics)
+
+
 def on_device(folder):
     mixing = {"mixup_alpha": 0.2, "cutmix_alpha": 1.0}
-    return Digits(image_size=8, batch_size=32, erasing=0.5, cutout=2, on_device=True, **mixing)
+    return Digits(image_size=8, batch_size=32, erasing=0.5, cutout=2, on_device=True, equal_batches=True, **mixing)
 
 
 RUNS = {
@@ -215,6 +244,9 @@ RUNS = {
         lambda: [ActivationAnnealing(0.1, per="step"), MergeAtFitEnd(), WeightAveraging(0.5)],
     ),
     "distillation": (distilled, small, lambda: [StochasticDepth(0.5, mode="sample")]),
+    "compilation": (resnet, on_device, lambda: [Compile(backend="aot_eager")]),
+    "shards": (resnet, stream, list),
+    "segmentation": (segmenter, masks, lambda: [ValidationPictures(images=2)]),
 }
 
 
@@ -235,7 +267,7 @@ def test_no_step_waits_but_those_that_are_logged(run, tmp_path, digits_folder):
 
 
 def test_no_callback_is_forgotten():
-    seen = {type(callback) for callback in every_run(None)}
+    seen = {type(callback) for callback in every_run()}
     seen |= {type(callback) for _, _, extra in RUNS.values() for callback in extra()} | {PredictionWriter}
     assert seen >= {
         kind for kind in vars(callbacks).values() if isinstance(kind, type) and issubclass(kind, L.Callback)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from drill import SMALL, differences, finished_run, rows, run_directory
+from drill import SMALL, TIMES, differences, finished_run, rows, run_directory
 
 from callbacks import RunSummary
 
@@ -111,10 +111,9 @@ def test_time_that_has_run_out_is_the_end(killed_after_training, fit, event, tmp
 def test_the_summary_has_what_was_reported_before(whole, killed_after_training, fit, tmp_path):
     killed_after_training(tmp_path)
     assert fit(tmp_path)[0] == 0
-    times = {"seconds", "resumed"}
     ours, theirs = json.loads((whole / "summary.json").read_text()), summary(tmp_path)
     assert {"stochastic_depth", "metrics", "data_fingerprint"} <= ours.keys()
-    assert {name: ours[name] for name in ours.keys() - times} == {name: theirs[name] for name in theirs.keys() - times}
+    assert {name: ours[name] for name in ours.keys() - TIMES} == {name: theirs[name] for name in theirs.keys() - TIMES}
 
 
 def test_an_end_without_the_checkpoint_before_it_is_said(killed_after_training, fit, event, tmp_path):

@@ -62,6 +62,15 @@ def test_rows_that_are_missing_are_told(tmp_path):
         logger.load_state_dict({"rows": 4})
 
 
+def test_a_new_run_from_a_checkpoint_of_another_misses_no_rows(tmp_path, recwarn):
+    logger = MetricsCSV(tmp_path)
+    _ = logger.experiment
+    logger.load_state_dict({"rows": 2})
+    assert recwarn.list == []
+    logger.log_metrics({"loss": 3})
+    assert logger.state_dict() == {"rows": 1}
+
+
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00\xd8", b"loss,step\n3,0\n1,2,1\n1,2\n", b"loss,step\n3\n2,1\n"])
 def test_a_damaged_file_is_kept_and_a_new_one_begun(tmp_path, content):
     (tmp_path / "metrics.csv").write_bytes(content)
