@@ -6,6 +6,7 @@ from abc import abstractmethod
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
@@ -139,11 +140,13 @@ class ImageData(ResumableData):
         """Number of test images."""
         return len(self.labels(test=True))
 
-    def sample_loader(self, images: int, skip: int = 0) -> Any:
+    def sample_loader(self, images: int, skip: int = 0, test: bool = True) -> Any:
         """``images`` test images after the first ``skip``, in a fixed order that holds the classes in their proportions
-        throughout.
+        throughout; without ``test``, images that are trained on, which are not augmented here.
         """
-        return self._evaluation_loader(stratified_order(self.labels(test=True))[skip : skip + images], test=True)
+        indices = torch.arange(self.test_images()) if test else self.split[0]
+        order = stratified_order(self.labels(test)[indices])
+        return self._evaluation_loader(indices[order][skip : skip + images], test)
 
     def fingerprint(self, test: bool) -> str:
         """A name for the content of the training or the test part: equal for equal data, wherever it lies."""

@@ -85,3 +85,19 @@ def responses_figure(tables: Mapping[str, Sequence[Record]], path: Path) -> None
     for axes in figure.axes:
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=90)
+
+
+def gradients_figure(tables: Mapping[str, Sequence[Record]], path: Path) -> None:
+    """‖∂L/∂x‖ over the depth of several networks, initial and trained; that at the image is left out."""
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for number, (network, records) in enumerate(tables.items()):
+        for weights, style in (("initial", "--"), ("trained", "-")):
+            _, *inner = [record for record in records if record["weights"] == weights]
+            depths, norms = ([float(record[column]) for record in inner] for column in ("depth", "norm"))
+            label = f"{network}, {weights}: {float(inner[0]['slope']):+.3f}"
+            axes.semilogy(depths, norms, style, marker=".", color=f"C{number}", linewidth=1, label=label)
+    axes.set(xlabel="layers before it", ylabel="‖∂L/∂x‖", title="gradient at the input of each block (slope of its log)")
+    axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=90)
