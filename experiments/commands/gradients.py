@@ -52,9 +52,7 @@ def gradients(
         found = input_gradients(net, subject.batches(images, test=False))
         per_layer = slope(found)
         about = identity | {"weights": weights_of, "slope": f"{per_layer:.6g}"}
-        records += [
-            about | {"link": name, "depth": str(depth), "norm": f"{norm:.9g}"} for name, depth, norm in found
-        ]
+        records += [about | {"link": name, "depth": str(depth), "norm": f"{norm:.9g}"} for name, depth, norm in found]
         print(
             f"{weights_of} {subject.name}: towards the input ‖∂L/∂x‖ changes by a factor of {exp(-per_layer):.3f} a"
             f" layer (slope of its logarithm over depth {per_layer:+.4f})"

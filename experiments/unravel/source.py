@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,11 @@ class Subject:
         for raw in self.data.sample_loader(images, skip, test):
             pixels, targets = self.data.on_after_batch_transfer(move_data_to_device(raw, self.device), 0)
             yield pixels.expand(-1, 3, -1, -1) if self.repeats_grey else pixels, targets
+
+    def prepared(self, files: Sequence[Path]) -> Tensor:
+        """Image files as the network gets those of the test: normalised (N, C, H, W), on its device."""
+        pixels = self.data.evaluation_images(files).to(self.device)
+        return pixels.expand(-1, 3, -1, -1) if self.repeats_grey else pixels
 
     def fingerprint(self) -> str:
         """Hash of the weights and the data, by which recorded results are recognised as this network's."""
