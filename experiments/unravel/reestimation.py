@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from experiments.unravel.variants import EnterEdge, Variant, ignore, outputs
+from experiments.unravel.variants import EnterEdge, Variant, outputs
 from lit_models.interfaces import BATCH_NORMS, Link
 
 
@@ -48,16 +48,17 @@ def reestimated(
         edge = beginning
 
     def use_statistics(norm: nn.Module, inputs: tuple[Tensor]) -> None:
-        if not estimating:
+        if estimating:
+            x = inputs[0].transpose(0, 1).flatten(1)  # (C, N·H·W)
+            variance, mean = torch.var_mean(x, 1, correction=0)
+            norm.running_mean, norm.running_var = mean, variance
+            nothing = torch.zeros_like(mean)
+            means, variances, count = known.get((edge, norm), (nothing, nothing, 0))
+            unbiased = variance * (x.shape[1] / max(x.shape[1] - 1, 1))
+            known[edge, norm] = means + mean, variances + unbiased, count + 1
+        elif known:
             means, variances, count = known[edge, norm]
             norm.running_mean, norm.running_var = means / count, variances / count
-            return
-        x = inputs[0].transpose(0, 1).flatten(1)  # (C, N·H·W)
-        variance, mean = torch.var_mean(x, 1, correction=0)
-        norm.running_mean, norm.running_var = mean, variance
-        means, variances, count = known.get((edge, norm), (0, 0, 0))
-        unbiased = variance * (x.shape[1] / max(x.shape[1] - 1, 1))
-        known[edge, norm] = means + mean, variances + unbiased, count + 1
 
     hooks = [norm.register_forward_pre_hook(use_statistics) for norm in norms]
     try:
@@ -66,12 +67,7 @@ def reestimated(
                 for _ in outputs(chain, variants, images, enter):
                     advance()
         estimating = False
-        if known:
-            yield enter
-        else:
-            for hook in hooks:
-                hook.remove()
-            yield ignore
+        yield enter
     finally:
         for hook in hooks:
             hook.remove()

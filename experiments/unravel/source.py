@@ -156,12 +156,12 @@ def initial_network(source: str, subject: Subject, seed: int = 0) -> nn.Module:
         settings = _settings(config) if config else {}
         if _began_from_a_file(settings):
             raise MisconfigurationException(
-                f"{source} did not begin from random weights: its config.yaml names the file or checkpoint they are from"
+                f"{source} did not begin from random weights: its config.yaml names where they are from"
             )
         arguments = getattr(subject.net, "constructor_arguments", None)
         if arguments is None:
             raise MisconfigurationException(
-                f"{type(subject.net).__name__} can't be built anew: decorate it with lit_models.settings.keeps_arguments"
+                f"{type(subject.net).__name__} can't be built anew without lit_models.settings.keeps_arguments"
             )
         if arguments.get("reparameterized"):
             arguments = {**arguments, "reparameterized": False}
