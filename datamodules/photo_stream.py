@@ -104,7 +104,7 @@ class PhotoStream(Photos):
             raise MisconfigurationException(f"{self.root} has no test part.")
         return self._evaluation_loader(torch.arange(self.description["images"]["test"]), test=True)
 
-    def sample_loader(self, images: int, skip: int = 0) -> Any:
+    def sample_loader(self, images: int, skip: int = 0, test: bool = True) -> Any:
         """Shards do not say which image is of which class."""
         raise MisconfigurationException(
             f"{self.root} holds shards, which can't be sampled: give the folder of photos they were made from "

@@ -189,6 +189,11 @@ class Photos(ImageData):
         )
         return train, evaluation
 
+    def evaluation_image(self, data: bytes, name: str) -> Tensor:
+        """The centre crop of the test geometry."""
+        _, transform = self._transforms()
+        return transform(data, name)
+
     def augment_and_normalise(self, batch: RawBatch) -> Tensor:
         """Normalise and erase on the device."""
         self._skipped.update(batch.skipped)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from datamodules.pipeline.crops import centre_crop
+from datamodules.pipeline.decode import read_bytes
 from datamodules.pipeline.fingerprint import fingerprint
 from datamodules.pipeline.mixing import Mixing, draw_mixing, mix, mixing_in_words
 from datamodules.pipeline.randomness import Stream, generator
@@ -139,11 +144,31 @@ class ImageData(ResumableData):
         """Number of test images."""
         return len(self.labels(test=True))
 
-    def sample_loader(self, images: int, skip: int = 0) -> Any:
+    def sample_loader(self, images: int, skip: int = 0, test: bool = True) -> Any:
         """``images`` test images after the first ``skip``, in a fixed order that holds the classes in their proportions
-        throughout.
+        throughout; without ``test``, images that are trained on, which are not augmented here.
         """
-        return self._evaluation_loader(stratified_order(self.labels(test=True))[skip : skip + images], test=True)
+        indices = torch.arange(self.test_images()) if test else self.split[0]
+        order = stratified_order(self.labels(test)[indices])
+        return self._evaluation_loader(indices[order][skip : skip + images], test)
+
+    def evaluation_images(self, files: Sequence[str | Path]) -> Tensor:
+        """Any image files, prepared as those of the test part are: normalised, float32 (N, C, H, W).
+
+        Raises:
+            DecodeError: if one is not an image, or broken.
+        """
+        images = torch.stack([self.evaluation_image(read_bytes(str(file)), str(file)) for file in files])
+        batch = RawBatch(images, torch.zeros(len(files), dtype=torch.int64), None, None, 0)
+        return self.on_after_batch_transfer(batch, 0)[0]
+
+    def evaluation_image(self, data: bytes, name: str) -> Tensor:
+        """An encoded image before normalisation, uint8 (H, W, C): here the central square, in grey if the data are."""
+        image = centre_crop(data, name, self.image_size, 1.0, "bilinear")
+        if self.in_channels == 3:
+            return image
+        luma = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601, as in Pillow
+        return (image.float() @ luma).round().byte()[..., None]
 
     def fingerprint(self, test: bool) -> str:
         """A name for the content of the training or the test part: equal for equal data, wherever it lies."""

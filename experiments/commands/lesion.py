@@ -20,11 +20,11 @@ from experiments.unravel.lesions import (
     removable,
     single_lesions,
 )
-from experiments.unravel.measure import Row
+from experiments.unravel.measure import Row, measure
 from experiments.unravel.publish import measure_and_draw
 from experiments.unravel.records import read_others
 from experiments.unravel.source import open_subject, taken_apart
-from lit_models.interfaces import Link
+from lit_models.interfaces import BATCH_NORMS, Link
 
 WANDB = WandbOptions()
 
@@ -36,6 +36,7 @@ def lesion(
     sizes: tuple[PositiveInt, ...] = (),
     draws: NonNegativeInt = 10,
     runs: tuple[PositiveInt, ...] = (2, 4),
+    reestimate_batches: NonNegativeInt = 0,
     beside: tuple[Path, ...] = (),
     weights: Path | None = None,
     out: Path | None = None,
@@ -55,6 +56,8 @@ def lesion(
             up to half of all links).
         draws: random draws per size.
         runs: lengths of runs of consecutive links, such as [2].
+        reestimate_batches: measure each lesion a second time, with batch normalisation estimated anew for it on this
+            many batches of training images (without augmentation; --data.eval_batch_size of them in a batch).
         beside: results of other networks (lesion.csv, or its directory) to be drawn into the same figure, as [a,b].
         weights: weights file for timm:NAME or torchvision:NAME (default: random initialisation).
         out: directory of the results (default: ``unravel`` in the run directory).
@@ -75,15 +78,25 @@ def lesion(
         rows += [_lesion_row(chain, "random", lesion, str(seed), str(draw)) for draw, lesion in enumerate(drawn)]
     for size in dict.fromkeys(runs):
         rows += [_lesion_row(chain, "run", lesion) for lesion in contiguous_lesions(chain, size)]
+    estimated_anew: list[Row] = []
+    if reestimate_batches:
+        if not any(isinstance(module, BATCH_NORMS) for module in subject.net.modules()):
+            raise MisconfigurationException(f"{network} has no batch normalisation: leave --reestimate_batches out")
+        seen = min(reestimate_batches * subject.data.eval_batch_size, len(subject.data.split[0]))
+        estimated_anew = [Row(row.variant, row.about | {"reestimated_on": str(seen)}) for row in rows]
+        measure(subject, estimated_anew, images, (out or subject.directory) / "lesion.csv", reestimate_batches)
     measure_and_draw(subject, "lesion", rows, images, out, others, lesion_figure, wandb)
 
-    whole, *single = rows[: 1 + count]
-    errors = [row.error for row in single]
-    worst = single[int(np.argmax(errors))]
-    print(
-        f"top-1 error of {subject.name} on {whole.images} images: {whole.error:.1%}; with one link of {count} deleted "
-        f"{np.median(errors):.1%} in the median, {worst.error:.1%} without {worst.about['deleted']}"
-    )
+    for title, measured in (("", rows), (", batch normalisation estimated anew", estimated_anew)):
+        if not measured:
+            continue
+        whole, *single = measured[: 1 + count]
+        errors = [row.error for row in single]
+        worst = single[int(np.argmax(errors))]
+        print(
+            f"top-1 error of {subject.name} on {whole.images} images{title}: {whole.error:.1%}; with one link of "
+            f"{count} deleted {np.median(errors):.1%} in the median, {worst.error:.1%} without {worst.about['deleted']}"
+        )
 
 
 def _lesion_row(chain: Sequence[Link], kind: str, lesion: Lesion, seed: str = "", draw: str = "") -> Row:
@@ -95,5 +108,6 @@ def _lesion_row(chain: Sequence[Link], kind: str, lesion: Lesion, seed: str = ""
         "draw": draw,
         "transition": str(int(any(link.transition for link in links))),
         "deleted": " ".join(link.name for link in links),
+        "reestimated_on": "",
     }
     return Row(lesioned(chain, lesion), about)

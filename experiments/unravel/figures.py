@@ -17,7 +17,11 @@ Tables = Mapping[str, Sequence[Record]]
 
 
 def lesion_figure(tables: Tables, path: Path) -> None:
-    """Error over the deleted link, over the number of links deleted at random, and over the start of a run."""
+    """Error over the deleted link, over the number of links deleted at random, and over the start of a run.
+
+    A network whose batch normalisation was estimated anew too has curves of both.
+    """
+    tables = _by_statistics(tables)
     optional = {"random": _random, "run": _runs}
     panels = [_single]
     panels += [draw for kind, draw in optional.items() if any(_of_kind(records, kind) for records in tables.values())]
@@ -49,6 +53,17 @@ def reorder_figure(tables: Tables, path: Path) -> None:
 
 
 _COLORS = [f"C{number}" for number in range(10)]
+
+
+def _by_statistics(tables: Tables) -> Tables:
+    """Each network with its own statistics, and then with those that were estimated anew after each lesion."""
+    divided = {}
+    for network, records in tables.items():
+        images = {record.get("reestimated_on") or "" for record in records}
+        for count in sorted(images, key=lambda images: int(images or 0)):
+            name = f"{network}, BN estimated anew on {int(count):,} images" if count else network
+            divided[name] = [record for record in records if (record.get("reestimated_on") or "") == count]
+    return divided
 
 
 def _single(axes: Axes, tables: Tables) -> None:

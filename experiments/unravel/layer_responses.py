@@ -44,7 +44,7 @@ def layer_responses(net: nn.Module, batches: Iterable[Tensor]) -> dict[str, floa
 
     hooks = []
     for name, module in net.named_modules():
-        if _on_shortcut(net, name):
+        if on_shortcut(net, name):
             continue
         if isinstance(module, nn.Conv2d):
             hooks.append(module.register_forward_hook(convolution(name)))
@@ -60,7 +60,7 @@ def layer_responses(net: nn.Module, batches: Iterable[Tensor]) -> dict[str, floa
     return {name: _standard_deviation(*sums.tolist()) for name, sums in moments.items()}
 
 
-def _on_shortcut(net: nn.Module, name: str) -> bool:
+def on_shortcut(net: nn.Module, name: str) -> bool:
     """Whether the module lies in the shortcut of a block, not in what a stage does before its ``blocks``."""
     parts = name.split(".")
     return SHORTCUT in parts and not hasattr(net.get_submodule(".".join(parts[: parts.index(SHORTCUT)])), "blocks")

@@ -1,6 +1,7 @@
 """Lesions: links of a network deleted, as a building block whose branch is taken out (Veit et al. 2016, section 4).
 
-Nothing is tuned or estimated anew afterwards. A residual link leaves its shortcut behind, a plain one nothing.
+Nothing is tuned afterwards, nor estimated anew but for batch normalisation where that is asked for. A residual link
+leaves its shortcut behind, a plain one nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import numpy as np
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from experiments.unravel.reestimation import reestimated
 from experiments.unravel.variants import Step, Variant, top1_errors
+from lit_models.evaluation import evaluation_mode
 from lit_models.interfaces import Link
 from lit_models.surgery.links import links
 
@@ -52,7 +55,22 @@ def lesioned(chain: Sequence[Link], lesion: Lesion) -> Variant:
     return tuple(Step(index, index in lesion) for index in range(len(chain)))
 
 
-def lesion_errors(net: nn.Module, lesions: Sequence[Lesion], batches: Iterable[tuple[Tensor, Tensor]]) -> np.ndarray:
-    """Top-1 error of the network with each of the lesions, in [0, 1], over batches of images and classes."""
+def lesion_errors(
+    net: nn.Module,
+    lesions: Sequence[Lesion],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    reestimate_on: Iterable[Tensor] = (),
+) -> np.ndarray:
+    """Top-1 error of the network with each of the lesions, in [0, 1].
+
+    Args:
+        net: is evaluated, and left as it was.
+        lesions: of its links.
+        batches: images (N, C, H, W) and classes (N,).
+        reestimate_on: batches of training images (N, C, H, W), on which batch normalisation is estimated anew for each
+            lesion; without any, the network keeps its statistics.
+    """
     chain = links(net)
-    return top1_errors(net, [lesioned(chain, lesion) for lesion in lesions], batches)
+    variants = [lesioned(chain, lesion) for lesion in lesions]
+    with evaluation_mode(net), reestimated(net, chain, variants, reestimate_on) as enter:
+        return top1_errors(net, variants, batches, enter)

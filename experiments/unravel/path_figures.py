@@ -85,3 +85,40 @@ def responses_figure(tables: Mapping[str, Sequence[Record]], path: Path) -> None
     for axes in figure.axes:
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=90)
+
+
+def gradients_figure(tables: Mapping[str, Sequence[Record]], path: Path) -> None:
+    """‖∂L/∂x‖ over the depth of several networks, initial and trained; that at the image is left out."""
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for number, (network, records) in enumerate(tables.items()):
+        for weights, style in (("initial", "--"), ("trained", "-")):
+            _, *inner = [record for record in records if record["weights"] == weights]
+            depths, norms = ([float(record[column]) for record in inner] for column in ("depth", "norm"))
+            label = f"{network}, {weights}: {float(inner[0]['slope']):+.3f}"
+            axes.semilogy(depths, norms, style, marker=".", color=f"C{number}", linewidth=1, label=label)
+    axes.set(
+        xlabel="layers before it", ylabel="‖∂L/∂x‖", title="gradient at the input of each block (slope of its log)"
+    )
+    axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=90)
+
+
+def logit_gap_figure(tables: Mapping[str, Sequence[Record]], optimum: float, path: Path) -> None:
+    """Distribution over images of the true logit minus the mean, and minus the largest, of the others."""
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, column, title in zip(panels, ("to_mean", "to_largest"), ("mean", "largest"), strict=True):
+        for number, (network, (mean, *percentiles)) in enumerate(tables.items()):
+            gaps = [float(record[column]) for record in percentiles]
+            shares = [float(record["percentile"]) / 100 for record in percentiles]
+            label = f"{network}: {float(mean[column]):.2f}"
+            axes.plot(gaps, shares, color=f"C{number}", linewidth=1, label=label)
+        if np.isfinite(optimum):
+            axes.axvline(optimum, color="black", linestyle=":", linewidth=1, label=f"optimum: {optimum:.2f}")
+        axes.set(xlabel=f"true logit − {title} of the others")
+        axes.legend(fontsize="small")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("share of images below")
+    figure.savefig(path, dpi=90)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from datamodules.pipeline.image_data import ImageData
+from experiments.cli.initial_weights import STARTS_FROM
 from experiments.cli.messages import did_you_mean, one_sentence
 from experiments.cli.paths import resolve_paths
 from experiments.cli.trusted_names import refusal
@@ -55,14 +56,20 @@ class Subject:
         """Where the network is."""
         return next(self.net.parameters()).device
 
-    def batches(self, images: int, skip: int = 0) -> Iterator[Batch]:
+    def batches(self, images: int, skip: int = 0, test: bool = True) -> Iterator[Batch]:
         """The next ``images`` test images after the first ``skip``, in a fixed order that mixes the classes.
 
-        Normalised images (N, C, H, W) and classes (N,), on the network's device.
+        Normalised images (N, C, H, W) and classes (N,), on the network's device. Without ``test`` they are images that
+        are trained on, prepared as for evaluation.
         """
-        for raw in self.data.sample_loader(images, skip):
+        for raw in self.data.sample_loader(images, skip, test):
             pixels, targets = self.data.on_after_batch_transfer(move_data_to_device(raw, self.device), 0)
             yield pixels.expand(-1, 3, -1, -1) if self.repeats_grey else pixels, targets
+
+    def prepared(self, files: Sequence[Path]) -> Tensor:
+        """Image files as the network gets those of the test: normalised (N, C, H, W), on its device."""
+        pixels = self.data.evaluation_images(files).to(self.device)
+        return pixels.expand(-1, 3, -1, -1) if self.repeats_grey else pixels
 
     def fingerprint(self) -> str:
         """Hash of the weights and the data, by which recorded results are recognised as this network's."""
@@ -103,8 +110,7 @@ def open_subject(source: str, data: ImageData | None = None, weights: Path | Non
         if weights is not None:
             raise MisconfigurationException(f"--weights is for timm:NAME and torchvision:NAME; {source} has its own")
         subject = _own_subject(Path(source), data)
-    subject.net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    subject.net.to("cuda" if torch.cuda.is_available() else "cpu")
+    _for_analysis(subject.net)
     subject.data.prepare_data()
     subject.data.setup("test")
     _check(subject)
@@ -131,6 +137,40 @@ def taken_apart(subject: Subject) -> list[Link]:
     return chain
 
 
+def initial_network(source: str, subject: Subject, seed: int = 0) -> nn.Module:
+    """The network of ``subject`` with the weights that it began with, built anew in its trained form.
+
+    Args:
+        source: see :func:`open_subject`.
+        subject: that was opened from it.
+        seed: of the weights, where no run says its own.
+
+    Raises:
+        MisconfigurationException: if the network does not know how it was made, or began from weights in a file.
+    """
+    library, _, name = source.partition(":")
+    if library in ("timm", "torchvision") and name:
+        net = _library_network(library, name, subject.data, None, seed)
+    else:
+        config = run_config(checkpoint_file(Path(source).expanduser()))
+        settings = _settings(config) if config else {}
+        if _began_from_a_file(settings):
+            raise MisconfigurationException(
+                f"{source} did not begin from random weights: its config.yaml names where they are from"
+            )
+        arguments = getattr(subject.net, "constructor_arguments", None)
+        if arguments is None:
+            raise MisconfigurationException(
+                f"{type(subject.net).__name__} can't be built anew without lit_models.settings.keeps_arguments"
+            )
+        if arguments.get("reparameterized"):
+            arguments = {**arguments, "reparameterized": False}
+        with torch.random.fork_rng():
+            torch.manual_seed(settings.get("seed_everything", seed))
+            net = type(subject.net)(**arguments)
+    return _for_analysis(net)
+
+
 def _own_subject(path: Path, data: ImageData | None) -> Subject:
     path = path.expanduser()
     if not path.exists():
@@ -154,12 +194,33 @@ def _own_subject(path: Path, data: ImageData | None) -> Subject:
     return Subject(experiment_name([config]), net, data, config.parent / "unravel")
 
 
-def _data_of_run(config: Path) -> ImageData:
+def _for_analysis(net: nn.Module) -> nn.Module:
+    net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return net.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _settings(config: Path) -> dict[str, Any]:
+    """Of a run; none where its configuration can't be read."""
     try:
         content = read_yaml(config.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
         content = None
-    spec = content.get("data") if isinstance(content, dict) else None
+    return content if isinstance(content, dict) else {}
+
+
+def _began_from_a_file(settings: dict[str, Any]) -> bool:
+    """Whether a run began from weights of another training; see ``STARTS_FROM``."""
+    for setting in ("ckpt_path", *STARTS_FROM):
+        value: Any = settings
+        for name in setting.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        if value:
+            return True
+    return False
+
+
+def _data_of_run(config: Path) -> ImageData:
+    spec = _settings(config).get("data")
     if not isinstance(spec, dict):
         raise MisconfigurationException(
             f"{config} does not say what data the network is of: give --data, such as --data datamodules.CIFAR10"

@@ -28,9 +28,17 @@ class Step(NamedTuple):
 
 
 Variant = tuple[Step, ...]
+EnterEdge = Callable[[Variant], object]
+"""Is called before each step that is computed, with the beginning of a variant up to and including it."""
 
 
-def outputs(chain: Sequence[Link], variants: Sequence[Variant], x: Tensor) -> Iterator[tuple[int, Tensor]]:
+def ignore(beginning: Variant) -> None:
+    """Do nothing."""
+
+
+def outputs(
+    chain: Sequence[Link], variants: Sequence[Variant], x: Tensor, enter: EnterEdge = ignore
+) -> Iterator[tuple[int, Tensor]]:
     """The output of every variant for ``x``, as (index of the variant, output); their order is that of the tree.
 
     Where variants part, the larger share goes last. So at most log₂(number of variants) + 1 activations wait.
@@ -47,6 +55,7 @@ def outputs(chain: Sequence[Link], variants: Sequence[Variant], x: Tensor) -> It
         if len(by_step) == 1:
             ((step, members),) = by_step.items()
             link = chain[step.link]
+            enter(variants[members[0]][: depth + 1])
             x = link.without_branch(x) if step.deleted else link.forward(x)
             waiting.append((x, depth + 1, members))
         else:
@@ -59,20 +68,23 @@ def count_errors(
     images: Tensor,
     targets: Tensor,
     advance: Callable[[], object] = lambda: None,
+    enter: EnterEdge = ignore,
 ) -> Tensor:
     """For each variant, how many images (N, C, H, W) it does not put into their classes (N,): int64 (V,).
 
-    ``advance`` is called after each of them.
+    ``advance`` is called after each of them, ``enter`` as :func:`outputs` calls it.
     """
     errors = torch.zeros(len(variants), dtype=torch.int64, device=images.device)
     with torch.inference_mode():
-        for index, logits in outputs(chain, variants, images):
+        for index, logits in outputs(chain, variants, images, enter):
             errors[index] = (logits.argmax(1) != targets).sum()
             advance()
     return errors
 
 
-def top1_errors(net: nn.Module, variants: Sequence[Variant], batches: Iterable[tuple[Tensor, Tensor]]) -> np.ndarray:
+def top1_errors(
+    net: nn.Module, variants: Sequence[Variant], batches: Iterable[tuple[Tensor, Tensor]], enter: EnterEdge = ignore
+) -> np.ndarray:
     """Top-1 error of each variant over all batches, in [0, 1]: (V,). The network is only looked at.
 
     Raises:
@@ -82,6 +94,6 @@ def top1_errors(net: nn.Module, variants: Sequence[Variant], batches: Iterable[t
     seen, errors = 0, torch.zeros(len(variants), dtype=torch.int64)
     with evaluation_mode(net):
         for images, targets in batches:
-            errors += count_errors(chain, variants, images, targets).cpu()
+            errors += count_errors(chain, variants, images, targets, enter=enter).cpu()
             seen += len(targets)
     return errors.numpy() / seen

@@ -75,6 +75,10 @@ class CIFARAlexNet(nn.Module):
             merge_layers(self)
 
     def forward(self, images: Tensor) -> Tensor:
+        return self._classify(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> the map that the classifier gets."""
         if min(images.shape[-2:]) < 8:
             raise NetworkError(
                 f"images of {images.shape[-2]}×{images.shape[-1]} pixels vanish in this network, which halves its maps"
@@ -83,7 +87,7 @@ class CIFARAlexNet(nn.Module):
         x = images
         for block in self.blocks:
             x = block(x, self.activation_lambda)
-        return self._classify(x)
+        return x
 
     def links(self) -> list[Link]:
         """Convolutions one by one, and the classifier."""

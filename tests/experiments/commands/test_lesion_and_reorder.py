@@ -18,9 +18,9 @@ from experiments.commands.paths import paths
 from experiments.commands.reorder import reorder
 from experiments.runs.wandb_logger import WandbOptions
 from experiments.unravel import measure as measuring
-from experiments.unravel.figures import lesion_figure
+from experiments.unravel.figures import _by_statistics, lesion_figure
 from experiments.unravel.lesions import lesion_errors
-from experiments.unravel.records import by_network
+from experiments.unravel.records import by_network, write_records
 from experiments.unravel.reordering import reordering_errors
 from experiments.unravel.source import open_subject
 from lit_models import CheckpointError, CIFARResNet
@@ -193,13 +193,66 @@ def test_errors_of_reorderings_are_those_in_the_orders_they_name(checkpoint, tmp
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_lesions_are_measured_again_with_statistics_of_their_own(checkpoint, tmp_path, capsys):
+    options = {"images": 60, "draws": 1, "sizes": (3,), "runs": (), "wandb": OFF, "out": tmp_path}
+    lesion(str(checkpoint), digits(), **options)
+    alone = table(tmp_path / "lesion.csv")
+    lesion(str(checkpoint), digits(), reestimate_batches=2, **options)
+    assert "60 images, batch normalisation estimated anew: " in capsys.readouterr().out
+    both = table(tmp_path / "lesion.csv")
+    assert both[: len(alone)] == alone
+    anew = both[len(alone) :]
+    assert {record["reestimated_on"] for record in anew} == {"80"}
+    assert [record["deleted"] for record in anew] == [record["deleted"] for record in alone]
+    assert [record["errors"] for record in anew] != [record["errors"] for record in alone]
+    subject = open_subject(str(checkpoint), digits())
+    names = [link.name for link in links(subject.net)]
+    lesions = [frozenset(names.index(name) for name in record["deleted"].split()) for record in anew]
+    samples = [pixels for pixels, _ in subject.batches(80, test=False)]
+    errors = lesion_errors(subject.net, lesions, subject.batches(60), samples)
+    assert [float(record["error"]) for record in anew] == pytest.approx(errors, abs=1e-6)
+    # More images go on from there, with the same statistics; a table from before there were any is read as it is.
+    lesion(str(checkpoint), digits(), reestimate_batches=2, **options | {"images": 90})
+    grown = table(tmp_path / "lesion.csv")
+    lesion(str(checkpoint), digits(), reestimate_batches=2, **options | {"images": 90, "out": tmp_path / "at_once"})
+    assert grown == table(tmp_path / "at_once" / "lesion.csv")
+    old = [
+        {name: value for name, value in record.items() if name != "reestimated_on"} for record in grown[: len(alone)]
+    ]
+    write_records(tmp_path / "lesion.csv", old)
+    lesion(str(checkpoint), digits(), **options | {"images": 90})
+    assert table(tmp_path / "lesion.csv") == grown[: len(alone)]
+
+
+def test_both_curves_are_drawn(checkpoint, tmp_path):
+    options = {"data": digits(), "images": 20, "draws": 2, "sizes": (1, 2), "runs": (2,), "wandb": OFF, "out": tmp_path}
+    lesion(str(checkpoint), **options)
+    before = (tmp_path / "lesion.png").read_bytes()
+    lesion(str(checkpoint), **options, reestimate_batches=1)
+    assert before != (tmp_path / "lesion.png").read_bytes()
+    records = table(tmp_path / "lesion.csv")
+    names = {name: len(of) for name, of in _by_statistics({"net": records}).items()}
+    assert names == {"net": len(records) // 2, "net, BN estimated anew on 40 images": len(records) // 2}
+
+
+def test_a_network_without_batch_normalisation_is_one_sentence(tmp_path, fathom):
+    data = ["--data", "datamodules.Digits", "--data.image_size", "32", "--images", "4", "--wandb.mode", "disabled"]
+    options = [*data, "--out", tmp_path, "--reestimate_batches", "1"]
+    code, sentence = fathom("lesion", "timm:vit_tiny_patch16_224", *options)
+    assert (code, sentence) == (
+        1,
+        "timm:vit_tiny_patch16_224 has no batch normalisation: leave --reestimate_batches out",
+    )
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_more_draws_and_more_images_add_to_what_is_there(checkpoint, tmp_path, monkeypatch):
     counted = []
     count = measuring.count_errors
 
-    def counting(chain, variants, images, targets, advance):
+    def counting(chain, variants, images, *rest):
         counted.append(len(variants) * len(images))
-        return count(chain, variants, images, targets, advance)
+        return count(chain, variants, images, *rest)
 
     monkeypatch.setattr(measuring, "count_errors", counting)
     options = {"data": digits(), "sizes": (2,), "runs": (), "wandb": OFF}
