@@ -55,10 +55,8 @@ def time_claim(claim: Claim, ledger: Ledger) -> None:
 def stochastic_depth_time(margin: float, device: torch.device) -> Timed:
     """S9: the time of a step relative to constant depth, less the share of the work that was executed."""
     constant, by_batch, *_ = _stochastic_depth()
-    excess = [
-        ours / whole - work
-        for ours, whole, work in zip(by_batch.seconds, constant.seconds, by_batch.executed, strict=True)
-    ]
+    rounds = zip(by_batch.seconds, constant.seconds, by_batch.executed, strict=True)
+    excess = [ours / whole - work for ours, whole, work in rounds]
     return Timed(excess, abs(median(excess)) <= margin)
 
 
