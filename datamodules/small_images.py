@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from PIL import Image
 from torch import Tensor
 
 from datamodules.pipeline.cache import cached
 from datamodules.pipeline.decode import MAX_PIXELS, decode, read_bytes
 from datamodules.pipeline.folder import ImageFolder, Listing
+from datamodules.pipeline.geometry import squash
 from datamodules.pipeline.in_memory import InMemoryImages, channel_statistics
 
 
@@ -106,7 +106,7 @@ class SmallImages(InMemoryImages):
         for index, target in enumerate(images):
             image = self._image(listing, index)
             if self._resize and image.shape[:2] != (side, side):
-                image = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
+                image = squash(image, side)
             elif image.shape != target.shape:
                 height, width, _ = image.shape
                 raise MisconfigurationException(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
 from weakref import WeakSet
@@ -19,6 +19,7 @@ from torch import Tensor
 from datamodules.pipeline.allocator import keep_freed_memory
 from datamodules.pipeline.batches import BatchIndices, Loader, evaluation_batches, training_batches, training_steps
 from datamodules.pipeline.fingerprint import fingerprint
+from datamodules.pipeline.geometry import Geometry
 from datamodules.pipeline.internals import shift_restored_batches
 from datamodules.pipeline.mixing import mix, mixing_in_words
 from datamodules.pipeline.randomness import Stream, generator
@@ -146,6 +147,15 @@ class ImageData(LightningDataModule, ABC):
     @abstractmethod
     def augment_and_normalise(self, batch: RawBatch) -> Tensor:
         """The rest of the work, on the device: float32 (N, C, H, W), channels_last."""
+
+    @classmethod
+    def geometry(cls, settings: Mapping[str, Any]) -> Geometry:
+        """What evaluation does to an image file before it is normalised; the data set need not be there.
+
+        Args:
+            settings: of the constructor, ``image_size`` in any case.
+        """
+        return Geometry(settings["image_size"], channels=cls.in_channels)
 
     # Splits and loaders
 

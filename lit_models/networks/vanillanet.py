@@ -290,7 +290,7 @@ class VanillaNet(nn.Module):
     def dilate(self, output_stride: int) -> None:
         """See :func:`~lit_models.networks.dilation.dilate`; adaptive pools have no windows to dilate."""
         check_stride(self, output_stride)
-        if any(isinstance(module, HalvingMaxPool) for module in self.modules()):
+        if any(isinstance(module, nn.AdaptiveMaxPool2d) for module in self.modules()):
             raise NetworkError("a VanillaNet with adaptive_pool can't be dilated: build it without")
         dilate(self, ["stem", *(f"blocks.{i}" for i in range(len(self.blocks)))], output_stride)
 
