@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from datamodules.pipeline.image_data import ImageData
+from experiments.errors import UsageError
 from experiments.export.subject import Subject
 from experiments.runs.trained import Trained
 
@@ -42,14 +43,16 @@ def real_images(data: ImageData, number: int) -> Tensor:
         parts.append(batch.images)
         if sum(map(len, parts)) >= number:
             break
+    if not parts:
+        raise UsageError("the run has no test and no validation images: give --data with some to compare on")
     return torch.cat(parts)[:number]
 
 
 @torch.inference_mode()
 def cases(subject: Subject, sides_are_free: bool) -> list[Case]:
     """Batches of 1, 4 and 7 normalised images, and a larger and oblong one."""
-    splits = list(subject.images.repeat(-(-sum(BATCHES) // len(subject.images)), 1, 1, 1).split(list(BATCHES) + [0]))
-    batches = [part for part in splits if len(part)][: len(BATCHES)]
+    numbers = torch.arange(sum(BATCHES)) % len(subject.images)  # a small validation part has fewer
+    batches = list(subject.images[numbers].split(list(BATCHES)))
     if sides_are_free:
         height, width = subject.images.shape[2:]
         batches.append(interpolate(subject.images[:4], (height * 5 // 4, width * 3 // 2), mode="bilinear"))
@@ -61,9 +64,8 @@ def pixel_cases(subject: Subject, raw: Tensor) -> list[Case]:
     """The images as files have them, of several sizes, and the logits of the evaluation of such files."""
     side = subject.trained.geometry.image_size
     found = []
-    for batch, (height, width) in zip(
-        BATCHES, ((side, side), (side * 2, side * 3), (side * 3 // 2, side)), strict=True
-    ):
+    sizes = (side, side), (side * 2, side * 3), (side * 3 // 2, side)
+    for batch, (height, width) in zip(BATCHES, sizes, strict=True):
         images = interpolate(raw[:batch].permute(0, 3, 1, 2).float(), (height, width), mode="bicubic", antialias=True)
         pixels = images.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
         evaluated = torch.stack([_evaluated(subject.trained, image) for image in pixels])

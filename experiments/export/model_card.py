@@ -64,6 +64,5 @@ def _accuracies(card: dict[str, Any]) -> dict[str, str]:
 
 
 def _of(card: dict[str, Any], *names: str) -> str:
-    return (
-        ", ".join(f"{name} {json.dumps(card[name], ensure_ascii=False)}" for name in names if name in card) or "unknown"
-    )
+    known = [f"{name} {json.dumps(card[name], ensure_ascii=False)}" for name in names if name in card]
+    return ", ".join(known) or "unknown"

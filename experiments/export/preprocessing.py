@@ -42,9 +42,7 @@ class Preprocessed(nn.Module):
         _, height, width, _ = pixels.shape
         sides = [torch.scalar_tensor(side, dtype=torch.float32) for side in (height, width)]
         short = torch.minimum(*sides)
-        rows, columns = (
-            self._filter(side, pixels.shape[axis], short) for side, axis in zip(sides, (1, 2), strict=True)
-        )
+        rows, columns = (self._filter(sides[i], pixels.shape[i + 1], short) for i in (0, 1))
         levels = pixels.permute(0, 3, 1, 2).float()
         levels = _rounded(levels @ columns.mT)
         levels = _rounded(rows @ levels)

@@ -12,7 +12,7 @@ from torch.export import Dim, ExportedProgram
 
 from experiments.export.preprocessing import Preprocessed
 from experiments.runs.trained import Trained
-from lit_models import CheckpointError, TimmBackbone
+from lit_models import CheckpointError, NetworkError, TimmBackbone
 from lit_models.interfaces import Reparameterizable
 from lit_models.surgery.reparameterize import logit_difference, merged_copy
 
@@ -36,8 +36,7 @@ class Subject:
         """The network without a wrapper.
 
         Raises:
-            CheckpointError: for weights that are not finite.
-            NetworkError: for one that is to be merged and can't be yet.
+            CheckpointError: for weights that are not finite, and a network that can't be merged yet.
         """
         net: Any = self.trained.net
         for name, value in net.state_dict().items():
@@ -46,7 +45,13 @@ class Subject:
         if isinstance(net, TimmBackbone):
             net = net.model
         elif isinstance(net, Reparameterizable):
-            merged = merged_copy(net)
+            try:
+                merged = merged_copy(net)
+            except NetworkError as error:
+                raise CheckpointError(
+                    f"{self.trained.checkpoint} can't be merged: {error}; or give a later checkpoint of the run, such"
+                    " as its checkpoints/last.ckpt"
+                ) from error
             self.card["merge"] = logit_difference(net, merged, self.images)[0]
             net = merged
         return net.eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
@@ -54,7 +59,7 @@ class Subject:
     @cached_property
     def program(self) -> ExportedProgram:
         """float32 (N, C, H, W), normalised, to logits (N, K)."""
-        return _exported(self.net, self.images[:3], {0: BATCH, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC})
+        return _exported(self.net, self.images[:1].repeat(3, 1, 1, 1), {0: BATCH, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC})
 
     @cached_property
     def preprocessed(self) -> nn.Module:
@@ -109,11 +114,12 @@ def free_sides(program: ExportedProgram) -> bool:
 
 def _exported(module: nn.Module, example: Tensor, dims: dict[int, Any]) -> ExportedProgram:
     """With the ``dims`` free, or the batch alone where the network does not allow more."""
-    for free in (dims, {0: dims[0]}):
-        try:
-            return torch.export.export(module, (example,), dynamic_shapes=(free,), strict=False)
-        except Exception as error:  # torch raises many kinds for what a network does not allow
-            reason = error
-    raise CheckpointError(
-        f"{type(module).__name__} can't be exported by torch: {str(reason).splitlines()[0]}"
-    ) from reason
+    try:
+        return torch.export.export(module, (example,), dynamic_shapes=(dims,), strict=False)
+    except Exception:  # torch raises many kinds for what a network does not allow
+        dims = {0: dims[0]}
+    try:
+        return torch.export.export(module, (example,), dynamic_shapes=(dims,), strict=False)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"torch can't export a {type(module).__name__}: {reason}") from error

@@ -15,6 +15,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, register_model
 from torch import nn
 
+from lit_models.networks.dilation import stride_of
 from lit_models.networks.googlenet import GoogLeNet
 from lit_models.networks.resnet import CIFARResNet
 from lit_models.networks.vanillanet import LAYERS, VanillaNet
@@ -25,7 +26,7 @@ Stage = dict[str, Any]
 
 def _vanillanet_stages(net: VanillaNet) -> list[Stage]:
     stages: list[Stage] = []
-    reduction = net.stem.convs.first[0].stride[0]  # type: ignore[index]
+    reduction = stride_of(net.stem)
     names = ["stem", *(f"blocks.{i}" for i in range(len(net.blocks)))]
     for name, stride in zip(names, (1, *net.strides), strict=True):
         channels = net.get_submodule(f"{name}.activation.conv").out_channels
