@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from inspect import signature
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,8 @@ def write(subject: Subject, folder: Path) -> None:
 
 def read_hub(folder: Path) -> Callable[[Tensor], Tensor]:
     """The network as ``from_pretrained`` loads it."""
-    return module_of(folder).Network.from_pretrained(str(folder)).eval()
+    with redirect_stdout(StringIO()):  # it says that the weights are local
+        return module_of(folder).Network.from_pretrained(str(folder)).eval()
 
 
 def read_timm(folder: Path) -> Callable[[Tensor], Tensor]:

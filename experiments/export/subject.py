@@ -113,11 +113,17 @@ def free_sides(program: ExportedProgram) -> bool:
 
 
 def _exported(module: nn.Module, example: Tensor, dims: dict[int, Any]) -> ExportedProgram:
-    """With the ``dims`` free, or the batch alone where the network does not allow more."""
+    """With the ``dims`` free, or the batch alone where the network does not allow more.
+
+    A map of one pixel, for one, is treated apart from all larger ones.
+    """
     try:
-        return torch.export.export(module, (example,), dynamic_shapes=(dims,), strict=False)
-    except Exception:  # torch raises many kinds for what a network does not allow
+        program = torch.export.export(module, (example,), dynamic_shapes=(dims,), strict=False)
+        program.module()(torch.cat((example, example), max(dims) - 1)[:2])
+    except Exception:  # torch raises many kinds
         dims = {0: dims[0]}
+    else:
+        return program
     try:
         return torch.export.export(module, (example,), dynamic_shapes=(dims,), strict=False)
     except Exception as error:
