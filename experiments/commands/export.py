@@ -38,7 +38,7 @@ def export(
     and names the classes, and export.json with the differences. Above the tolerance nothing is written.
 
     Args:
-        run: run directory, whose best checkpoint is taken, or a checkpoint.
+        run: run directory, whose merged.ckpt is taken, or its best checkpoint if there is none; or a checkpoint.
         to: formats, separated by commas: onnx, pt2, safetensors, hub, timm.
         out: new folder.
         preprocess: describe: the file takes normalised images, float32 (N, C, H, W). embed: onnx and pt2 take pixels,
@@ -54,7 +54,8 @@ def export(
         raise UsageError(f"{out} exists: remove it or choose another folder")
     if "onnx" in formats:
         onnx_file.check_packages()
-    trained = open_trained(run, data)
+    merged = run / "merged.ckpt"
+    trained = open_trained(merged if merged.is_file() else run, data)
     raw = real_images(data or data_of_run(_config(trained)), sum(BATCHES))
     subject = Subject(trained, trained.images(raw).contiguous(), _what_is_known(trained))
     compared = cases(subject, free_sides(subject.program))
@@ -75,7 +76,7 @@ def export(
         if out.exists():
             out.rmdir()
         shutil.move(folder, out)
-    print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    print(f"{trained.checkpoint} is in {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
 
 
 def _written(name: str, subject: Subject, folder: Path, embedded: bool) -> Callable[[Tensor], Tensor]:
