@@ -4,7 +4,7 @@ BIN := .venv/bin
 KILLS ?= 20
 MUTATIONS ?= 300
 
-.PHONY: quickstart test slow drill fuzz check arrows
+.PHONY: quickstart test slow drill fuzz check gpu arrows
 
 quickstart: .venv/installed
 	$(BIN)/fathom quickstart
@@ -26,6 +26,10 @@ check: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
+
+gpu: .venv/installed-dev
+	$(BIN)/fathom check --out check.json
+	$(BIN)/python -m pytest tests/gpu -rs
 
 arrows: .venv/installed-dev
 	$(BIN)/python tests/system/arrows.py

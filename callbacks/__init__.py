@@ -1,6 +1,7 @@
 """What changes with time: each callback is one schedule, transformation or record."""
 
 from callbacks.activation_annealing import ActivationAnnealing
+from callbacks.compile import Compile
 from callbacks.effective_paths import EffectivePathTraining
 from callbacks.gradient_statistics import GradientStatistics
 from callbacks.learning_rate_warmup import LearningRateWarmup
@@ -12,11 +13,13 @@ from callbacks.run.reseeding import Reseeding
 from callbacks.run.run_summary import RunSummary
 from callbacks.run.stop_on_nonfinite import NonFiniteError, StopOnNonFinite
 from callbacks.stochastic_depth import StochasticDepth
+from callbacks.validation_pictures import ValidationPictures
 from callbacks.weight_averaging import WeightAveraging
 
 __all__ = [
     "ActivationAnnealing",
     "BestCheckpoint",
+    "Compile",
     "EffectivePathTraining",
     "GradientStatistics",
     "LastCheckpoint",
@@ -29,5 +32,6 @@ __all__ = [
     "RunSummary",
     "StochasticDepth",
     "StopOnNonFinite",
+    "ValidationPictures",
     "WeightAveraging",
 ]

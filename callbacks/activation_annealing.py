@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from callbacks.requirements import network_with
 from lit_models.interfaces import AnnealedActivations
+from lit_models.tasks.logging_steps import is_logging_step
 from lit_models.tasks.schedules import length_in_epochs, steps_per_epoch
 
 
@@ -59,6 +60,8 @@ class ActivationAnnealing(L.Callback):
             reach 1.
     """
 
+    logs = ("activation_lambda",)
+
     def __init__(
         self,
         epochs: float | None = None,
@@ -88,7 +91,10 @@ class ActivationAnnealing(L.Callback):
         if value != self._current:
             self._net.set_activation_lambda(value)
             self._current = value
-        pl_module.log("activation_lambda", self._net.activation_lambda)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if is_logging_step(trainer):
+            pl_module.log("activation_lambda", self._net.activation_lambda)
 
     def explain(self, trainer: L.Trainer) -> dict[str, str]:
         """What ``fathom explain`` says of it."""

@@ -36,7 +36,7 @@ class BranchGates:
             MisconfigurationException: for a network without residual blocks, and where another callback gates them too.
         """
         for other in trainer.callbacks:  # type: ignore[attr-defined]
-            if other is not callback and any(isinstance(value, BranchGates) for value in vars(other).values()):
+            if other is not callback and gates_branches(other):
                 raise MisconfigurationException(
                     f"{type(callback).__name__} and {type(other).__name__} would both set the gates of the residual "
                     "blocks, and one undo the draws of the other: remove one of the two"
@@ -89,6 +89,11 @@ class BranchGates:
         """Remove what ``attach`` hung onto the blocks."""
         while self._hooks:
             self._hooks.pop().remove()
+
+
+def gates_branches(callback: L.Callback) -> bool:
+    """Whether ``callback`` sets gates."""
+    return any(isinstance(value, BranchGates) for value in vars(callback).values())
 
 
 def seed_of_run(seed: int | None) -> int:

@@ -42,6 +42,8 @@ class EffectivePathTraining(L.Callback):
             rescales in training.
     """
 
+    logs = ("val/top1_unscaled",)
+
     def __init__(self, blocks: int, seed: int | None = None) -> None:
         self.num_open = blocks
         self.seed = seed

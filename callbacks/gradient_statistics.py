@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Any
+
 import lightning as L
-from torch import nn
-from torch.nn.utils import get_total_norm
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from callbacks.run.internals import norms
 from lit_models.interfaces import ResidualBlock, ResidualNetwork
 
 
 class GradientStatistics(L.Callback):
-    """Logs means over the epoch, of gradients as the optimizer gets them, before clipping:
+    """Logs means over the steps of an epoch, of gradients as the optimizer gets them, before clipping:
 
     * ``gradient_mean_abs/<layer>``: the mean absolute gradient of the first convolution of the first residual block,
       over the steps in which that block runs. In a network without such blocks it is the first convolution of all.
     * ``gradient_norm/<stage>``: the norm of the gradient of each child of the network that has parameters; of a network
       that only wraps another, of the other's children.
+
+    They are summed up on the device. All ranks have the same gradients, so a checkpoint holds the sums of one.
     """
+
+    logs = ("gradient_mean_abs/*", "gradient_norm/*")
+
+    def __init__(self) -> None:
+        self._epoch = 0
+        self._sums: dict[str, Tensor] = {}
+        self._steps: Counter[str] = Counter()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         net = getattr(pl_module, "net", pl_module)
@@ -31,17 +44,41 @@ class GradientStatistics(L.Callback):
         self._stages = stages(net)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        metrics = {}
-        for stage, parameters in self._stages.items():
-            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-            if gradients:
-                metrics[f"gradient_norm/{stage}"] = get_total_norm(gradients)
+        by_stage = {
+            stage: gradients
+            for stage, parameters in self._stages.items()
+            if (gradients := [parameter.grad for parameter in parameters if parameter.grad is not None])
+        }
+        if not by_stage:
+            return
+        of_all = norms([gradient for gradients in by_stage.values() for gradient in gradients])
+        of_stages = of_all.split([len(gradients) for gradients in by_stage.values()])
+        metrics = {
+            f"gradient_norm/{stage}": torch.linalg.vector_norm(part)
+            for stage, part in zip(by_stage, of_stages, strict=True)
+        }
         skipped = self._block is not None and self._block.gate is False
         if self._first_conv is not None and not skipped:
             name, conv = self._first_conv
             if conv.weight.grad is not None:
                 metrics[f"gradient_mean_abs/{name}"] = conv.weight.grad.abs().mean()
-        pl_module.log_dict(metrics, on_step=False, on_epoch=True, batch_size=1)
+        if self._epoch != trainer.current_epoch:  # not at its start: that hook is skipped after a resume
+            self._epoch, self._sums, self._steps = trainer.current_epoch, {}, Counter()
+        for name, value in metrics.items():
+            before = self._sums.get(name)
+            self._sums[name] = value if before is None else before.to(value.device) + value
+            self._steps[name] += 1
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._epoch == trainer.current_epoch:
+            pl_module.log_dict({name: total / self._steps[name] for name, total in self._sums.items()})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self._epoch, "sums": self._sums, "steps": dict(self._steps)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._epoch = state_dict["epoch"]
+        self._sums, self._steps = dict(state_dict["sums"]), Counter(state_dict["steps"])
 
 
 def stages(net: nn.Module, prefix: str = "") -> dict[str, list[nn.Parameter]]:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from callbacks.branch_gates import BranchGates, seed_of_run
 from lit_models.cost import count_branch_macs
 from lit_models.interfaces import Window
+from lit_models.tasks.logging_steps import is_logging_step
 
 Decay = Literal["linear", "uniform"]
 Mode = Literal["batch", "sample"]
@@ -71,6 +72,8 @@ class StochasticDepth(L.Callback):
             without residual blocks.
     """
 
+    logs = ("stochastic_depth/*",)
+
     def __init__(
         self,
         survival_prob: float | list[float] = 0.5,
@@ -100,6 +103,7 @@ class StochasticDepth(L.Callback):
         self._gates = BranchGates()
         self._probs: list[float] = []
         self._macs: list[int] = []
+        self._drawn: list[bool | Window] = []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -114,22 +118,12 @@ class StochasticDepth(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        images = batch[0]
         if not self._macs:
-            self._macs = count_branch_macs(self._gates.net, images.shape[1:])
+            self._macs = count_branch_macs(self._gates.net, batch[0].shape[1:])
         # Not at the start of the epoch: that hook is skipped after a resume.
         self._set_probs(trainer.current_epoch)
-        gates = draw_gates(self._probs, self.mode, self._seed, trainer.global_step)
-        self._gates.set(gates)
-
-        shares = [_share(gate, len(images)) for gate in gates]
-        metrics = {
-            "planned_work": self._share_of_work(self._probs),
-            "executed_work": self._share_of_work(shares),
-            "effective_depth": sum(shares),
-        }
-        # As tensors on the host: Lightning copies bare numbers to the device, which synchronises with it.
-        pl_module.log_dict({f"stochastic_depth/{name}": torch.tensor(value) for name, value in metrics.items()})
+        self._drawn = draw_gates(self._probs, self.mode, self._seed, trainer.global_step)
+        self._gates.set(self._drawn)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         if self.decay_skipped:
@@ -137,8 +131,20 @@ class StochasticDepth(L.Callback):
         else:
             self._gates.drop_gradients()
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
         self._gates.open()
+        if not is_logging_step(trainer):
+            return
+        shares = [_share(gate, len(batch[0])) for gate in self._drawn]
+        metrics = {
+            "planned_work": self._share_of_work(self._probs),
+            "executed_work": self._share_of_work(shares),
+            "effective_depth": sum(shares),
+        }
+        # As tensors on the host: Lightning copies bare numbers to the device, which synchronises with it.
+        pl_module.log_dict({f"stochastic_depth/{name}": torch.tensor(value) for name, value in metrics.items()})
 
     def on_exception(self, *_: Any) -> None:
         self._gates.open()

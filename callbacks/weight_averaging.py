@@ -10,9 +10,11 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 
+from callbacks.run.internals import move_towards
 from callbacks.run.ranks import broadcast_buffers
 from lit_models import ImageClassifier
 from lit_models.interfaces import BATCH_NORMS
@@ -38,6 +40,8 @@ class WeightAveraging(EMAWeightAveraging):
     Raises:
         MisconfigurationException: for a decay outside [0, 1).
     """
+
+    logs = ("val/current_top1",)
 
     def __init__(
         self, decay: float = 0.9999, update_every_n_steps: int = 1, update_starting_at_step: int | None = None
@@ -82,8 +86,11 @@ class WeightAveraging(EMAWeightAveraging):
                 f" {steps:,}: its first weights are {remains:.0%} of the last average. Lower the decay."
             )
 
-    def _note_step(self, *_: Any) -> None:
+    def _note_step(self, optimizer: Optimizer, *_: Any) -> None:
         self._stepped = True
+        # A fused optimizer is called in a step that overflows, too, and knows on the device alone that it did.
+        assert self._average_model is not None
+        self._average_model.overflow = getattr(optimizer, "found_inf", None)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return self._stepped and super().should_update(step_idx, epoch_idx)
@@ -172,6 +179,8 @@ class Average(AveragedModel):
         self.decay = decay
         self.tensors = _tensors(self.module, remove_duplicate=False)
         self._learned: tuple[list[Tensor], list[Tensor]] | None = None
+        self.overflow: Tensor | None = None
+        """Of the step before the next update: 1 if a fused optimizer left the weights as they were for it, 0 if not."""
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
@@ -179,8 +188,11 @@ class Average(AveragedModel):
         if self._learned is None:  # by now the module is on its device
             self._learned = self._pairs(model, learned=True)
         averages, values = self._learned
-        average = get_ema_multi_avg_fn(self.decay if self.n_averaged > 0 else 0.0)
-        average(averages, values, self.n_averaged)  # in place, in one kernel for all tensors
+        decay = self.decay if self.n_averaged > 0 else 0.0
+        if self.overflow is None:
+            get_ema_multi_avg_fn(decay)(averages, values, self.n_averaged)  # in place, in one kernel for all tensors
+        else:
+            move_towards(averages, values, (1 - decay) * (1 - self.overflow))
         self.n_averaged += 1
 
     @torch.no_grad()

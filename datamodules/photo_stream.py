@@ -19,12 +19,15 @@ from torch.utils.data import default_collate
 from datamodules.photos import PHOTO_DRAWS, Photos
 from datamodules.pipeline.allocator import keep_freed_memory
 from datamodules.pipeline.batches import BatchIndices
-from datamodules.pipeline.cache import cache_dir
+from datamodules.pipeline.cache import cache_dir, size_limit
 from datamodules.pipeline.fingerprint import fingerprint
 from datamodules.pipeline.image_data import ImageData, RawBatch
 from datamodules.pipeline.internals import OwnedWorkers
 from datamodules.pipeline.randomness import uniforms
 from datamodules.pipeline.shards import check_index, read_description
+
+SCHEMES = ("s3", "gs", "hf", "local")
+"""Of URLs that both litdata and fsspec read; ``local`` is a slow disk, read through the cache."""
 
 
 class PhotoStream(Photos):
@@ -52,6 +55,11 @@ class PhotoStream(Photos):
             raise MisconfigurationException(
                 f"{', '.join(given)} can't be set for shards, whose parts were fixed when `fathom shard` wrote {root}:"
                 " leave it out"
+            )
+        scheme, is_url, _ = root.partition("://")
+        if is_url and scheme not in SCHEMES:
+            raise MisconfigurationException(
+                f"shards are not read from {root}: give a folder, or a URL with {', '.join(SCHEMES)} before ://"
             )
         self.root = root.rstrip("/")
         super().__init__(root, **options)
@@ -204,7 +212,9 @@ def _shards(data: PhotoStream, part: str, **options: Any) -> Any:
         raise MisconfigurationException("Reading shards needs litdata: pip install 'fathom[stream]'.") from error
     check_index(f"{data.root}/{part}")
     cache = str(cache_dir() / "shards") if "://" in data.root else None
-    return StreamingDataset(f"{data.root}/{part}", cache_dir=cache, **options)
+    dataset = StreamingDataset(f"{data.root}/{part}", cache_dir=cache, **options)
+    dataset.max_cache_size = int(size_limit())  # as an argument it warns of what is less than 25 GB
+    return dataset
 
 
 def _stream(data: PhotoStream, item: _TrainingItem) -> Any:

@@ -22,9 +22,10 @@ from datamodules.pipeline.decode import MAX_PIXELS, DecodeError, decode, read_by
 from datamodules.pipeline.fingerprint import fingerprint
 from datamodules.pipeline.folder import ImageFolder, Listing
 from datamodules.pipeline.geometry import Geometry
-from datamodules.pipeline.image_data import ImageData, RawBatch, check_std
+from datamodules.pipeline.image_data import ImageData, RawBatch
 from datamodules.pipeline.policies import apply_policy, make_policy
 from datamodules.pipeline.randomness import uniforms
+from datamodules.pipeline.resumable import check_std
 
 # Columns of the draws; the crop takes the first ones.
 _FLIP, _ERASING = DRAWS, slice(DRAWS + 1, DRAWS + 1 + ERASING_DRAWS)
@@ -241,7 +242,7 @@ def _fetch(
     skip: bool,
     batch: BatchIndices,
 ) -> RawBatch:
-    indices, epoch, number = batch
+    indices, epoch, number, *_ = batch
     draws = None if epoch is None else uniforms(seed, epoch, indices, PHOTO_DRAWS)
     images = torch.empty(len(indices), size, size, 3, dtype=torch.uint8)
     if get_worker_info() is not None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lit_models.errors import CheckpointError, NetworkError
+    from lit_models.networks.alexnet import CIFARAlexNet
+    from lit_models.networks.annealed_resnet import AnnealedCIFARResNet
     from lit_models.networks.googlenet import CIFARGoogLeNet, GoogLeNet
     from lit_models.networks.resnet import CIFARResNet, ResNet
     from lit_models.networks.timm_backbone import TimmBackbone
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from lit_models.transfer.retinanet import RetinaNet
 
 _MODULES = {
+    "AnnealedCIFARResNet": "networks.annealed_resnet",
+    "CIFARAlexNet": "networks.alexnet",
     "CIFARGoogLeNet": "networks.googlenet",
     "CIFARResNet": "networks.resnet",
     "CIFARVGG": "networks.vgg",
@@ -51,6 +55,8 @@ __all__ = [
     "CIFARVGG",
     "FCN",
     "VGG",
+    "AnnealedCIFARResNet",
+    "CIFARAlexNet",
     "CIFARGoogLeNet",
     "CIFARResNet",
     "CheckpointError",

@@ -69,6 +69,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} holds no state_dict, so it was not written by this project; {_OFFICIAL}")
     if "pytorch-lightning_version" not in checkpoint:
         raise CheckpointError(f"{path} holds weights without saying of which network: load them into yours in Python")
+    for states in ("state_dict", "current_model_state"):
+        if isinstance(state := checkpoint.get(states), dict):
+            checkpoint[states] = {_without_wrapper(name): value for name, value in state.items()}
     try:
         check_weights(checkpoint)
     except SchemaError as error:
@@ -76,6 +79,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if "hyper_parameters" in checkpoint:
         checkpoint["hyper_parameters"] = with_current_names(checkpoint["hyper_parameters"])
     return checkpoint
+
+
+def _without_wrapper(name: Any) -> Any:
+    """The name of a weight without the prefix of a module that ``torch.compile`` has wrapped."""
+    return name.replace("_orig_mod.", "") if isinstance(name, str) else name
 
 
 def check_training_state(path: str | Path, checkpoint: dict[str, Any]) -> None:

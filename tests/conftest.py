@@ -43,6 +43,7 @@ wandb: {mode: disabled}
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=20, help="how often a run of the drill is killed (with -m drill)")
+    parser.addoption("--accelerator", default="cpu", help="on which the drill trains: cpu, or gpu (with -m drill)")
     parser.addoption("--fuzz", type=int, default=0, help="how many checkpoints and configurations are mutated")
 
 

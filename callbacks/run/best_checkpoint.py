@@ -14,7 +14,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 class BestCheckpoint(ModelCheckpoint):
     """Lightning's, for one file: the checkpoint with the best value of ``monitor``.
 
-    Its whole state comes back when a run is resumed, also after the run was moved: it names files, not folders.
+    Its whole state comes back when a run is resumed, also after the run was moved: it names files, not folders. In a
+    run begun from a checkpoint of another one, where the file is not, the scores of the other do not count.
 
     Raises:
         MisconfigurationException: for a ``dirpath``, or a ``filename`` that is a path; for a ``save_top_k`` of several
@@ -46,6 +47,8 @@ class BestCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         state = _with_paths(state_dict, lambda path: os.path.join(str(self.dirpath), PurePath(path).name))
+        if not os.path.isfile(state["best_model_path"]):
+            return
         super().load_state_dict(state | {"dirpath": self.dirpath})
         self.current_score = state["current_score"]
 

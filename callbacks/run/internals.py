@@ -1,6 +1,7 @@
 """Private names of other packages, all that this room uses.
 
-What is logged in an epoch, and how far its loops have come, Lightning neither saves whole nor lets one set.
+What is logged in an epoch, and how far its loops have come, Lightning neither saves whole nor lets one set. Torch has
+its kernels for many tensors at once under private names alone.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
+import torch
+from torch import Tensor
 from torchmetrics import Metric
 
-SEEN_WITH = {"lightning": "2.6.6", "torchmetrics": "1.9.0"}
+SEEN_WITH = {"lightning": "2.6.6", "torch": "2.14.1", "torchmetrics": "1.9.0"}
 OVERRIDDEN = {"WeightAveraging": {"_average_model", "_swap_models"}}
 """Classes of this room, and what they share with a base class of another package."""
 
@@ -48,3 +51,20 @@ def count_steps_for_loggers(trainer: L.Trainer) -> None:
 def set_run_directory(trainer: L.Trainer, directory: str) -> None:
     """Set ``trainer.default_root_dir``, which Lightning takes only when the Trainer is made."""
     trainer._default_root_dir = directory  # type: ignore[attr-defined]
+
+
+def norms(tensors: list[Tensor]) -> Tensor:
+    """The 2-norm of each of some tensors, in one kernel."""
+    return torch.stack(torch._foreach_norm(tensors))
+
+
+def move_towards(tensors: list[Tensor], targets: list[Tensor], share: Tensor) -> None:
+    """Each tensor to its target by a share of the way, which need not be known on the host; in place."""
+    way = torch._foreach_sub(targets, tensors)
+    torch._foreach_mul_(way, share)
+    torch._foreach_add_(tensors, way)
+
+
+def leave_signals_alone(trainer: L.Trainer) -> None:
+    """Let Lightning not ask the first device in each step whether it got SIGTERM, which waits for all devices."""
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]

@@ -16,8 +16,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.run.epoch_means import epoch_means, restore_epoch_means
-from callbacks.run.internals import count_steps_for_loggers, is_accumulating
-from callbacks.run.ranks import broadcast_buffers
+from callbacks.run.internals import count_steps_for_loggers, is_accumulating, leave_signals_alone
+from callbacks.run.ranks import Consensus, broadcast_buffers
 from callbacks.run.signals import EXIT_CODE, NotedSignals, leave_early, print_to_stderr
 
 Moment = Literal["batch", "validation", "end"]
@@ -36,8 +36,9 @@ class LastCheckpoint(L.Callback):
     the epoch so far, and how far the loggers that have a ``state_dict`` had come.
 
     SIGTERM, SIGUSR1 (SLURM's warning of a preemption), SIGHUP (a closed terminal) and Ctrl-C write one at the next such
-    moment, in a validation at once, and leave with exit code 75; whichever device gets the signal, all leave. When a
-    repeated signal ends the process at once is said in :mod:`callbacks.run.signals`.
+    moment, in a validation at once, and leave with exit code 75; whichever device gets the signal, all leave, one step
+    later than a single device would. When a repeated signal ends the process at once is said in
+    :mod:`callbacks.run.signals`.
 
     It has to be the first of the callbacks, to save before the others prepare the next step. At the start of a
     validation all ranks get the buffers of the first one, which are those that are saved.
@@ -61,7 +62,7 @@ class LastCheckpoint(L.Callback):
         self._saved_step = 0
         self._saved_time = 0.0
         self._restored: dict[str, Any] = {}
-        self._group: Any = None
+        self._agreed = Consensus(1)
         self._common_batches, self._validated = 0, 0
         self._val_check_batch: float | None = None
         """That of the Trainer, until the validation that a resumed run begins with."""
@@ -89,8 +90,8 @@ class LastCheckpoint(L.Callback):
             self._restored = {}
         if batch_idx % trainer.accumulate_grad_batches:
             return
-        todo = self._agreed(self._todo(trainer, batch_idx))
-        if todo != _NOTHING and self._saved_step != trainer.global_step:
+        todo = self._agreed(self._wish(trainer))
+        if (todo != _NOTHING or self._is_due(trainer, batch_idx)) and self._saved_step != trainer.global_step:
             self._save(trainer, "batch")
         if todo == _LEAVE:
             self._leave(trainer)
@@ -135,14 +136,20 @@ class LastCheckpoint(L.Callback):
         if batches.processed >= self._stopped_after:
             trainer.should_stop = True
 
-    def _todo(self, trainer: L.Trainer, batch_idx: int) -> int:
+    def _is_due(self, trainer: L.Trainer, batch_idx: int) -> bool:
+        """What all devices know by themselves."""
+        step = trainer.global_step
+        return step > 0 and (batch_idx == 0 or (self.every_n_steps is not None and step % self.every_n_steps == 0))
+
+    def _wish(self, trainer: L.Trainer) -> int:
+        """What this device alone knows."""
         if self._signals.received:
             return _LEAVE
-        step = trainer.global_step
-        due = (batch_idx == 0 and step > 0) or (self.every_n_steps and step and step % self.every_n_steps == 0)
-        if self.every_minutes and trainer.is_global_zero:
-            due = due or time.monotonic() - self._saved_time > 60 * self.every_minutes
-        return _SAVE if due else _NOTHING
+        now = time.monotonic()
+        if not self.every_minutes or not trainer.is_global_zero or now - self._saved_time <= 60 * self.every_minutes:
+            return _NOTHING
+        self._saved_time = now  # or it would wish for another until this one is written
+        return _SAVE
 
     def _save(self, trainer: L.Trainer, moment: Moment) -> None:
         if trainer.fast_dev_run or (self._repeats_end and moment != "end"):  # type: ignore[attr-defined]
@@ -181,7 +188,8 @@ class LastCheckpoint(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._signals.listen()  # after Lightning, which has handlers of its own
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
-        self._group = dist.new_group(backend="gloo") if trainer.world_size > 1 else None
+        self._agreed = Consensus(trainer.world_size)
+        leave_signals_alone(trainer)
         if not self._restored:
             return
         # Only there to have Lightning begin the validation: see mark_loops_complete.
@@ -214,21 +222,16 @@ class LastCheckpoint(L.Callback):
 
     # Several devices. On the CPU, so that none of it waits for a GPU.
 
-    def _agreed(self, todo: int) -> int:
-        """The largest ``todo`` of all devices."""
-        return todo if self._group is None else self._reduced(todo, dist.ReduceOp.MAX)
-
     def _least(self, number: int) -> int:
-        return number if self._group is None else self._reduced(number, dist.ReduceOp.MIN)
-
-    def _reduced(self, number: int, operation: Any) -> int:
-        tensor = torch.tensor(number)
-        dist.all_reduce(tensor, operation, group=self._group)
-        return int(tensor)
+        if self._agreed.group is None:
+            return number
+        least = torch.tensor(number)
+        dist.all_reduce(least, dist.ReduceOp.MIN, group=self._agreed.group)
+        return int(least)
 
     def _gathered(self, value: Any) -> list[Any]:
         values: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(values, move_data_to_device(value, torch.device("cpu")), group=self._group)
+        dist.all_gather_object(values, move_data_to_device(value, torch.device("cpu")), group=self._agreed.group)
         return values
 
 

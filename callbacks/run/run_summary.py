@@ -107,6 +107,7 @@ class RunSummary(L.Callback):
             "resumed": self._resumed,
             "seed": None if seed is None else int(seed),
             "precision": trainer.precision,
+            "tf32": torch.get_float32_matmul_precision() != "highest",
             "devices": trainer.world_size,
             "hardware": hardware(trainer.strategy.root_device),
         }
@@ -167,8 +168,11 @@ def hardware(device: torch.device) -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """Versions of the packages; and of the code, where it is a checkout, the commit, and whether it was changed."""
-    versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+    """Versions of the packages that are installed; of the code, if it is a checkout, the commit and its cleanliness."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):  # W&B is not needed where it is disabled
+            versions[name] = importlib.metadata.version(name)
     checkout = _git("ls-files", "--error-unmatch", __file__) is not None
     return {
         "versions": versions,

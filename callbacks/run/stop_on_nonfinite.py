@@ -29,7 +29,8 @@ class StopOnNonFinite(L.Callback):
 
     No step synchronises with the device. Loss and gradient norm are copied to the host in the background, and the batch
     is kept until they have arrived, a step or two later. Before a checkpoint, and at the end of an epoch, they are
-    waited for: nothing that follows a non-finite step is saved, and the checkpoints before it stay as they are.
+    waited for: nothing that follows a non-finite step is saved, and the checkpoints before it stay as they are. The
+    progress bar shows the last loss that has arrived.
 
     With a gradient scaler (``16-mixed`` on a GPU) gradients overflow as a matter of course, and the scaler skips those
     steps: then the loss alone counts.
@@ -112,6 +113,8 @@ class StopOnNonFinite(L.Callback):
                 self._error = self._stop(trainer, step, loss, gradient_norm)
                 raise self._error
             self._last_finite_loss = loss
+            if trainer.progress_bar_callback is not None:
+                trainer.progress_bar_metrics["train/loss"] = loss
 
     def _stop(self, trainer: L.Trainer, step: _Step, loss: float, gradient_norm: float) -> NonFiniteError:
         """Save the batch, and return the error that says what happened."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.pipeline.internals import OwnedWorkers, pin_memory
+from datamodules.pipeline.mixing import Mixing
 from datamodules.pipeline.randomness import Stream, generator
 
 
@@ -22,6 +23,10 @@ class BatchIndices(NamedTuple):
     """The epoch that the random draws depend on; ``None`` in evaluation, which draws nothing."""
     number: int
     """Position of the batch in its epoch."""
+    draws: Tensor | None = None
+    """float32 (N, D) in [0, 1), the random numbers of each image, where they have been drawn for the whole epoch."""
+    mixing: Mixing | None = None
+    """How the batch is mixed, where that has been drawn for the whole epoch."""
 
 
 def training_batches(
@@ -32,6 +37,7 @@ def training_batches(
     images_done: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    equal: bool = False,
 ) -> Iterator[BatchIndices]:
     """The batches of one epoch for one rank, after the first ``images_done`` images of all ranks.
 
@@ -48,23 +54,28 @@ def training_batches(
         images_done: images that have been trained on in this epoch.
         rank: of this process.
         world_size: number of ranks.
+        equal: leave out the last images of the order, so that every batch has exactly ``batch_size``.
     """
     order = indices[torch.from_numpy(generator(Stream.ORDER, seed, epoch).permutation(len(indices)))]
     rest = order[images_done:]
-    if not len(rest):
+    steps = training_steps(len(rest), batch_size, world_size, equal)
+    if not len(rest) or not steps:
         return
-    steps = training_steps(len(rest), batch_size, world_size)
-    first = training_steps(len(order), batch_size, world_size) - steps
+    first = training_steps(len(order), batch_size, world_size, equal) - steps
+    if equal:
+        rest = rest[: steps * batch_size * world_size]
     for number, step in enumerate(rest.tensor_split(steps), start=first):
         yield BatchIndices(step.tensor_split(world_size)[rank], epoch, number)
 
 
-def training_steps(size: int, batch_size: int, world_size: int = 1) -> int:
-    """Number of batches in an epoch of ``size`` images, equal on all ranks.
+def training_steps(size: int, batch_size: int, world_size: int = 1, equal: bool = False) -> int:
+    """Number of batches in an epoch of ``size`` images, the same on all ranks; with ``equal``, of whole batches alone.
 
     Batch normalisation needs two images, so no rank gets a batch of one unless ``batch_size`` is 1 or there are too few
     images: some batches have one image more than ``batch_size`` instead.
     """
+    if equal:
+        return size // (batch_size * world_size)
     steps = -(-size // (batch_size * world_size))
     return steps if batch_size == 1 else min(steps, max(size // (2 * world_size), 1))
 

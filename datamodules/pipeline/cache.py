@@ -58,6 +58,17 @@ def cached(
     return arrays
 
 
+def size_limit() -> float:
+    """Of the cache, in bytes: ``$FATHOM_CACHE_GB``."""
+    text = os.environ.get("FATHOM_CACHE_GB")
+    try:
+        gigabytes = float(text) if text else DEFAULT_GIGABYTES
+    except ValueError:
+        warnings.warn(f"FATHOM_CACHE_GB is {text!r}, which is no number; {DEFAULT_GIGABYTES:g} is used.", stacklevel=4)
+        gigabytes = DEFAULT_GIGABYTES
+    return gigabytes * 1e9
+
+
 def entries() -> list[tuple[Path, int, float]]:
     """Path, size in bytes and time of the last use of each file in the cache, the least recently used first."""
     found = []
@@ -93,7 +104,7 @@ def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _make_room(newest: Path) -> None:
-    limit = _gigabytes() * 1e9
+    limit = size_limit()
     found = entries()
     size = sum(size for _, size, _ in found)
     for path, freed, _ in found:
@@ -102,12 +113,3 @@ def _make_room(newest: Path) -> None:
         if path != newest:
             path.unlink(missing_ok=True)
             size -= freed
-
-
-def _gigabytes() -> float:
-    text = os.environ.get("FATHOM_CACHE_GB")
-    try:
-        return float(text) if text else DEFAULT_GIGABYTES
-    except ValueError:
-        warnings.warn(f"FATHOM_CACHE_GB is {text!r}, which is no number; {DEFAULT_GIGABYTES:g} is used.", stacklevel=4)
-        return DEFAULT_GIGABYTES

@@ -39,7 +39,7 @@ def image_size(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> tuple[in
     """
     try:
         height, width, _ = _header(data, max_pixels)
-        return (width, height) if _orientation(data) >= 5 else (height, width)
+        return (width, height) if exif_orientation(data) >= 5 else (height, width)
     except Exception as error:  # decoders raise what they like
         raise _broken(data, name, error) from error
 
@@ -67,7 +67,7 @@ def decode(data: bytes, name: str, min_height: int = 0, min_width: int = 0, max_
     """
     try:
         _, _, space = _header(data, max_pixels)
-        orientation = _orientation(data)
+        orientation = exif_orientation(data)
         if orientation >= 5:
             min_height, min_width = min_width, min_height
         if space is None or space in ("CMYK", "YCCK"):
@@ -99,7 +99,7 @@ def _header(data: bytes, max_pixels: int) -> tuple[int, int, str | None]:
     return height, width, space
 
 
-def _orientation(data: bytes) -> int:
+def exif_orientation(data: bytes) -> int:
     """1 to 8, as in EXIF: how the stored image is to be turned to be shown."""
     if data.startswith(_JPEG) and data.find(b"Exif\0\0", 0, _EXIF_SEARCHED) < 0:
         return 1

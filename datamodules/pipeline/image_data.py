@@ -1,28 +1,20 @@
-"""What the image DataModules share: splits, the position in training, sharding over ranks, mixup and CutMix."""
+"""What DataModules of images with labels share: stratified splits, mixup and CutMix."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cached_property, partial
-from typing import Any, Literal, NamedTuple
-from weakref import WeakSet
+from abc import abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, NamedTuple
 
-import torch
-import torch.distributed as dist
-from lightning.fabric.utilities import move_data_to_device
-from lightning.pytorch import LightningDataModule
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from datamodules.pipeline.allocator import keep_freed_memory
-from datamodules.pipeline.batches import BatchIndices, Loader, evaluation_batches, training_batches, training_steps
 from datamodules.pipeline.fingerprint import fingerprint
 from datamodules.pipeline.geometry import Geometry
-from datamodules.pipeline.internals import shift_restored_batches
-from datamodules.pipeline.mixing import mix, mixing_in_words
+from datamodules.pipeline.mixing import Mixing, draw_mixing, mix, mixing_in_words
 from datamodules.pipeline.randomness import Stream, generator
+from datamodules.pipeline.resumable import ResumableData
 from datamodules.pipeline.splits import split, stratified_order
 
 
@@ -40,9 +32,11 @@ class RawBatch(NamedTuple):
     """Position of the batch in its epoch."""
     skipped: tuple[str, ...] = ()
     """Broken files that were left out."""
+    mixing: Mixing | None = None
+    """How the batch is mixed, where that has been drawn for the whole epoch."""
 
 
-class ImageData(LightningDataModule, ABC):
+class ImageData(ResumableData):
     """Images with one label each, in a training, a validation and a test part.
 
     A batch is ``(images, targets)`` after ``on_after_batch_transfer``: images (N, C, H, W), normalised, channels_last
@@ -57,6 +51,9 @@ class ImageData(LightningDataModule, ABC):
         batch_size: images in a batch of one rank. An epoch is cut into batches whose sizes differ by at most one, none
             of them above this number except where a batch of a single image would be left (see
             :func:`~datamodules.pipeline.batches.training_steps`).
+        equal_batches: make all training batches of exactly ``batch_size`` images, as compiled and captured networks
+            need them. What is left of an epoch is left out: fewer than ``batch_size`` images for each rank, others in
+            every epoch, since each has an order of its own.
         eval_batch_size: images in a batch of validation and test (default: ``batch_size``).
         val_fraction: share of the training images that is held out for validation; 0 validates on nothing.
         train_fraction: share of the rest to train on, by class; a smaller one lies within a larger one.
@@ -70,16 +67,6 @@ class ImageData(LightningDataModule, ABC):
         allow_changed_data: let a run that is resumed go on though its training images have changed. Otherwise it is
             refused.
     """
-
-    num_classes: int
-    in_channels: int
-    on_device = False
-    """Whether batches come from the device's memory already."""
-    image_size: int
-    """Side in pixels of what the network gets."""
-    class_names: list[str]
-    # A rank may have nothing to evaluate where there are fewer images than ranks.
-    allow_zero_length_dataloader_with_multiple_devices = True
 
     def __init__(
         self,
@@ -95,21 +82,16 @@ class ImageData(LightningDataModule, ABC):
         num_workers: int = 0,
         seed: int = 0,
         allow_changed_data: bool = False,
+        equal_batches: bool = False,
     ) -> None:
-        super().__init__()
-        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if value is not None and value < 1:
-                raise MisconfigurationException(f"{name} is {value}; give at least 1.")
+        super().__init__(batch_size, eval_batch_size, num_workers, seed, allow_changed_data, equal_batches)
         for name, alpha in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
             if alpha < 0:
                 raise MisconfigurationException(f"{name} is {alpha}; give 0 (off) or a positive number.")
         if not 0 <= mix_prob <= 1:
             raise MisconfigurationException(f"mix_prob is {mix_prob}; give a probability, from 0 to 1.")
-        for name, count in (("num_workers", num_workers), ("mix_off_epochs", mix_off_epochs), ("seed", seed)):
-            if count < 0:
-                raise MisconfigurationException(f"{name} is {count}; give 0 or more.")
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size or batch_size
+        if mix_off_epochs < 0:
+            raise MisconfigurationException(f"mix_off_epochs is {mix_off_epochs}; give 0 or more.")
         self.val_fraction = val_fraction
         self.train_fraction = train_fraction
         self.train_size = train_size
@@ -117,32 +99,12 @@ class ImageData(LightningDataModule, ABC):
         self.cutmix_alpha = cutmix_alpha
         self.mix_prob = mix_prob
         self.mix_off_epochs = mix_off_epochs
-        self.num_workers = num_workers
-        self.seed = seed
-        self.allow_changed_data = allow_changed_data
-        self._epoch = self._images_done = self._began_at = 0
-        self._trained_before: str | None = None
-        self._loaders: WeakSet[Any] = WeakSet()
 
     # What a data set says
-
-    @property
-    @abstractmethod
-    def mean(self) -> tuple[float, ...]:
-        """Per channel, of images in [0, 1]."""
-
-    @property
-    @abstractmethod
-    def std(self) -> tuple[float, ...]:
-        """Per channel, of images in [0, 1]."""
 
     @abstractmethod
     def labels(self, test: bool) -> Tensor:
         """int64 (N,), of the training images (validation part included) or of the test images."""
-
-    @abstractmethod
-    def fetcher(self, test: bool) -> Callable[[BatchIndices], RawBatch]:
-        """What reads a batch, maybe in a worker process: it has to survive pickling."""
 
     @abstractmethod
     def augment_and_normalise(self, batch: RawBatch) -> Tensor:
@@ -170,45 +132,23 @@ class ImageData(LightningDataModule, ABC):
         labels = self.labels(test=False)
         return split(labels, self.val_fraction, self.train_fraction, self.train_size, self.held_out)
 
-    @property
-    def _training_images(self) -> int:
-        """Number of images that an epoch trains on."""
-        return len(self.split[0])
-
     def setup(self, stage: str) -> None:
         """Check what only a run can know."""
-        keep_freed_memory()
+        super().setup(stage)
         if stage == "fit" and self.mix_off_epochs and (self.trainer is None or (self.trainer.max_epochs or -1) < 0):
             raise MisconfigurationException(
                 f"mix_off_epochs={self.mix_off_epochs} counts from the end: set trainer.max_epochs."
             )
-        train, _ = self.split
-        _, world_size = self._shard
         labels = self.labels(test=stage == "test")
         if labels.min() < 0 or labels.max() >= self.num_classes:
             raise MisconfigurationException(
                 f"The labels run from {labels.min()} to {labels.max()}, but there are {self.num_classes} classes, "
                 f"whose labels are 0 to {self.num_classes - 1}."
             )
-        if stage == "fit" and len(train) < world_size:
-            raise MisconfigurationException(f"{len(train)} training images are too few for {world_size} ranks.")
 
-    def train_dataloader(self) -> Any:
-        """Batches of the current epoch from the current position on."""
-        return self._training_loader(self._next_position)
-
-    def val_dataloader(self) -> Any:
-        """This rank's share of the validation images; no loader if ``val_fraction`` is 0."""
-        _, val = self.split
-        return self._evaluation_loader(val, test=False) if len(val) else []
-
-    def test_dataloader(self) -> Any:
-        """This rank's share of the test images."""
-        return self._evaluation_loader(torch.arange(len(self.labels(test=True))), test=True)
-
-    def predict_dataloader(self) -> Any:
-        """The test images, in order."""
-        return self.test_dataloader()
+    def test_images(self) -> int:
+        """Number of test images."""
+        return len(self.labels(test=True))
 
     def sample_loader(self, images: int, skip: int = 0) -> Any:
         """``images`` test images after the first ``skip``, in a fixed order that holds the classes in their proportions
@@ -216,186 +156,14 @@ class ImageData(LightningDataModule, ABC):
         """
         return self._evaluation_loader(stratified_order(self.labels(test=True))[skip : skip + images], test=True)
 
-    def batches(
-        self, part: Literal["train", "val", "test"], epoch: int = 0, device: torch.device | str | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of one epoch for a training loop without a Trainer, plain or in Fabric.
-
-        They are the batches that ``Trainer.fit`` would give the model in that epoch: in its order, augmented,
-        normalised and mixed. In an initialised process group each rank gets its share; there, call ``prepare_data`` on
-        one rank first if the data set has yet to be downloaded.
-
-        Example::
-
-            data = Photos("my/photos", image_size=96)
-            for epoch in range(10):
-                for images, targets in data.batches("train", epoch, device="cuda"):
-                    loss = cross_entropy(net(images), targets)
-
-        Args:
-            part: ``"train"``, ``"val"`` or ``"test"``.
-            epoch: of the order and the random draws of ``"train"``; the other parts are the same in every epoch.
-            device: where the batches are wanted (default: the CPU).
-
-        Yields:
-            Images float32 (N, C, H, W) and targets, int64 (N,) or, if mixed, float32 (N, K).
-        """
-        if self._shard[1] == 1:
-            self.prepare_data()
-        if part == "train":
-            loader = self._training_loader(lambda: (epoch, 0))
-        else:
-            loader = self.val_dataloader() if part == "val" else self.test_dataloader()
-        try:
-            for batch in loader:
-                if device is not None:
-                    batch = move_data_to_device(batch, torch.device(device))
-                yield self.on_after_batch_transfer(batch, 0)
-        finally:
-            if not isinstance(loader, list):
-                loader.close()
-
-    def _training_loader(self, position: Callable[[], tuple[int, int]]) -> Any:
-        length = self._batches_before(self._training_images)
-        return self._loader(partial(self._training_batches, position), length)
-
-    def _evaluation_loader(self, indices: Tensor, test: bool) -> Loader:
-        batches = evaluation_batches(indices, self.eval_batch_size, *self._shard)
-        return self._loader(lambda: batches, len(batches), test)
-
-    def _loader(self, batches: Callable[[], Iterable[BatchIndices]], length: int, test: bool = False) -> Loader:
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        pin = on_gpu and not self.on_device
-        return self._opened(Loader(batches, self.fetcher(test), length, self.num_workers, pin))
-
-    def _opened(self, loader: Any) -> Any:
-        """Remember a loader, whose workers :meth:`teardown` ends."""
-        self._loaders.add(loader)
-        return loader
-
-    def teardown(self, stage: str) -> None:
-        """End the worker processes."""
-        for loader in self._loaders:
-            loader.close()
-
-    def on_exception(self, exception: BaseException) -> None:
-        """End the worker processes."""
-        self.teardown("")
-
-    @property
-    def _shard(self) -> tuple[int, int]:
-        """Rank and world size."""
-        if self.trainer is not None:
-            return self.trainer.global_rank, self.trainer.world_size
-        if dist.is_available() and dist.is_initialized():
-            return dist.get_rank(), dist.get_world_size()
-        return 0, 1
-
-    # The position in training
-
-    def _training_batches(self, position: Callable[[], tuple[int, int]]) -> Iterator[BatchIndices]:
-        epoch, images_done = position()
-        # Overfitting a few batches means the same ones in every epoch.
-        overfit = self.trainer is not None and self.trainer.overfit_batches  # type: ignore[attr-defined]
-        order = 0 if overfit else epoch
-        train, _ = self.split
-        for batch in training_batches(train, self.batch_size, self.seed, order, images_done, *self._shard):
-            yield batch._replace(epoch=epoch)
-
-    def _next_position(self) -> tuple[int, int]:
-        """The epoch that is iterated over from now on, and how many of its images have been trained on."""
-        if self.trainer is not None and self.trainer.current_epoch != self._epoch:
-            self._epoch, self._images_done = self.trainer.current_epoch, 0
-        self._began_at = self._images_done
-        # A second pass over an epoch, without a checkpoint loaded in between, starts at its beginning.
-        self._images_done = 0
-        return self._epoch, self._began_at
-
-    def _batches_before(self, images: int) -> int:
-        """Number of the batch that begins after the first ``images`` images of an epoch."""
-        size, (_, world_size) = self._training_images, self._shard
-        rest = training_steps(size - images, self.batch_size, world_size) if images < size else 0
-        return training_steps(size, self.batch_size, world_size) - rest
-
-    def _images_before(self, batch: int) -> int:
-        """Number of images in an epoch before the batch of this number; the inverse of :meth:`_batches_before`."""
-        size = self._training_images
-        number, images = self._batches_before(self._began_at), self._began_at
-        if batch <= number:
-            return images if batch == number else 0
-        smaller, larger = divmod(size - images, self._batches_before(size) - number)
-        return images + (batch - number) * smaller + min(batch - number, larger)
-
-    @cached_property
-    def _training_fingerprint(self) -> str:
-        return self.fingerprint(test=False)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The epoch; how much of it has been trained on, in batches (``offset``) and in images of all ranks
-        (``images``); and the fingerprint of the training images (``data``).
-        """
-        state: dict[str, Any] = {"data": self._training_fingerprint}
-        if self.trainer is None:
-            done = self._images_done
-            return state | {"epoch": self._epoch, "offset": self._batches_before(done), "images": done}
-        # Lightning's own count, so that the two agree on what is left whenever the checkpoint is written.
-        epochs: Any = self.trainer.fit_loop.epoch_progress.current
-        batches: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        offset = batches.processed if epochs.started > epochs.processed else 0
-        return state | {"epoch": epochs.processed, "offset": offset, "images": self._images_before(offset)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there.
-
-        Raises:
-            MisconfigurationException: the training images are others than before.
-        """
-        if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
-            return
-        self._check_data(state_dict.get("data"))
-        self._epoch, self._began_at = state_dict["epoch"], 0
-        # Checkpoints before there was a count of images have the count of batches, of the batch size of now.
-        images = state_dict.get("images", self._images_before(state_dict["offset"]))
-        self._images_done = self._began_at = min(images, self._training_images)
-        offset = self._batches_before(self._images_done)
-        if self.trainer is not None and offset != state_dict["offset"]:
-            shift_restored_batches(self.trainer, offset - state_dict["offset"])
-
-    def _check_data(self, before: str | None) -> None:
-        if before is None or before == self._training_fingerprint:
-            return
-        if not self.allow_changed_data:
-            raise MisconfigurationException(
-                f"the training images have changed since this run was saved (their fingerprint was {before}, and is"
-                f" {self._training_fingerprint} now): restore them, or set data.allow_changed_data to true to go on"
-            )
-        self._trained_before = before
-
     def fingerprint(self, test: bool) -> str:
         """A name for the content of the training or the test part: equal for equal data, wherever it lies."""
         return fingerprint(self.labels(test))
 
-    def report(self) -> dict[str, Any]:
-        """The summary's entries about the training part or, in a test, the test part."""
-        train, val = self.split
-        testing = self.trainer is not None and self.trainer.state.fn in ("test", "predict")
-        return {
-            "train_images": len(train),
-            "val_images": len(val),
-            **({"test_images": len(self.labels(test=True))} if testing else {}),
-            "data": type(self).__qualname__,
-            "data_fingerprint": self.fingerprint(test=True) if testing else self._training_fingerprint,
-            **({"data_fingerprint_before": self._trained_before} if self._trained_before else {}),
-        }
-
     def explain(self, trainer: Any) -> dict[str, str]:
         """What ``fathom explain`` says of the data and of mixing."""
-        train, _ = self.split
-        return {
-            "data": f"{type(self).__name__}, {len(train):,} training images of {self.image_size} pixels,"
-            f" {self.num_classes} classes",
-            "mixing": mixing_in_words(self.mixup_alpha, self.cutmix_alpha, self.mix_prob, self.mix_off_epochs),
-        }
+        mixing = mixing_in_words(self.mixup_alpha, self.cutmix_alpha, self.mix_prob, self.mix_off_epochs)
+        return super().explain(trainer) | {"mixing": mixing}
 
     # On the device
 
@@ -407,14 +175,18 @@ class ImageData(LightningDataModule, ABC):
         return images, targets
 
     def _mix(self, images: Tensor, batch: RawBatch) -> tuple[Tensor, Tensor]:
-        if batch.epoch is None or not self._mixes(batch.epoch):
-            return images, batch.targets
-        draws = Stream.MIX, self.seed, batch.epoch, batch.number
+        mixing = batch.mixing or self._draw_mixing(batch.epoch, batch.number, len(images))
+        return (images, batch.targets) if mixing is None else mix(images, batch.targets, self.num_classes, mixing)
+
+    def _draw_mixing(self, epoch: int | None, number: int, size: int) -> Mixing | None:
+        """Of the batch of this number and size; ``None`` if it is not mixed."""
+        if epoch is None or not self._mixes(epoch):
+            return None
+        draws = Stream.MIX, self.seed, epoch, number
         # All ranks mix, or none does: what they log would not match otherwise, and they would wait for each other.
         if generator(*draws, 0).random() >= self.mix_prob:
-            return images, batch.targets
-        rng = generator(*draws, self._shard[0])
-        return mix(images, batch.targets, self.num_classes, rng, self.mixup_alpha, self.cutmix_alpha)
+            return None
+        return draw_mixing(size, generator(*draws, self._shard[0]), self.mixup_alpha, self.cutmix_alpha)
 
     def _mixes(self, epoch: int) -> bool:
         if self.mixup_alpha == self.cutmix_alpha == 0:
@@ -422,18 +194,3 @@ class ImageData(LightningDataModule, ABC):
         if not self.mix_off_epochs or self.trainer is None or self.trainer.max_epochs is None:
             return True
         return epoch < self.trainer.max_epochs - self.mix_off_epochs
-
-
-def check_std(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """``mean`` and ``std`` themselves.
-
-    Raises:
-        MisconfigurationException: a channel has no variance, so that normalising it would divide by zero.
-    """
-    for channel, (level, deviation) in enumerate(zip(mean, std, strict=True)):
-        if not deviation > 1e-6:
-            raise MisconfigurationException(
-                f"channel {channel} of the training images is {255 * level:.4g} everywhere, so it can't be scaled to"
-                " unit variance: check the images, or give data.mean and data.std"
-            )
-    return mean, std

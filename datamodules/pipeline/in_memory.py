@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -27,8 +27,9 @@ from datamodules.pipeline.augment import (
 )
 from datamodules.pipeline.batches import BatchIndices
 from datamodules.pipeline.fingerprint import fingerprint
-from datamodules.pipeline.image_data import ImageData, RawBatch, check_std
+from datamodules.pipeline.image_data import ImageData, RawBatch
 from datamodules.pipeline.randomness import uniforms
+from datamodules.pipeline.resumable import check_std
 
 # Columns of the draws; the shift takes the first two.
 _FLIP, _CUTOUT, _ERASING = 2, slice(3, 5), slice(5, 5 + ERASING_DRAWS)
@@ -47,7 +48,8 @@ class InMemoryImages(ImageData):
         cutout: side in pixels of a square set to the mean colour; 0 is none.
         erasing: probability that a random rectangle is erased.
         erasing_mode: what it is filled with: ``"const"``, the mean colour, or ``"pixel"``, normal noise in each pixel.
-        on_device: keep the whole set in the device's memory.
+        on_device: keep the whole set in the device's memory, and there, for an epoch at a time, the order of its images
+            and all that is drawn for them.
         **options: see :class:`~datamodules.pipeline.image_data.ImageData`.
     """
 
@@ -105,10 +107,36 @@ class InMemoryImages(ImageData):
     def fetcher(self, test: bool) -> Callable[[BatchIndices], RawBatch]:
         """An index lookup."""
         images, labels = self.part(test)
-        if self.on_device and self.trainer is not None:
-            device = self.trainer.strategy.root_device
-            images, labels = images.to(device), labels.to(device)
+        if self.on_device:
+            images, labels = images.to(self._device), labels.to(self._device)
         return partial(_fetch, images, labels, self.seed)
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+    def _training_batches(self, position: Callable[[], tuple[int, int]]) -> Iterator[BatchIndices]:
+        batches = super()._training_batches(position)
+        return self._drawn(list(batches)) if self.on_device else batches
+
+    def _drawn(self, batches: list[BatchIndices]) -> Iterator[BatchIndices]:
+        """The batches of an epoch with what is drawn for them, moved to the device all at once.
+
+        In a step nothing is then left to the host but to say which part it is.
+        """
+        if not batches:
+            return
+        sizes = [len(batch.indices) for batch in batches]
+        order = torch.cat([batch.indices for batch in batches])
+        mixing = [self._draw_mixing(batch.epoch, batch.number, len(batch.indices)) for batch in batches]
+        partners = [torch.arange(n) if mixed is None else mixed.partner for n, mixed in zip(sizes, mixing, strict=True)]
+        epoch = batches[0].epoch
+        assert epoch is not None
+        draws = uniforms(self.seed, epoch, order, _ERASING.stop)
+        parts = [tensor.to(self._device).split(sizes) for tensor in (order, draws, torch.cat(partners))]
+        for batch, mixed, indices, of_images, partner in zip(batches, mixing, *parts, strict=True):
+            mixed = None if mixed is None else mixed._replace(partner=partner)
+            yield batch._replace(indices=indices, draws=of_images, mixing=mixed)
 
     def augment_and_normalise(self, batch: RawBatch) -> Tensor:
         """Crop, flip, normalise and erase on the device."""
@@ -132,10 +160,12 @@ class InMemoryImages(ImageData):
 
 
 def _fetch(images: Tensor, labels: Tensor, seed: int, batch: BatchIndices) -> RawBatch:
-    indices, epoch, number = batch
-    draws = None if epoch is None else uniforms(seed, epoch, indices, _ERASING.stop)
+    indices, epoch, number, draws, mixing = batch
+    if draws is None and epoch is not None:
+        draws = uniforms(seed, epoch, indices, _ERASING.stop)
     indices = indices.to(images.device, non_blocking=True)
-    return RawBatch(images.index_select(0, indices), labels.index_select(0, indices), draws, epoch, number)
+    images, labels = images.index_select(0, indices), labels.index_select(0, indices)
+    return RawBatch(images, labels, draws, epoch, number, mixing=mixing)
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

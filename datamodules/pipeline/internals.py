@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from threading import Thread
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -26,6 +28,10 @@ OVERRIDDEN = {"OwnedWorkers": {"_get_iterator", "_iterator"}}
 # until the step it is in has ended.
 _OF_THE_JOB = {getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name)}
 _PATIENCE = 2.0
+SECONDS_BETWEEN_LOOKS = 5.0
+MOST_LOOKS = 120
+"""After which a batch that is waited for will not come. They are counted, as a clock would also count the time in which
+the whole job was stopped."""
 
 _running: set[Any] = set()
 
@@ -35,8 +41,12 @@ class OwnedWorkers(DataLoader[Any]):
 
     torch ends workers with SIGTERM and waits up to ten seconds for each; multiprocessing does so at exit, and waits
     without a limit. Both would wait for ever for a worker that is stopped, or ignores SIGTERM. Workers hold nothing
-    that must be saved, so :meth:`end_workers` kills them, and so does the end of the process.
+    that must be saved, so :meth:`end_workers` kills them, and so does the end of the process. Nor has torch a limit
+    for a batch of a worker that is stopped or hangs: it may wait in the middle of one, for the memory that holds it.
     """
+
+    _awaited: object | None = None
+    """Another one for each batch that is waited for."""
 
     def __init__(self, dataset: Any, **options: Any) -> None:
         super().__init__(dataset, **{**options, "worker_init_fn": _begin})
@@ -46,20 +56,30 @@ class OwnedWorkers(DataLoader[Any]):
 
         Raises:
             ChildProcessError: a worker died, most often because the system ran out of memory.
+            TimeoutError: the next batch has not come for ten minutes.
         """
         try:
             batches = iter(self)
             while True:
+                self._awaited = object()
                 try:
                     batch = next(batches)
                 except StopIteration:
                     return
+                finally:
+                    self._awaited = None
                 yield batch
         except (RuntimeError, OSError, EOFError) as error:
             # What a worker has sent can't be opened once it is gone; that shows before its end does.
             if not isinstance(error, ConnectionError | EOFError) and not self._a_worker_died():
                 raise
+            gave_up = getattr(self.__dict__.get("_owned"), "_gave_up", False)
             self.end_workers()
+            if gave_up:
+                raise TimeoutError(
+                    f"the data workers have sent no batch for {MOST_LOOKS * SECONDS_BETWEEN_LOOKS:g} s: one is stopped,"
+                    " or waits for its files; go on with `fathom resume` and the run's directory"
+                ) from None
             # Without the traceback of the queue that torch was waiting at.
             raise ChildProcessError(
                 f"a data worker died; the system kills one when memory runs out: lower data.num_workers"
@@ -86,11 +106,28 @@ class OwnedWorkers(DataLoader[Any]):
             iterator._worker_pids_set = False
             self._owned = iterator
             iterator._made_in = os.getpid()
+            iterator._gave_up = False
             _running.add(iterator)
+            Thread(target=_watch, args=(self, iterator), daemon=True).start()
             # The last to be registered is the first to be called: before torch and multiprocessing end workers.
             atexit.unregister(_end_all)
             atexit.register(_end_all)
         return iterator
+
+
+def _watch(loader: OwnedWorkers, iterator: Any) -> None:
+    """In a thread: kill workers that send nothing. Whoever waits for them is told that they are gone."""
+    awaited: object | None = None
+    looks = 0
+    while iterator in _running:
+        looks = looks + 1 if loader._awaited is awaited is not None else 0
+        awaited = loader._awaited
+        if looks >= MOST_LOOKS:
+            iterator._gave_up = True
+            for worker in iterator._workers:
+                worker.kill()
+            return
+        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def _begin(worker: int) -> None:

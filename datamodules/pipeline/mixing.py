@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -51,34 +52,46 @@ def cutmix(images: Tensor, targets: Tensor, partner: Tensor, box: tuple[int, int
     return images, targets[partner].lerp(targets, weight)
 
 
-def mix(
-    images: Tensor,
-    targets: Tensor,
-    num_classes: int,
-    rng: np.random.Generator,
-    mixup_alpha: float,
-    cutmix_alpha: float,
-) -> tuple[Tensor, Tensor]:
-    """Mix a batch, by mixup or CutMix with equal probability if both have an α above 0.
+class Mixing(NamedTuple):
+    """How a batch is mixed. All but the partners stay on the host, so nothing waits for the device."""
 
-    λ ~ Beta(α, α), one for the batch. The draws are made on the CPU, so nothing synchronises with the device.
+    partner: Tensor
+    """int64 (N,), a permutation of the batch."""
+    weight: float
+    """λ in [0, 1]."""
+    centre: tuple[float, float] | None
+    """That of CutMix's box, y and x as fractions in [0, 1); ``None`` is mixup."""
+
+
+def draw_mixing(size: int, rng: np.random.Generator, mixup_alpha: float, cutmix_alpha: float) -> Mixing:
+    """Mixup or CutMix, with equal probability if both have an α above 0; λ ~ Beta(α, α), one for the batch.
+
+    Args:
+        size: images in the batch.
+    """
+    # Always consume the same number of draws, so that a change of one setting leaves the other draws alone.
+    which, y, x = rng.random(4)[1:].tolist()  # the first has decided whether to mix
+    partner = torch.from_numpy(rng.permutation(size))
+    if mixup_alpha > 0 and (which < 0.5 or cutmix_alpha == 0):
+        return Mixing(partner, rng.beta(mixup_alpha, mixup_alpha), None)
+    return Mixing(partner, rng.beta(cutmix_alpha, cutmix_alpha), (y, x))
+
+
+def mix(images: Tensor, targets: Tensor, num_classes: int, mixing: Mixing) -> tuple[Tensor, Tensor]:
+    """Mix a batch.
 
     Args:
         images: float (N, C, H, W), may be written to.
         targets: int64 (N,).
-        rng: draws λ, the box and the partners.
 
     Returns:
         The images, and float (N, K) targets.
     """
-    # Always consume the same number of draws, so that a change of one setting leaves the other draws alone.
-    which, y, x = rng.random(4)[1:]  # the first has decided whether to mix
-    partner = torch.from_numpy(rng.permutation(len(images))).to(images.device, non_blocking=True)
+    partner = mixing.partner.to(images.device, non_blocking=True)
     soft = one_hot(targets, num_classes).to(images.dtype)
-    if mixup_alpha > 0 and (which < 0.5 or cutmix_alpha == 0):
-        return mixup(images, soft, partner, rng.beta(mixup_alpha, mixup_alpha))
-    weight = rng.beta(cutmix_alpha, cutmix_alpha)
-    return cutmix(images, soft, partner, cutmix_box(images.shape[2], images.shape[3], weight, y, x))
+    if mixing.centre is None:
+        return mixup(images, soft, partner, mixing.weight)
+    return cutmix(images, soft, partner, cutmix_box(images.shape[2], images.shape[3], mixing.weight, *mixing.centre))
 
 
 def mixing_in_words(mixup_alpha: float, cutmix_alpha: float, prob: float, off_epochs: int) -> str:

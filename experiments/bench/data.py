@@ -80,7 +80,9 @@ def _count(batches: Iterable[Any]) -> int:
     return sum(len(batch[0]) for batch in batches)
 
 
-class _RandomPixels(InMemoryImages):
+class RandomPixels(InMemoryImages):
+    """Small images of noise, of ten classes."""
+
     num_classes, in_channels, image_size = 10, 3, 32
     mean, std, class_names = MEAN, STD, [str(i) for i in range(10)]
 
@@ -106,7 +108,7 @@ class _Transformed(Dataset[tuple[Tensor, int]]):
 
 
 def _small(count: int) -> dict[str, Pass]:
-    ours = _RandomPixels(count)
+    ours = RandomPixels(count)
     images, _ = ours.part(test=False)
     loader = ours.train_dataloader()
     transform = v2.Compose(

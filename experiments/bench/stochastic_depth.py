@@ -67,12 +67,34 @@ def stochastic_depth(
         rounds: turns of each.
         steps: that are timed in a turn.
     """
+    options = {"precision": precision, "devices": devices, "strategy": "ddp" if devices > 1 else "auto"}
+    variants = time_variants(network, survival_prob, rounds, steps, options)
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        batch_size, image_size = _size(network)
+        device = hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        title = (
+            f"{network}, {batch_size} images of {image_size} pixels, {precision}, p_L = {survival_prob:g}, "
+            f"{devices} × {device}, {rounds} rounds of {steps} steps"
+        )
+        Console(width=140).print(_table(title, variants))
+
+
+def time_variants(
+    network: Network, survival_prob: float, rounds: int, steps: int, options: dict[str, Any]
+) -> list[Variant]:
+    """Constant depth and the four ways to drop branches, with what each of their turns measured.
+
+    Args:
+        network: see :func:`stochastic_depth`.
+        survival_prob: p_L of linear decay.
+        rounds: turns of each.
+        steps: that are timed in a turn.
+        options: of the Trainer.
+    """
     silence()
-    batch_size, image_size = (32, 128) if network == "resnet50" else (128, 32)
+    batch_size, image_size = _size(network)
     images = torch.randn(batch_size, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     batch = (images.to(memory_format=torch.channels_last), torch.arange(batch_size) % 10)
-    options = {"precision": precision, "devices": devices, "strategy": "ddp" if devices > 1 else "auto"}
-
     variants = _variants(network, survival_prob, image_size)
     for variant in variants:
         memory = _PeakMemory()
@@ -85,13 +107,12 @@ def stochastic_depth(
             _fit(variant, [batch] * (steps + 2), survival_prob, number, timer, options)
             variant.seconds.append(mean(timer.seconds[1:]))
             variant.executed += timer.executed[1:-1]
-    if first_rank:
-        device = hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-        title = (
-            f"{network}, {batch_size} images of {image_size} pixels, {precision}, p_L = {survival_prob:g}, "
-            f"{devices} × {device}, {rounds} rounds of {steps} steps"
-        )
-        Console(width=140).print(_table(title, variants))
+    return variants
+
+
+def _size(network: Network) -> tuple[int, int]:
+    """Images in a batch, and their pixels."""
+    return (32, 128) if network == "resnet50" else (128, 32)
 
 
 def _variants(network: Network, survival_prob: float, image_size: int) -> list[Variant]:

@@ -11,6 +11,7 @@ from textwrap import shorten
 from traceback import walk_tb
 
 from experiments.cli.consent import allow, flag_values
+from experiments.cli.initial_weights import with_backbones
 from experiments.cli.messages import is_for_people
 from experiments.cli.read_config import read_config
 from experiments.cli.recipes import config_paths
@@ -124,7 +125,7 @@ def _parts(args: list[str]) -> tuple[list[str], Path | None, list[str]]:
     path = given.ckpt_path
     checkpoint = None if path in (None, "", "null") else _checkpoint_file(path)
     configs = [path for config in given.config for path in config_paths(config)]
-    return configs, checkpoint, with_full_names(flags)
+    return configs, checkpoint, with_full_names(with_backbones(flags))
 
 
 def _checkpoint_file(path: str) -> Path:

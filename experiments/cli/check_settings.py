@@ -32,6 +32,14 @@ LEAST = {
 }
 """Settings of the trainer, and the least value of each that means something."""
 
+LIMITS = {
+    "fit": "limit_train_batches",
+    "validate": "limit_val_batches",
+    "test": "limit_test_batches",
+    "predict": "limit_predict_batches",
+}
+"""Of the batches that a command is for."""
+
 
 def check_groups(config: Namespace) -> None:
     """Raises ``UsageError`` for a list or a number in the place of settings."""
@@ -81,13 +89,15 @@ def _may_be_null(kind: Any) -> bool:
     return kind in (Any, None, type(None)) or any(map(_may_be_null, get_args(kind)))
 
 
-def check_ranges(trainer: Namespace) -> None:
+def check_ranges(trainer: Namespace, command: str) -> None:
     """Raises ``UsageError`` for a setting of the trainer out of its range, which Lightning would not refuse."""
+    if trainer[LIMITS[command]] == 0:
+        raise UsageError(f"trainer.{LIMITS[command]} is 0, and fathom {command} would do nothing: leave it out")
     for name, least in LEAST.items():
         if trainer[name] is not None and trainer[name] < least:
             raise UsageError(f"trainer.{name} is {trainer[name]}; give at least {least}")
     interval = trainer.val_check_interval
-    if isinstance(interval, int | float) and interval <= 0:
+    if interval is not None and (not isinstance(interval, int | float) or interval <= 0):
         raise UsageError(
             f"trainer.val_check_interval is {interval}; give a share of an epoch, such as 0.5, or a number of batches"
         )

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from callbacks import BestCheckpoint, LastCheckpoint, PredictionWriter, Reseeding, RunSummary, StopOnNonFinite
+from callbacks.run.map_writers import DetectionWriter, MaskWriter
 from callbacks.run.signals import leaving_at_once
 from callbacks.run.time_limit import TimeLimit
 from experiments.cli import TRAINER_COMMANDS
@@ -29,29 +30,27 @@ from experiments.cli.arguments import (
 )
 from experiments.cli.check_settings import check_groups, check_length, check_ranges, check_seed, check_values
 from experiments.cli.contract import accepted_facts, check_network, link_facts
+from experiments.cli.initial_weights import STARTS_FROM, normalise_as_weights
 from experiments.cli.messages import one_sentence
 from experiments.cli.paths import resolve_paths
 from experiments.cli.short_names import PARSER_MODE
 from experiments.cli.signatures import imported_class
 from experiments.errors import UsageError
 from experiments.internals import RecordFacts
-from experiments.runs.check_trainer import check_callbacks, check_strategy
+from experiments.runs.check_trainer import check_callbacks, check_monitors, check_strategy
 from experiments.runs.configuration import SaveConfig
 from experiments.runs.directory import checked_name, experiment_name, new_run_directory, run_config
 from experiments.runs.lock import run_lock
 from experiments.runs.metrics_csv import MetricsCSV
 from experiments.runs.wandb_environment import wandb_environment
 from experiments.runs.wandb_logger import WandbOptions, wandb_logger
+from experiments.tf32 import allow_tf32
+from lit_models import Detector, Segmenter
 from lit_models.checkpoints import AtomicCheckpointIO
 
 BASE_CONFIG = Path(__file__).parents[1] / "_base.yaml"
-STARTS_FROM = {
-    "model.init_args.net.init_args.pretrained": False,
-    "model.init_args.net.init_args.backbone.init_args.pretrained": False,
-    "model.init_args.weights": None,
-}
-"""Settings that say which weights a network starts from, and their values where it starts from none."""
 NAME_HELP = "name of the experiment, in whose folder the run lies (default: that of the last configuration file)"
+TF32_HELP = "let a GPU round float32 to TF32 where autocast leaves it float32; faster, and not for proofs"
 
 
 class FathomCLI(LightningCLI):
@@ -109,7 +108,7 @@ class FathomCLI(LightningCLI):
         check_groups(config)
         check_seed(config.seed_everything)
         check_values(config)
-        check_ranges(config.trainer)
+        check_ranges(config.trainer, command)
         if command == "fit":
             check_length(config.trainer)
         if config.name is not None:
@@ -121,6 +120,8 @@ class FathomCLI(LightningCLI):
             imported_class(callback.class_path) for callback in (chosen if isinstance(chosen, list) else [chosen])
         )
         resolve_paths(config)
+        if not config.ckpt_path:
+            normalise_as_weights(config)
         for name, value in wandb_environment().items():
             if not flag_is_given(args, f"--wandb.{name}"):
                 config.wandb[name] = value
@@ -130,6 +131,7 @@ class FathomCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--name", type=str | None, default=None, help=NAME_HELP)
+        parser.add_argument("--tf32", type=bool, default=False, help=TF32_HELP)
         parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_class_arguments(WandbOptions, "wandb")
@@ -142,8 +144,9 @@ class FathomCLI(LightningCLI):
         self.parser.add_instantiator(record, L.LightningModule, subclasses=True)
 
     def before_instantiate_classes(self) -> None:
-        """Leave out the weights that a network would start from, where a checkpoint brings others."""
+        """Set how float32 is computed; leave out weights to start from, where a checkpoint brings others."""
         config = self.config[self.subcommand]
+        allow_tf32(config.tf32)
         if config.ckpt_path:
             for setting, none in STARTS_FROM.items():
                 if config.get(setting):
@@ -155,6 +158,8 @@ class FathomCLI(LightningCLI):
         except (ValueError, TypeError) as error:  # what constructors and jsonargparse raise for arguments
             raise UsageError(one_sentence(str(error))) from error
         check_network(self.model, self.datamodule, trains=self.subcommand == "fit")
+        if self.subcommand == "fit":
+            check_monitors(self.model, self.trainer.callbacks)  # type: ignore[attr-defined]
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self.config[self.subcommand]
@@ -164,9 +169,11 @@ class FathomCLI(LightningCLI):
         if max_time is not None:
             callbacks.append(TimeLimit(max_time))
         if config.trainer.enable_progress_bar is not False:
-            callbacks.append(RichProgressBar(refresh_rate=10))  # each refresh synchronises with the device
+            callbacks.append(RichProgressBar(refresh_rate=10))
         if self.subcommand == "predict":
-            callbacks.append(PredictionWriter())
+            writers = {Detector: DetectionWriter, Segmenter: MaskWriter}
+            kinds = [writer for task, writer in writers.items() if isinstance(self.model, task)]
+            callbacks.append(kinds[0]() if kinds else PredictionWriter())
         self.trainer_defaults["callbacks"] = callbacks
         trainer = super().instantiate_trainer(
             default_root_dir=run_directory,

@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 
 EXPERIMENTS = Path(__file__).parents[1]
+NO_RECIPES = ("claims", "regimes")
+"""Other YAML files in the folders of the papers."""
 
 
 def recipes() -> dict[str, Path]:
     """Every recipe by its name, that of its file without the ending."""
-    return {path.stem: path for path in sorted(EXPERIMENTS.glob("*/*.yaml"))}
+    return {path.stem: path for path in sorted(EXPERIMENTS.glob("*/*.yaml")) if path.stem not in NO_RECIPES}
 
 
 def recipe_paths(name: str) -> list[Path]:

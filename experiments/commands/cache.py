@@ -12,7 +12,8 @@ def cache(clear: bool = False) -> None:
     """List the files in the cache, or remove all of them.
 
     The cache is the folder ``$FATHOM_CACHE`` (default: ``~/.cache/fathom``). It holds decoded images, their statistics
-    and downloaded shards; whatever is removed is made again when it is needed.
+    and downloaded shards, at most ``$FATHOM_CACHE_GB`` gigabytes (20 by default) of images and as much of the
+    shards of one data set, and whatever is removed is made again when it is needed.
 
     Args:
         clear: remove everything in the cache.

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from datamodules.photos import photo_statistics
 from datamodules.pipeline.decode import image_size, read_bytes
 from datamodules.pipeline.folder import ImageFolder, Listing
-from datamodules.pipeline.image_data import check_std
+from datamodules.pipeline.resumable import check_std
 from datamodules.pipeline.shards import DESCRIPTION
 from datamodules.pipeline.splits import split
 

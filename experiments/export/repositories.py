@@ -72,7 +72,7 @@ def _in_timm(subject: Subject) -> tuple[str | None, dict[str, Any]]:
     if "reparameterized" in arguments:
         arguments["reparameterized"] = True
     for name, (family, settings) in NETWORKS.items():
-        if type(given) is family.network and settings.items() <= arguments.items():
+        if type(given) in family.network.__mro__ and settings.items() <= arguments.items():
             own = {key: value for key, value in arguments.items() if key not in ("num_classes", "in_channels")}
             return name, {"in_chans": arguments["in_channels"], **own}
     return None, {}

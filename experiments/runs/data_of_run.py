@@ -37,8 +37,13 @@ def data_settings(config: Path) -> dict[str, Any]:
 
 def data_of_run(config: Path) -> ImageData:
     """The data module. Raises what :func:`data_settings` does, and what its constructor does."""
+    return data_module(data_settings(config))
+
+
+def data_module(spec: dict[str, Any]) -> ImageData:
+    """The data module of a configuration: ``class_path`` and ``init_args``."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ImageData, "data")
-    parsed = parser.parse_object({"data": data_settings(config)})
+    parsed = parser.parse_object({"data": spec})
     resolve_paths(parsed)
     return parser.instantiate(parsed).data

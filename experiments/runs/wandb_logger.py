@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 from urllib.error import HTTPError
@@ -52,6 +53,11 @@ def wandb_logger(run_directory: Path, options: WandbOptions) -> DispensableWandb
         return None
     name = options.name or f"{run_directory.parent.name}/{run_directory.name}"
     _check(options, name)
+    if find_spec("wandb") is None:
+        raise MisconfigurationException(
+            "Weights & Biases is not installed: pip install wandb, or take --wandb.mode disabled (metrics.csv has every"
+            " row anyway)"
+        )
     rank_zero_only(run_directory.mkdir)(parents=True, exist_ok=True)  # W&B writes elsewhere where it is missing
     return DispensableWandbLogger(
         name=name,

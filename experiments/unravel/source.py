@@ -20,6 +20,7 @@ from experiments.cli.messages import did_you_mean, one_sentence
 from experiments.cli.trusted_names import refusal
 from experiments.runs.data_of_run import data_of_run
 from experiments.runs.directory import experiment_name, run_config
+from experiments.tf32 import allow_tf32
 from lit_models import CheckpointError, load_checkpoint
 from lit_models.checkpoints import checkpoint_file, read_checkpoint
 from lit_models.interfaces import BATCH_NORMS, Link
@@ -85,6 +86,7 @@ def open_subject(source: str, data: ImageData | None = None, weights: Path | Non
         UsageError, MisconfigurationException, CheckpointError, FileNotFoundError: if there is no such network, it is of
             a package that the user did not name, or it does not fit the data.
     """
+    allow_tf32(False)
     library, _, name = source.partition(":")
     if library in ("timm", "torchvision") and name:
         if data is None:

@@ -190,7 +190,7 @@ class _Inceptions(nn.Module):
         self.heads = {}
         for module in self.modules():
             if isinstance(module, ConvReLU):
-                module.merge()
+                module.reparameterize()
 
 
 @keeps_arguments

@@ -35,7 +35,7 @@ class ConvReLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.conv(x)).relu_()
 
-    def merge(self) -> None:
+    def reparameterize(self) -> None:
         """Fold the batch normalisation into the convolution."""
         if isinstance(self.bn, nn.BatchNorm2d):
             self.conv = fold_batch_norm(self.conv, self.bn)

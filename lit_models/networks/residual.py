@@ -65,7 +65,7 @@ class GatedBlock(nn.Module, ABC):
         """f(x) as evaluation adds it: p_l·f(x) where the expectation is corrected there (equation 5)."""
         branch = self.branch(x)
         # Survival probabilities stay on the device: .item() here would force a device sync.
-        return branch * self.survival_prob.to(branch.dtype) if self.rescale == "eval" else branch
+        return branch * self.survival_prob.type_as(branch) if self.rescale == "eval" else branch
 
     def link(self, name: str, stage: int) -> Link:
         """The block as a part of a network that is taken apart.
@@ -93,7 +93,7 @@ class GatedBlock(nn.Module, ABC):
         shortcut = self.shortcut(x)
         branch = self.expected_branch(x) if self.gate is None and not self.training else self.branch(x)
         if self.gate is True and self.rescale == "train":
-            branch = branch / self.survival_prob.to(branch.dtype)
+            branch = branch / self.survival_prob.type_as(branch)
         return self._activate(branch.add_(shortcut))
 
     def _activate(self, y: Tensor) -> Tensor:

@@ -320,6 +320,7 @@ class ResNet(_Stages):
         rescale: Where a randomly dropped branch is corrected, see ``lit_models.interfaces.Rescale``.
         block: Class of the residual blocks instead of ``BasicBlock`` or ``Bottleneck``, in YAML its import path. It
             takes the arguments of ``BasicBlock``.
+        block_arguments: Further arguments of ``block``.
 
     Raises:
         NetworkError: For an unknown depth, or arguments that exclude each other.
@@ -336,6 +337,7 @@ class ResNet(_Stages):
         zero_gamma: bool = False,
         rescale: Rescale = "eval",
         block: type[GatedBlock] | None = None,
+        block_arguments: dict[str, Any] | None = None,
     ) -> None:
         if depth not in _IMAGENET_BLOCKS:
             raise NetworkError(f"A ResNet has depth {', '.join(map(str, _IMAGENET_BLOCKS))}, not {depth}.")
@@ -355,6 +357,7 @@ class ResNet(_Stages):
             init="fan_out",
             rescale=rescale,
             **({"stride_first": variant == "original"} if issubclass(block, Bottleneck) else {}),
+            **(block_arguments or {}),
         )
 
 
@@ -396,6 +399,7 @@ class CIFARResNet(_Stages):
         rescale: Where a randomly dropped branch is corrected, see ``lit_models.interfaces.Rescale``.
         block: Class of the residual blocks instead of ``BasicBlock``, in YAML its import path. It takes the arguments
             of ``BasicBlock``.
+        block_arguments: Further arguments of ``block``.
         init: How the weights begin, see ``Init``.
 
     Raises:
@@ -414,6 +418,7 @@ class CIFARResNet(_Stages):
         zero_gamma: bool = False,
         rescale: Rescale = "eval",
         block: type[GatedBlock] | None = None,
+        block_arguments: dict[str, Any] | None = None,
         init: Init = "fan_out",
     ) -> None:
         n, remainder = divmod(depth - 2, 6)
@@ -436,4 +441,5 @@ class CIFARResNet(_Stages):
             zero_gamma=zero_gamma,
             init=init,
             rescale=rescale,
+            **(block_arguments or {}),
         )

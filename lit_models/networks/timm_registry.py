@@ -1,74 +1,74 @@
 """Our networks in timm's registry: after ``import lit_models``, ``timm.create_model("vanillanet_6")`` builds one.
 
-They are the classes of this package, so states fit both ways. timm's own arguments work: ``num_classes``, ``in_chans``,
-``drop_rate``, ``features_only``, ``checkpoint_path``. A name that timm has is left to timm.
+They are subclasses of those of this package, so states fit both ways, and follow timm's conventions (``num_classes``,
+``in_chans``, ``drop_rate``, ``drop_path_rate``, ``global_pool``, ``features_only``, ``forward_intermediates``,
+``pretrained_cfg_overlay``, ``reparameterize_model``, ...; see :mod:`lit_models.networks.timm_conventions`). A name that
+timm has is left to timm. What they do not have, and why:
+
+- weights to download: nobody has published ours;
+- ``drop_path_rate`` in VanillaNet and GoogLeNet, which have no residual branch;
+- pooling other than the mean, and ``feature_cls="list"`` or ``"dict"``, which run the children of a network one after
+  another: a VanillaNet hands λ to its blocks, and a ResNet has activations between its children;
+- ``prune_intermediate_layers`` and an early stop: extractors run the network to its end;
+- scripting of the Python itself: ``torch.jit.script`` gets the network as traced by ``torch.fx`` in its mode.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.data.constants import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    IMAGENET_INCEPTION_MEAN,
+    IMAGENET_INCEPTION_STD,
+)
 from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, register_model
-from torch import nn
+from torch import Tensor, nn
 
-from lit_models.networks.dilation import stride_of
-from lit_models.networks.googlenet import GoogLeNet
-from lit_models.networks.resnet import CIFARResNet
-from lit_models.networks.vanillanet import LAYERS, VanillaNet
-
-Stage = dict[str, Any]
-"""The last module before the maps shrink: its name, its channels, and how many pixels of the image one of its has."""
-
-
-def _vanillanet_stages(net: VanillaNet) -> list[Stage]:
-    stages: list[Stage] = []
-    reduction = stride_of(net.stem)
-    names = ["stem", *(f"blocks.{i}" for i in range(len(net.blocks)))]
-    for name, stride in zip(names, (1, *net.strides), strict=True):
-        channels = net.get_submodule(f"{name}.activation.conv").out_channels
-        reduction *= stride
-        if stages and stages[-1]["reduction"] == reduction:
-            stages.pop()
-        stages.append({"module": name, "num_chs": channels, "reduction": reduction})
-    return stages
-
-
-def _googlenet_stages(net: GoogLeNet) -> list[Stage]:
-    channels = {name: net.get_submodule(name).out_channels for name in ("inception3b", "inception4e", "inception5b")}
-    return [
-        {"module": "conv1", "num_chs": 64, "reduction": 2},
-        {"module": "conv3", "num_chs": 192, "reduction": 4},
-        *({"module": name, "num_chs": channels[name], "reduction": 2**i} for i, name in enumerate(channels, start=3)),
-    ]
-
-
-def _resnet_stages(net: CIFARResNet) -> list[Stage]:
-    width = net.num_features // 4
-    return [{"module": name, "num_chs": width << i, "reduction": 1 << i} for i, name in enumerate(net.stages)]
+from lit_models.errors import NetworkError
+from lit_models.networks.timm_conventions import TimmCIFARResNet, TimmConventions, TimmGoogLeNet, TimmVanillaNet
+from lit_models.networks.vanillanet import LAYERS
 
 
 class Family(NamedTuple):
     """What timm wants to know of networks of one class."""
 
-    network: type[nn.Module]
-    stages: Callable[[Any], list[Stage]]
+    network: type[TimmConventions]
     num_stages: int
-    first_conv: str
-    classifier: str | tuple[str, ...]
-    side: int
-    """Of the images, in pixels."""
-    num_classes: int
+    description: dict[str, Any]
+    """timm's ``default_cfg``."""
 
 
+_IMAGENET = {
+    "input_size": (3, 224, 224),
+    "pool_size": (7, 7),
+    "num_classes": 1000,
+    "mean": IMAGENET_DEFAULT_MEAN,
+    "std": IMAGENET_DEFAULT_STD,
+}
 VANILLANET = Family(
-    VanillaNet, _vanillanet_stages, 4, "stem.convs.first.0", ("head.first.0", "head.second"), side=224, num_classes=1000
+    TimmVanillaNet,
+    4,
+    {**_IMAGENET, "first_conv": "stem.convs.first.0", "classifier": ("head.first.0", "head.second")},
 )
-GOOGLENET = Family(GoogLeNet, _googlenet_stages, 5, "conv1.conv", "fc", side=224, num_classes=1000)
-CIFAR_RESNET = Family(CIFARResNet, _resnet_stages, 3, "conv1", "fc", side=32, num_classes=10)
+GOOGLENET = Family(TimmGoogLeNet, 5, {**_IMAGENET, "first_conv": "conv1.conv", "classifier": "fc"})
+CIFAR_RESNET = Family(
+    TimmCIFARResNet,
+    3,
+    {
+        "input_size": (3, 32, 32),
+        "pool_size": (8, 8),
+        "num_classes": 10,
+        "crop_pct": 1.0,
+        "mean": (0.4914, 0.4822, 0.4465),
+        "std": (0.2470, 0.2435, 0.2616),
+        "first_conv": "conv1",
+        "classifier": "fc",
+    },
+)
 
 NETWORKS: dict[str, tuple[Family, dict[str, Any]]] = {
     **{f"vanillanet_{depth}": (VANILLANET, {"depth": depth}) for depth in LAYERS},
@@ -84,20 +84,16 @@ NETWORKS: dict[str, tuple[Family, dict[str, Any]]] = {
 }
 """Family and arguments of each network, by name."""
 
-
-def _description(family: Family) -> dict[str, Any]:
-    return {
-        "input_size": (3, family.side, family.side),
-        "num_classes": family.num_classes,
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": family.first_conv,
-        "classifier": family.classifier,
-    }
-
+_DIFFERENCES: dict[str, dict[str, Any]] = {
+    "vanillanet_13_x1_5_ada_pool": {"pool_size": (10, 10)},
+    "googlenet_torchvision": {"mean": IMAGENET_INCEPTION_MEAN, "std": IMAGENET_INCEPTION_STD},
+}
+"""Where a network is described otherwise than its family."""
 
 # timm reads this name.
-default_cfgs = generate_default_cfgs({name: _description(family) for name, (family, _) in NETWORKS.items()})
+default_cfgs = generate_default_cfgs(
+    {name: family.description | _DIFFERENCES.get(name, {}) for name, (family, _) in NETWORKS.items()}
+)
 
 
 def register_with_timm() -> None:
@@ -111,29 +107,32 @@ def _entrypoint(name: str, family: Family, arguments: dict[str, Any]) -> Callabl
     """What timm calls to create a network."""
 
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        features = {"out_indices": tuple(range(family.num_stages)), "feature_cls": "hook"}
-        build = partial(_build, family, arguments)
-        return build_model_with_cfg(build, name, pretrained, feature_cfg=features, **kwargs)
+        if kwargs.get("feature_cls") in ("list", "dict"):
+            raise NetworkError(
+                f"The features of {name} can't be had by running its children one after another, as"
+                f" feature_cls={kwargs['feature_cls']!r} does: use hook, getter or fx."
+            )
+        if family is VANILLANET and kwargs.get("reparameterized"):
+            merged = {"first_conv": "stem.convs.first", "classifier": "head.first"}
+            kwargs["pretrained_cfg_overlay"] = merged | (kwargs.get("pretrained_cfg_overlay") or {})
+        return build_model_with_cfg(
+            partial(family.network, **arguments),
+            name,
+            pretrained,
+            feature_cfg={"out_indices": tuple(range(family.num_stages)), "feature_cls": "hook"},
+            pretrained_filter_fn=_without_other_classifiers,
+            **kwargs,
+        )
 
     create.__name__ = name
     return create
 
 
-def _build(
-    family: Family,
-    arguments: dict[str, Any],
-    num_classes: int | None = None,
-    in_chans: int = 3,
-    drop_rate: float | None = None,
-    **kwargs: Any,
-) -> nn.Module:
-    """A network from arguments under timm's names."""
-    classes = family.num_classes if num_classes is None else num_classes
-    if drop_rate is not None and ("dropout" in inspect.signature(family.network).parameters or drop_rate):
-        kwargs["dropout"] = drop_rate
-    net = family.network(num_classes=classes or 1, in_channels=in_chans, **(arguments | kwargs))
-    if classes == 0:
-        net.reset_classifier(0)  # type: ignore[operator]
-    net.feature_info = family.stages(net)  # type: ignore[assignment]
-    net.num_classes = classes  # type: ignore[assignment]
-    return net
+def _without_other_classifiers(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
+    """The weights but for those of a classifier that does not fit; timm leaves out no batch normalisation in one."""
+    prefix, own = f"{net.get_classifier(name_only=True)}.", net.state_dict()  # type: ignore[operator]
+    return {
+        name: weight
+        for name, weight in state.items()
+        if not name.startswith(prefix) or (name in own and own[name].shape == weight.shape)
+    }

@@ -8,6 +8,8 @@ The network has one form in training and another after :meth:`VanillaNet.reparam
     stem    conv k×k → BN → φ_λ → conv 1×1 → BN              → series      conv k×k          → series
     block   conv 1×1 → BN → φ_λ → conv 1×1 → BN → max-pool → series      conv 1×1 → max-pool → series
     head    mean → dropout → conv 1×1 → BN → φ_λ → conv 1×1                 mean → dropout → conv 1×1
+
+Without deep training it has a single convolution, with batch normalisation, in the place of each pair.
 """
 
 from __future__ import annotations
@@ -20,15 +22,20 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link, identity
+from lit_models.networks.annealed import (
+    AnnealedConvs,
+    SeriesActivation,
+    check_lambda,
+    check_mergeable,
+    merge_layers,
+    with_bn,
+)
 from lit_models.networks.dilation import DenseMaxPool, check_stride, dilate, stride_of
-from lit_models.networks.folding import compose_pointwise, fold_batch_norm
 from lit_models.settings import keeps_arguments
-
-BN_EPS = 1e-6
 
 Shortcut = Literal["none", "before", "after"]
 """Where the shortcut around a block is added: before or after its activation (section 4.2, ablation of shortcuts)."""
@@ -43,59 +50,6 @@ LAYERS: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {
 ADAPTIVE_SIDES = (38, 19, 10)
 
 
-def annealed_relu(x: Tensor, activation_lambda: Tensor) -> Tensor:
-    """φ_λ(x) = (1 − λ)·ReLU(x) + λ·x, exactly ReLU at λ = 0 and the identity at λ = 1 (section 3.1).
-
-    λ is a tensor, so that it stays on the device; at both ends ``lerp`` returns an argument unchanged.
-    """
-    return torch.lerp(F.relu(x), x, activation_lambda.to(x.dtype))
-
-
-class AnnealedConvs(nn.Module):
-    """Two convolutions joined by φ_λ: (N, C, H, W) -> (N, C', H', W'). Once merged, a single one."""
-
-    def __init__(self, first: nn.Module, second: nn.Module | None) -> None:
-        super().__init__()
-        self.first = first
-        self.second = second
-
-    def forward(self, x: Tensor, activation_lambda: Tensor) -> Tensor:
-        x = self.first(x)
-        return x if self.second is None else self.second(annealed_relu(x, activation_lambda))
-
-    def merge(self) -> None:
-        if self.second is not None:
-            self.first = compose_pointwise(_folded(self.first), _folded(self.second))
-            self.second = None
-
-
-class SeriesActivation(nn.Module):
-    """A_s(x) = Σ a_ij·A(x shifted by (i, j) + b), −n ≤ i, j ≤ n, per channel (equation 6): (N, C, H, W) -> same.
-
-    A depthwise convolution of A(x) is that sum; batch normalisation, which follows it, supplies the biases.
-
-    Args:
-        channels: C.
-        order: n; the kernel is 2n + 1 wide.
-        activation: A, a function of ``torch.nn.functional`` by name.
-    """
-
-    def __init__(self, channels: int, order: int = 3, activation: str = "relu") -> None:
-        super().__init__()
-        width = 2 * order + 1
-        self.activation = activation
-        self.conv = nn.Conv2d(channels, channels, width, padding=order, groups=channels, bias=False)
-        self.bn: nn.Module = nn.BatchNorm2d(channels, eps=BN_EPS)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv(getattr(F, self.activation)(x)))
-
-    def merge(self) -> None:
-        if isinstance(self.bn, nn.BatchNorm2d):
-            self.conv = fold_batch_norm(self.conv, self.bn)
-            self.bn = nn.Identity()
-
-
 class Block(nn.Module):
     """Two 1×1 convolutions, a max-pool, a series activation: (N, C, H, W) -> (N, C', H', W').
 
@@ -106,18 +60,20 @@ class Block(nn.Module):
     Args:
         convs: The convolutions, C -> C' channels.
         pool: The max-pool, (H, W) -> (H', W').
-        activation: The series activation of C' channels.
+        activation: The activation of C' channels.
         shortcut: Where the input is added, see ``Shortcut``.
         keeps_shape: Whether (C, H, W) = (C', H', W').
+        extra_channels: C' − C, which a shortcut appends.
     """
 
     def __init__(
         self,
         convs: AnnealedConvs,
         pool: nn.Module,
-        activation: SeriesActivation,
+        activation: nn.Module,
         shortcut: Shortcut = "none",
         keeps_shape: bool = False,
+        extra_channels: int = 0,
     ) -> None:
         super().__init__()
         self.convs = convs
@@ -125,6 +81,7 @@ class Block(nn.Module):
         self.activation = activation
         self.shortcut = shortcut
         self.keeps_shape = keeps_shape
+        self.extra_channels = extra_channels
 
     def forward(self, x: Tensor, activation_lambda: Tensor) -> Tensor:
         y = self.branch(x, activation_lambda)
@@ -141,7 +98,7 @@ class Block(nn.Module):
         """What reaches the sum over the shortcut."""
         if self.keeps_shape:
             return x
-        return F.pad(self.pool(x), (0, 0, 0, 0, 0, self.activation.conv.out_channels - x.shape[1]))
+        return F.pad(self.pool(x), (0, 0, 0, 0, 0, self.extra_channels))
 
     def link(self, name: str, stage: int, activation_lambda: Tensor) -> Link:
         """The block as a part of a network that is taken apart."""
@@ -178,6 +135,8 @@ class VanillaNet(nn.Module):
         dropout: Probability before the classifier.
         reparameterized: Build the merged form, as which a merged checkpoint is loaded.
         shortcut: Where the input of a block is added to its output, see ``Shortcut``.
+        deep_training: Train a pair of convolutions joined by φ_λ for each layer; ``False`` trains the single
+            convolution (section 4.2, ablation of techniques), and λ has no effect.
 
     Raises:
         NetworkError: For a depth, width, order or activation that does not exist; in ``forward``, for images that the
@@ -198,14 +157,13 @@ class VanillaNet(nn.Module):
         dropout: float = 0.0,
         reparameterized: bool = False,
         shortcut: Shortcut = "none",
+        deep_training: bool = True,
     ) -> None:
         super().__init__()
         if depth not in LAYERS:
             raise NetworkError(f"VanillaNet has a depth of {min(LAYERS)} to {max(LAYERS)}, not {depth}")
         if width < 1:
             raise NetworkError(f"width is {width}; give the channels of the stem, at least 1")
-        if series_order < 0:
-            raise NetworkError(f"series_order is the n of a (2n + 1)-wide kernel and can't be {series_order}")
         if not callable(getattr(F, activation, None)):
             raise NetworkError(f"activation {activation!r} is not a function of torch.nn.functional")
         multiples, strides = LAYERS[depth]
@@ -223,23 +181,25 @@ class VanillaNet(nn.Module):
 
         stem = nn.Conv2d(in_channels, width, stem_kernel, stride=stem_stride, padding=max(padding, 0))
         self.stem = Block(
-            AnnealedConvs(_with_bn(stem), _with_bn(nn.Conv2d(width, width, 1))),
+            AnnealedConvs(with_bn(stem), with_bn(nn.Conv2d(width, width, 1)) if deep_training else None),
             nn.Identity(),
             SeriesActivation(width, series_order, activation),
         )
         self.blocks = nn.ModuleList(
             Block(
-                AnnealedConvs(_with_bn(nn.Conv2d(c_in, c_in, 1)), _with_bn(nn.Conv2d(c_in, c_out, 1))),
+                _pointwise(c_in, c_out, deep_training),
                 pool,
                 SeriesActivation(c_out, series_order, activation),
                 shortcut,
                 keeps_shape=stride == 1 and c_in == c_out,
+                extra_channels=c_out - c_in,
             )
             for (c_in, c_out), stride, pool in zip(pairwise(widths), strides, pools, strict=True)
         )
         self.dropout = nn.Dropout(dropout)
         self.num_features = widths[-1]
-        self.head = _head(self.num_features, num_classes)
+        self.deep_training = deep_training
+        self.head = _head(self.num_features, num_classes, deep_training)
         self.strides = strides
         self._ends_resolution = [*(stride > 1 for stride in strides), True]
         """Of the stem and each block, whether the next one pools or none follows."""
@@ -249,7 +209,7 @@ class VanillaNet(nn.Module):
         self.apply(_initialise)
         if reparameterized:
             self.set_activation_lambda(1.0)
-            self._merge()
+            merge_layers(self)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(images))
@@ -263,7 +223,12 @@ class VanillaNet(nn.Module):
 
     @property
     def feature_strides(self) -> tuple[int, ...]:
-        """Of the last map of each resolution."""
+        """Of the last map of each resolution. Raises ``NetworkError`` for adaptive pools, whose maps have one size."""
+        if any(isinstance(block.pool, nn.AdaptiveMaxPool2d) for block in self.blocks):
+            raise NetworkError(
+                "the maps of a VanillaNet with adaptive_pool have one size, whatever that of the images:"
+                " as a backbone build it without"
+            )
         strides = accumulate(map(self._stride, range(len(self.blocks))), mul, initial=stride_of(self.stem))
         return tuple(stride for stride, ends in zip(strides, self._ends_resolution, strict=True) if ends)
 
@@ -288,10 +253,8 @@ class VanillaNet(nn.Module):
         return tuple(output for output, ends in zip(outputs, self._ends_resolution, strict=True) if ends)
 
     def dilate(self, output_stride: int) -> None:
-        """See :func:`~lit_models.networks.dilation.dilate`; adaptive pools have no windows to dilate."""
+        """See :func:`~lit_models.networks.dilation.dilate`."""
         check_stride(self, output_stride)
-        if any(isinstance(module, nn.AdaptiveMaxPool2d) for module in self.modules()):
-            raise NetworkError("a VanillaNet with adaptive_pool can't be dilated: build it without")
         dilate(self, ["stem", *(f"blocks.{i}" for i in range(len(self.blocks)))], output_stride)
 
     def links(self) -> list[Link]:
@@ -304,11 +267,7 @@ class VanillaNet(nn.Module):
         return [*chain, Link("head", stage + 1, self.forward_head)]
 
     def _stem(self, images: Tensor) -> Tensor:
-        if min(images.shape[-2:]) < self.smallest_image:
-            raise NetworkError(
-                f"images of {images.shape[-2]}×{images.shape[-1]} pixels vanish in this network, which halves its maps"
-                f" until {self.smallest_image} pixels are one: lower stem_stride"
-            )
+        _require_size(images, self.smallest_image)
         return self.stem(images, self.activation_lambda)
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
@@ -322,7 +281,7 @@ class VanillaNet(nn.Module):
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the head by a new one of ``num_classes`` classes; 0 removes it."""
-        self.head = _head(self.num_features, num_classes)
+        self.head = _head(self.num_features, num_classes, self.deep_training)
         self.head.apply(_initialise)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
@@ -330,8 +289,7 @@ class VanillaNet(nn.Module):
         return {"stem": r"stem", "blocks": r"blocks\.(\d+)"}
 
     def set_activation_lambda(self, value: float) -> None:
-        if not 0 <= value <= 1:
-            raise NetworkError(f"λ lies in [0, 1], and {value} does not")
+        check_lambda(value)
         self.activation_lambda.fill_(value)
 
     def reparameterize(self) -> None:
@@ -340,38 +298,35 @@ class VanillaNet(nn.Module):
         Raises:
             NetworkError: If λ ≠ 1, as the activations between the convolutions are not the identity then.
         """
-        if self.activation_lambda != 1:
-            raise NetworkError(
-                f"λ is {self.activation_lambda.item():.4g}: the convolutions can be merged at λ = 1 only, where the"
-                " activation between them is the identity; train until the annealing has ended"
-            )
-        self._merge()
-
-    def _merge(self) -> None:
-        for module in list(self.modules()):
-            if isinstance(module, AnnealedConvs | SeriesActivation):
-                module.merge()
+        if self.deep_training:
+            check_mergeable(self.activation_lambda)
+        merge_layers(self)
 
 
-def _head(num_features: int, num_classes: int) -> AnnealedConvs:
+@fx.wrap
+def _require_size(images: Tensor, smallest: int) -> None:
+    """Raise where nothing would be left of the images; a traced network has the call in its graph."""
+    if min(images.shape[-2:]) < smallest:
+        raise NetworkError(
+            f"images of {images.shape[-2]}×{images.shape[-1]} pixels vanish in this network, which halves its maps"
+            f" until {smallest} pixels are one: lower stem_stride"
+        )
+
+
+def _pointwise(in_channels: int, out_channels: int, deep_training: bool) -> AnnealedConvs:
+    if not deep_training:
+        return AnnealedConvs(with_bn(nn.Conv2d(in_channels, out_channels, 1)), None)
+    first = nn.Conv2d(in_channels, in_channels, 1)
+    return AnnealedConvs(with_bn(first), with_bn(nn.Conv2d(in_channels, out_channels, 1)))
+
+
+def _head(num_features: int, num_classes: int, deep_training: bool) -> AnnealedConvs:
     if num_classes == 0:
         return AnnealedConvs(nn.Identity(), None)
-    return AnnealedConvs(_with_bn(nn.Conv2d(num_features, num_classes, 1)), nn.Conv2d(num_classes, num_classes, 1))
-
-
-def _with_bn(conv: nn.Conv2d) -> nn.Sequential:
-    return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels, eps=BN_EPS))
-
-
-def _folded(layer: nn.Module) -> nn.Conv2d:
-    """``layer``, a convolution with or without batch normalisation after it, as one convolution."""
-    if isinstance(layer, nn.Sequential):
-        conv, bn = layer
-        assert isinstance(conv, nn.Conv2d)
-        assert isinstance(bn, nn.BatchNorm2d)
-        return fold_batch_norm(conv, bn)
-    assert isinstance(layer, nn.Conv2d)
-    return layer
+    first = nn.Conv2d(num_features, num_classes, 1)
+    if not deep_training:
+        return AnnealedConvs(first, None)
+    return AnnealedConvs(with_bn(first), nn.Conv2d(num_classes, num_classes, 1))
 
 
 def _initialise(module: nn.Module) -> None:

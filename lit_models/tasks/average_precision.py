@@ -75,6 +75,9 @@ class VOCAveragePrecision(_RowMetric):
         iou_threshold: intersection over union that makes a detection right.
     """
 
+    objects: Tensor
+    """int64 (K,): those of each class that count."""
+
     def __init__(self, num_classes: int, interpolation: Interpolation = "11-point", iou_threshold: float = 0.5) -> None:
         super().__init__(num_classes)
         self.interpolation, self.iou_threshold = interpolation, iou_threshold
@@ -252,7 +255,9 @@ def _images(
     """Boxes, scores and labels found in each image; its boxes, labels and which are difficult; its key."""
     if len(detections) != len(targets["counts"]):
         raise ValueError(f"there are detections of {len(detections)} images and targets of {len(targets['counts'])}")
-    ends = np.cumsum(targets["counts"])[:-1] if len(detections) else []
+    if not detections:
+        return []
+    ends = np.cumsum(targets["counts"])[:-1]
     truth = [np.split(_array(targets[name]), ends) for name in ("boxes", "labels", "difficult")]
     found = [tuple(_array(one[name]) for name in ("boxes", "scores", "labels")) for one in detections]
     keys = [_key(image) for image in targets["ids"]]

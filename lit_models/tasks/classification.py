@@ -124,6 +124,11 @@ class ImageClassifier(Task):
         """(N, K) class probabilities."""
         return self(batch[0]).float().softmax(1)
 
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """Names of the metrics that a fit logs."""
+        return "lr", "train/loss", "train/top1", "train/mixed_top1", "val/loss", *map(str, self.val_accuracy)
+
     def explain(self, trainer: L.Trainer) -> dict[str, str]:
         epsilon, others = self.label_smoothing, self.label_smoothing / self.num_classes
         smoothing = (

@@ -89,7 +89,7 @@ class Detector(Task):
         found = score.compute()
         score.reset()
         self.log_dict({f"{stage}/{name}": value for name, value in found.items() if value.ndim == 0}, prog_bar=True)
-        classes = zip(self.class_names, found["ap"], strict=True)
+        classes = zip(self.class_names, found["ap"].reshape(-1), strict=True)
         self.log_dict({f"{stage}/ap/{name}": value for name, value in classes})
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Detections:
@@ -118,6 +118,11 @@ class Detector(Task):
     def macs(self, image_shape: tuple[int, int, int]) -> int:
         """Multiply-adds of the backbone for an image (C, H, W); those of the heads depend on what is in it."""
         return count_macs(getattr(self.net, "backbone", self.net), image_shape)
+
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """Patterns of the metrics that a fit logs."""
+        return "lr", "train/*", "val/*"
 
     def explain(self, trainer: L.Trainer) -> dict[str, str]:
         return super().explain(trainer) | {"loss": "of classes and boxes, summed"}

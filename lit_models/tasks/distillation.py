@@ -73,6 +73,10 @@ class Distillation(ImageClassifier):
                 teacher.check((len(mean), size, size), self.num_classes)
             self.teacher = teacher.expect(self.hparams.get("mean"), self.hparams.get("std"), self.device)
 
+    @property
+    def logs(self) -> tuple[str, ...]:
+        return *super().logs, "train/hard_loss", "train/soft_loss"
+
     def explain(self, trainer: L.Trainer) -> dict[str, str]:
         halved = ", half of the sum" if self.halved else ""
         teacher = f"{self.teacher_source}, temperature {self.temperature:g}{halved}"
@@ -86,5 +90,5 @@ class Distillation(ImageClassifier):
         images, targets = batch
         assert self.teacher is not None
         hard, soft = self.loss(logits, targets), soft_loss(logits, self.teacher(images), self.temperature)
-        self.log_dict({"train/hard_loss": hard.detach(), "train/soft_loss": soft.detach()})
+        self.log_step({"train/hard_loss": hard, "train/soft_loss": soft})
         return (hard + soft) / 2 if self.halved else hard + soft

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_class, list_optimizers
 from torch import nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -58,11 +60,15 @@ def make_optimizer(
         no_bias_decay: exempt parameters by their shape, those with one dimension.
         layer_decay: r. Layer i of 0 … L, numbered by the network's ``group_matcher``, learns with r^(L − i)·lr.
         head_lr_scale: factor of the learning rate of the :func:`head_parameters`.
-        **arguments: any other one of the optimizer.
+        **arguments: any other one of the optimizer. ``fused`` is on by default for parameters on a CUDA device: one
+            kernel then updates them all, and a gradient scaler does not wait for the device.
 
     Raises:
         MisconfigurationException: for an argument that it does not have.
     """
+    takes_fused = "fused" in inspect.signature(get_optimizer_class(name, bind_defaults=False)).parameters
+    if takes_fused and all(parameter.is_cuda for parameter in net.parameters()):
+        arguments = {"fused": True} | arguments
     try:
         optimizer = create_optimizer_v2(
             net,
@@ -81,6 +87,7 @@ def make_optimizer(
     # timm leaves the scale to its own schedulers, and torch's know nothing of it.
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
+    optimizer.register_load_state_dict_pre_hook(_stay_as_made)
     return optimizer
 
 
@@ -110,6 +117,34 @@ def _scale_head(optimizer: Optimizer, head: list[nn.Parameter], scale: float) ->
         groups += [{**group, "params": trunk}] if trunk else []
         groups += [{**group, "params": inside, "lr_scale": scale * group.get("lr_scale", 1.0)}] if inside else []
     optimizer.param_groups[:] = groups
+
+
+def _stay_as_made(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint may come from another device: whether the optimizer is fused is its own business."""
+    if "fused" not in optimizer.defaults:
+        return state
+    groups = [{**group, "fused": optimizer.defaults["fused"]} for group in state["param_groups"]]
+    return {**state, "param_groups": groups}
+
+
+def unscaled(closure: Callable[[], Any], optimizer: Optimizer, scaler: GradScaler | None) -> Callable[[], Any]:
+    """``closure``, after which gradients are as they would be without a gradient scaler.
+
+    Lightning leaves that to a fused optimizer, which does it in its step: too late for whoever clips or logs gradients.
+    """
+
+    def run() -> Any:
+        loss = closure()
+        if loss is not None:
+            scaler.unscale_(optimizer)  # type: ignore[union-attr]
+        return loss
+
+    return closure if scaler is None or not is_fused(optimizer) else run
+
+
+def is_fused(optimizer: Optimizer) -> bool:
+    """Whether one kernel updates all parameters."""
+    return bool(optimizer.defaults.get("fused"))
 
 
 def settings_of(optimizer: Any, arguments: Iterable[str]) -> list[dict[str, Any]]:

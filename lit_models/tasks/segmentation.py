@@ -30,7 +30,7 @@ class Segmenter(Task):
     Args:
         net: (N, C, H, W) images to (N, K, H, W) logits; in training maybe ``LogitsWithAux``.
         num_classes: K.
-        aux_weight: of the loss of the auxiliary head (0.5 with the authors of Bag of Tricks and torchvision).
+        aux_head_weight: of the loss of the auxiliary head (0.5 with the authors of Bag of Tricks and torchvision).
         image_size: side of the images in pixels. Stored in the checkpoint for inference, like the next three.
         mean: mean of the images per channel, as subtracted by the data module.
         std: standard deviation of the images per channel, by which the data module divides.
@@ -42,7 +42,7 @@ class Segmenter(Task):
         self,
         net: nn.Module,
         num_classes: int,
-        aux_weight: float = 0.5,
+        aux_head_weight: float = 0.5,
         image_size: int | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
@@ -52,7 +52,7 @@ class Segmenter(Task):
         super().__init__(net, **optimization)
         describe(self, net, schedule=self.schedule)
         self.num_classes = num_classes
-        self.aux_weight = aux_weight
+        self.aux_head_weight = aux_head_weight
         self.class_names = class_names or tuple(map(str, range(num_classes)))
         self.val_scores, self.test_scores = SegmentationScores(num_classes), SegmentationScores(num_classes)
         self.val_loss, self.test_loss = MeanMetric(nan_strategy="disable"), MeanMetric(nan_strategy="disable")
@@ -73,7 +73,7 @@ class Segmenter(Task):
         loss = self.loss(logits, masks)
         self.log_step({"train/loss": loss})
         for aux in aux_logits:
-            loss = loss + self.aux_weight * self.loss(aux, masks)
+            loss = loss + self.aux_head_weight * self.loss(aux, masks)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -127,5 +127,11 @@ class Segmenter(Task):
                 f"{name} has to return logits {expected}; it returned {tuple(logits.shape)}"
             )
 
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """Patterns of the metrics that a fit logs."""
+        return "lr", "train/loss", "val/loss", "val/pixel_accuracy", "val/miou", "val/iou/*"
+
     def explain(self, trainer: L.Trainer) -> dict[str, str]:
-        return super().explain(trainer) | {"loss": f"cross-entropy of the pixels, auxiliary head × {self.aux_weight:g}"}
+        loss = f"cross-entropy of the pixels, auxiliary head × {self.aux_head_weight:g}"
+        return super().explain(trainer) | {"loss": loss}

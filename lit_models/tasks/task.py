@@ -8,15 +8,19 @@ from typing import Annotated, Any
 
 import lightning as L
 import torch
+from lightning.pytorch.plugins import Precision
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_models.settings import name_of
 from lit_models.tasks.explanation import recipe
 from lit_models.tasks.initial_weights import start_from
+from lit_models.tasks.logging_steps import is_logging_step
 from lit_models.tasks.optimization import (
     check_layer_decay,
     check_optimizer,
@@ -24,6 +28,7 @@ from lit_models.tasks.optimization import (
     make_optimizer,
     restore_settings,
     settings_of,
+    unscaled,
 )
 from lit_models.tasks.restored_state import check_kinds, check_optimizer_state
 from lit_models.tasks.schedules import Factor, Schedule, cosine, polynomial, steps_down, steps_per_epoch, warmed_up
@@ -111,15 +116,23 @@ class Task(L.LightningModule):
         self.milestones = milestones
         self.min_lr = min_lr
         self.head_lr_scale = head_lr_scale
+        self.step_metrics: dict[str, Tensor] = {}
+        """Of the training step under way, for the loggers."""
         self.warmup_steps = 0
         """m, written by the warm-up callback before the optimizer is configured."""
 
     def log_step(self, metrics: dict[str, Tensor]) -> None:
-        """Log what a training step found, and its learning rate."""
-        # As a tensor on the host: Lightning would copy a number to the device, and synchronise.
+        """Let the loggers have what a training step found, tensors () on the device, with its learning rate."""
         groups = self.optimizers().param_groups  # type: ignore[union-attr]
+        # As a tensor on the host: Lightning would copy a number to the device, and synchronise.
         learning_rate = torch.tensor(max(group["lr"] for group in groups))
-        self.log_dict({name: value.detach() for name, value in metrics.items()} | {"lr": learning_rate})
+        self.step_metrics |= {name: value.detach() for name, value in metrics.items()} | {"lr": learning_rate}
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        # Not in each step, as a call of log takes longer than a small layer; nor on the progress bar, which would wait
+        # for the device: it has the loss from StopOnNonFinite.
+        if self.step_metrics and is_logging_step(self.trainer):
+            self.log_dict(self.step_metrics)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = make_optimizer(
@@ -135,6 +148,20 @@ class Task(L.LightningModule):
         )
         scheduler = LambdaLR(optimizer, self.lr_factor())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        optimizer.step(closure=unscaled(optimizer_closure, optimizer.optimizer, scaler))
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # Not with the Trainer's own plugin, which refuses fused optimizers, as it does not know of optimizer_step.
+        algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+        Precision.clip_gradients(self.trainer.precision_plugin, optimizer, gradient_clip_val or 0.0, algorithm)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_kinds(checkpoint["state_dict"], self.state_dict())

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import EffectivePathTraining, StochasticDepth
+from callbacks import Compile, EffectivePathTraining, StochasticDepth
 from lit_models import CIFARResNet, ImageClassifier
 
 STEPS, BATCH_SIZE = 20, 4
@@ -65,6 +65,7 @@ def main():
     parser.add_argument("--survival_prob", type=float, default=0.3)
     parser.add_argument("--blocks", type=int)
     parser.add_argument("--frozen", action="store_true")
+    parser.add_argument("--compile", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -91,7 +92,7 @@ def main():
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
-        callbacks=[drop, recorder],
+        callbacks=[drop, recorder, *([Compile("aot_eager")] if args.compile else [])],
     )
     module = ImageClassifier(net, 10, schedule="constant", lr=0.05, weight_decay=0.1)
     trainer.fit(module, DataLoader(data, batch_sampler=EveryNth(trainer)))

@@ -30,6 +30,7 @@ def run(directory, *options, devices=2):
         (("--mode", "sample"), 20),
         (("--mode", "sample", "--survival_prob", "0.1"), 20),
         (("--blocks", "4"), 20),
+        pytest.param(("--compile",), 20, marks=pytest.mark.slow),
     ],
     ids=lambda o: str(o),
 )

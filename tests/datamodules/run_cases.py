@@ -16,6 +16,8 @@ from pathlib import Path
 import lightning as L
 import torch
 
+from datamodules.pipeline import internals
+
 LIMIT = 60.0
 
 
@@ -35,6 +37,9 @@ class Misbehave(L.Callback):
                 next(pl_module.parameters()).fill_(torch.nan)
         elif self.deed == "kill a worker":
             os.kill(worker(), signal.SIGKILL)
+        elif self.deed == "stop in mid-run":
+            internals.MOST_LOOKS = 1  # or this would take ten minutes
+            os.kill(worker(), signal.SIGSTOP)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.deed == "stop a worker":

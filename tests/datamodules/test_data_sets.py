@@ -90,11 +90,19 @@ def test_the_test_part_is_not_read_by_fit(folder, monkeypatch):
 
 
 def test_the_whole_set_on_the_device_gives_the_same_batches():
-    def epoch(**options):
-        data = Digits(erasing=0.5, padding="reflect", **options)
-        return [data.on_after_batch_transfer(batch, 0)[0] for batch in data.train_dataloader()]
+    """Also from the middle of an epoch on, and mixed by both ways and not at all."""
+    mixing = {"mixup_alpha": 0.2, "cutmix_alpha": 1.0, "mix_prob": 0.7}
 
-    assert all(torch.equal(a, b) for a, b in zip(epoch(), epoch(on_device=True), strict=True))
+    def epochs(**options):
+        data = Digits(erasing=0.5, padding="reflect", batch_size=100, **mixing, **options)
+        data.load_state_dict({"epoch": 1, "offset": 3})
+        middle = [data.on_after_batch_transfer(batch, 0) for batch in data.train_dataloader()]
+        return [*middle, *data.batches("train", 2), *data.batches("val")]
+
+    on_host, on_device = epochs(), epochs(on_device=True)
+    assert {targets.ndim for _, targets in on_host} == {1, 2}
+    for batch, same in zip(on_host, on_device, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(batch, same, strict=True))
 
 
 class _Noise(CIFAR10):

@@ -175,6 +175,30 @@ def test_an_epoch_goes_on_with_another_batch_size_at_the_same_image(tmp_path, ba
     assert counts.batches == len([epoch for epoch, *_ in resumed.seen if epoch == 1]) == -(-1294 // batch_size)
 
 
+@pytest.mark.parametrize(("step", "batch_size"), [(3, 118), (10, 118), (13, 118), (4, 300), (13, 300)])
+def test_equal_batches_go_on_at_the_same_image(tmp_path, step, batch_size):
+    def fit(batch_size, **options):
+        data = Digits(image_size=8, batch_size=batch_size, shift=0, seed=5, equal_batches=True)
+        return _fit(data, tmp_path, max_epochs=2, **options)
+
+    whole = fit(118, callbacks=[_every_batch(tmp_path)])
+    assert [len(images) for _, images, _ in whole.seen] == [118] * 20
+    resumed = fit(batch_size, ckpt_path=tmp_path / f"step={step}.ckpt", enable_checkpointing=False)
+    assert {len(images) for _, images, _ in resumed.seen} == {batch_size}
+    if batch_size == 118:
+        _same(resumed.seen, whole.seen[step:])
+    else:
+        epoch = (step - 1) // 10
+        of_this_epoch = sum(len(images) for number, images, _ in resumed.seen if number == epoch)
+        assert of_this_epoch == (1294 - 118 * (step - 10 * epoch)) // 300 * 300
+        assert _pixels(resumed)[: 118 * 3] == _pixels(whole)[118 * step :][: 118 * 3]
+
+
+def test_an_epoch_of_no_equal_batch_is_refused(tmp_path):
+    with pytest.raises(MisconfigurationException, match="1294 training images don't fill one batch of 2000 on 1 ranks"):
+        _fit(Digits(image_size=8, batch_size=2000, equal_batches=True), tmp_path, max_epochs=1)
+
+
 def test_a_checkpoint_that_counts_batches_alone_goes_on(unbroken, tmp_path):
     model, folder = unbroken
     checkpoint = torch.load(folder / "step=15.ckpt", weights_only=True)

@@ -20,7 +20,16 @@ data:
   class_path: datamodules.Photos
   init_args: {root: data, image_size: 8, batch_size: 4, num_workers: 2, mean: [0.5, 0.5, 0.5], std: [0.2, 0.2, 0.2]}
 """
-DEEDS = ("SIGTERM", "SIGHUP", "SIGINT", "nan", "kill a worker", "stop a worker", "SIGTERM in test")
+DEEDS = (
+    "SIGTERM",
+    "SIGHUP",
+    "SIGINT",
+    "nan",
+    "kill a worker",
+    "stop a worker",
+    "stop in mid-run",
+    "SIGTERM in test",
+)
 ENDS = {
     "fit": (0, ""),
     "fit with 8 workers": (0, ""),
@@ -33,6 +42,10 @@ ENDS = {
     "nan": (1, "fathom: the loss of step 3 is nan"),
     "kill a worker": (1, "fathom: a data worker died; the system kills one when memory runs out: lower data.num_worke"),
     "stop a worker": (0, ""),
+    "stop in mid-run": (
+        1,
+        "fathom: the data workers have sent no batch for 5 s: one is stopped, or waits for",
+    ),
     "SIGTERM in test": (75, "Left after SIGTERM"),
 }
 

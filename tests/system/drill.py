@@ -24,7 +24,7 @@ from experiments.__main__ import main
 from experiments.cli.trusted_names import TRUSTED
 from lit_models import CIFARResNet
 from lit_models.checkpoints import read_checkpoint
-from lit_models.networks.vanillanet import annealed_relu
+from lit_models.networks.annealed import annealed_relu
 
 TRUSTED.add("drill")  # else a resumed run may not name the network
 REPOSITORY = Path(__file__).parents[2]

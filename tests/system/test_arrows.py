@@ -26,12 +26,28 @@ EXPERIMENTS = {
     "experiments.cli": {"experiments", "experiments.runs"},
     "experiments.unravel": {"experiments", "experiments.cli", "experiments.runs"},
     "experiments.bench": {"experiments", "experiments.cli", "experiments.runs", "experiments.unravel"},
+    "experiments.check": {
+        "experiments",
+        "experiments.cli",
+        "experiments.runs",
+        "experiments.unravel",
+        "experiments.bench",
+    },
+    "experiments.claims": {
+        "experiments",
+        "experiments.cli",
+        "experiments.runs",
+        "experiments.unravel",
+        "experiments.bench",
+    },
     "experiments.commands": {
         "experiments",
         "experiments.cli",
         "experiments.runs",
         "experiments.unravel",
         "experiments.bench",
+        "experiments.check",
+        "experiments.claims",
     },
 }
 LIBRARY = set(BELOW)

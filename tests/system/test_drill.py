@@ -1,46 +1,69 @@
 """A run with everything switched on is killed at random, again and again, and ends as one that never stopped.
 
-It takes minutes: ``pytest -m drill --kills 20``, each case that often.
+It takes minutes: ``pytest -m drill --kills 20``, each case that often; ``--accelerator gpu`` trains on a GPU, with
+deterministic algorithms, as atomic additions come in any order otherwise.
 """
 
 import json
 
 import pytest
+import torch
 from drill import CONFIG, QUIET, Kills, ProcessGroup, command, differences, finished_run, rows, wait
 from PIL import Image
 
-BASE = ["--config", str(CONFIG), *QUIET, "--trainer.accelerator", "cpu"]
+BASE = ["--config", str(CONFIG), *QUIET]
 TWO_RANKS = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 # When the annealing is at 0.6, which is before the end.
 EARLY_STOPPING = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor", "activation_lambda"]
 EARLY_STOPPING += ["--trainer.callbacks.mode", "max", "--trainer.callbacks.stopping_threshold", "0.6"]
+CASES = ["digits", "photos", "shards", "begun from", "early stopping", "two ranks"]
 
 
 @pytest.fixture
-def flags(request, tmp_path):
+def accelerator(request, monkeypatch):
+    """Flags of the one that was asked for."""
+    kind = request.config.getoption("--accelerator")
+    if kind == "cpu":
+        return ["--trainer.accelerator", "cpu"]
+    if not torch.cuda.is_available():
+        pytest.skip("there is no GPU that torch can use here")
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return ["--trainer.accelerator", kind, "--trainer.deterministic", "true"]
+
+
+@pytest.fixture
+def flags(request, accelerator, tmp_path):
     """Those of one case."""
-    case = request.param
+    case, base = request.param, [*BASE, *accelerator]
     if case == "two ranks":
-        return [*BASE, *TWO_RANKS]
+        if "gpu" in accelerator and torch.cuda.device_count() < 2:
+            pytest.skip("two ranks need two GPUs")
+        return [*base, *TWO_RANKS]
     if case == "early stopping":
-        return [*BASE, *EARLY_STOPPING]
+        return [*base, *EARLY_STOPPING]
     if case == "begun from":
-        with ProcessGroup(command(tmp_path / "before", [*BASE, "--trainer.max_epochs", "2"])) as process:
+        with ProcessGroup(command(tmp_path / "before", [*base, "--trainer.max_epochs", "2"])) as process:
             wait(process)
         (checkpoint,) = tmp_path.glob("before/*/*/checkpoints/previous.ckpt")
-        return [*BASE, "--ckpt_path", str(checkpoint)]
-    if case == "photos":
+        return [*base, "--ckpt_path", str(checkpoint)]
+    if case in ("photos", "shards"):
         for number in range(320):
             path = tmp_path / "photos" / "train" / f"{number % 10}" / f"{number}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.effect_noise((40, 30), 20 + number % 10 * 20).convert("RGB").save(path)
-        data = ["--data", "datamodules.Photos", "--data.root", str(tmp_path / "photos"), "--data.num_workers", "2"]
-        return [*BASE, *data, "--data.image_size", "16", "--data.batch_size", "16"]
-    return BASE
+        root = tmp_path / case
+        if case == "shards":
+            pytest.importorskip("litdata", reason="litdata is not installed (the extra `stream`)")
+            with ProcessGroup(["shard", str(tmp_path / "photos"), str(root)]) as process:
+                wait(process)
+        data = ["--data", "datamodules.PhotoStream" if case == "shards" else "datamodules.Photos"]
+        data += ["--data.root", str(root), "--data.num_workers", "2"]
+        return [*base, *data, "--data.image_size", "16", "--data.batch_size", "16"]
+    return base
 
 
 @pytest.mark.drill
-@pytest.mark.parametrize("flags", ["digits", "photos", "begun from", "early stopping", "two ranks"], indirect=True)
+@pytest.mark.parametrize("flags", CASES, indirect=True)
 def test_a_run_killed_again_and_again_ends_as_one_that_never_stopped(flags, request, tmp_path):
     kills = request.config.getoption("--kills")
     with ProcessGroup(command(tmp_path / "whole", flags)) as process:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch.plugins import MixedPrecision
 
-from callbacks import ActivationAnnealing, WeightAveraging
+from callbacks import ActivationAnnealing, GradientStatistics, WeightAveraging
 from datamodules import Digits
 from lit_models import CIFARResNet, Distillation, ImageClassifier, VanillaNet
 from lit_models.tasks.teacher import Teacher
@@ -65,8 +65,9 @@ def assert_steps_wait_for_no_device(module, fake_cuda):
         module.eval()
         module.validation_step((images, labels), 0)
     module.on_train_epoch_end()
-    assert {"train/loss", "train/top1", "train/mixed_top1", "val/loss", "val/top1"} <= logged.keys()
-    assert logged["lr"].device.type == "cpu"
+    assert {"train/top1", "train/mixed_top1", "val/loss", "val/top1"} <= logged.keys()
+    assert module.step_metrics["train/loss"].device.type == "cuda"
+    assert module.step_metrics["lr"].device.type == "cpu"
 
 
 def test_steps_wait_for_no_device(any_network, fake_cuda):
@@ -147,10 +148,11 @@ class Overflow(L.Callback):
         self.after[trainer.global_step - 1] = self.state(trainer, pl_module)
 
 
-def test_an_overflow_skips_the_step_but_not_its_schedules(tmp_path):
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_overflow_skips_the_step_but_not_its_schedules(tmp_path, fused):
     averaging = WeightAveraging(0.5)
     overflow = Overflow(3, averaging)
-    module = classifier(vanillanet, schedule="cosine")
+    module = classifier(vanillanet, schedule="cosine", optimizer_args={"fused": fused})
     callbacks = [ActivationAnnealing(0.5, per="step"), averaging, overflow]
     options = {"max_epochs": 1, "limit_train_batches": 8, "limit_val_batches": 0}
     trainer = L.Trainer(default_root_dir=tmp_path, callbacks=callbacks, **options, **QUIET, **half_precision(2.0**8))
@@ -166,11 +168,39 @@ def test_an_overflow_skips_the_step_but_not_its_schedules(tmp_path):
         before, after = overflow.before[step], overflow.after[step]
         for name in ("weights", "momentum", "average"):
             assert unchanged(step, name) is skipped, (step, name)
-        assert after["averaged"] == before["averaged"] + (not skipped)
+        assert after["averaged"] == before["averaged"] + (fused or not skipped)  # for a fused one it is an update by 0
         assert after["scale"] == before["scale"] * (0.5 if skipped else 1)
         assert after["global_step"] == before["global_step"] + 1
         assert after["lr"] < before["lr"]
         assert before["lambda"] == pytest.approx(min(step / 4, 1))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_fused_optimizer_sees_and_shows_the_gradients_of_any_other(tmp_path, name):
+    """Clipped, logged and in the weights; it would get those times the scale, and refuse to clip them."""
+
+    def fit(fused):
+        module = classifier(resnet, optimizer=name, optimizer_args={"fused": fused})
+        trainer = L.Trainer(
+            default_root_dir=tmp_path,
+            max_epochs=1,
+            limit_train_batches=4,
+            limit_val_batches=0,
+            gradient_clip_val=0.1,
+            callbacks=[GradientStatistics()],
+            **QUIET,
+            **half_precision(2.0**8),
+        )
+        trainer.fit(module, Digits(image_size=8, batch_size=8))
+        assert type(trainer.optimizers[0]).__module__.startswith("torch")
+        assert bool(trainer.optimizers[0].defaults["fused"]) is fused
+        norms = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("gradient")}
+        return norms, module.state_dict()
+
+    for fused, ordinary in zip(fit(True), fit(False), strict=True):
+        assert fused.keys() == ordinary.keys()
+        for key, value in fused.items():
+            torch.testing.assert_close(value, ordinary[key], rtol=1e-4, atol=1e-6, msg=key)
 
 
 # bfloat16, which a CPU has

@@ -83,6 +83,19 @@ def test_a_state_names_files_of_its_own_folder_alone(tmp_path):
         "best_model_path": "../../precious",
         "best_k_models": {"../../precious": torch.ones(1)},
     }
+    (tmp_path / "precious").touch()
     best.load_state_dict(state)
     assert best.best_model_path == str(tmp_path / "precious")
     assert list(best.best_k_models) == [str(tmp_path / "precious")]
+
+
+def test_scores_of_another_run_do_not_count(tiny_run, tiny_config, fathom, tmp_path):
+    checkpoint = torch.load(tiny_run / "checkpoints" / "last.ckpt", weights_only=True)
+    (state,) = (state for name, state in checkpoint["callbacks"].items() if name.startswith("BestCheckpoint"))
+    out_of_reach = torch.tensor(2.0)
+    state |= {"best_model_score": out_of_reach, "kth_value": out_of_reach, "best_k_models": {"best.ckpt": out_of_reach}}
+    torch.save(checkpoint, tmp_path / "x.ckpt")
+    flags = ["--trainer.max_epochs", 2, "--ckpt_path", tmp_path / "x.ckpt", "--trainer.default_root_dir", tmp_path]
+    assert fathom("fit", "--config", tiny_config, *flags) == (0, "")
+    (best,) = tmp_path.glob("tiny/*/checkpoints/best.ckpt")
+    assert torch.load(best, weights_only=True)["epoch"] == 1

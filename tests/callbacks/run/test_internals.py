@@ -114,3 +114,24 @@ def test_weight_averaging_overrides_what_is_there(seen_with):
     with seen_with(internals, "lightning"):
         callback = EMAWeightAveraging()
         assert all(hasattr(callback, name) for name in internals.OVERRIDDEN["WeightAveraging"])
+
+
+def test_the_norms_of_some_tensors(seen_with):
+    with seen_with(internals, "torch"):
+        tensors = [torch.tensor([3.0, 4.0]), torch.eye(4)]
+        assert internals.norms(tensors).tolist() == [5.0, 2.0]
+
+
+def test_some_tensors_move_towards_others(seen_with):
+    with seen_with(internals, "torch"):
+        tensors = [torch.zeros(2), torch.ones(1)]
+        internals.move_towards(tensors, [torch.full((2,), 4.0), torch.zeros(1)], torch.tensor(0.25))
+        assert [tensor.tolist() for tensor in tensors] == [[1.0, 1.0], [0.75]]
+
+
+def test_lightning_does_not_ask_for_signals(fit, seen_with):
+    with seen_with(internals, "lightning"):
+        trainer = fit(lambda trainer, _: None)
+        assert callable(trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor)
+        internals.leave_signals_alone(trainer)
+        assert trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor() is None

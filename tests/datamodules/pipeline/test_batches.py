@@ -90,6 +90,29 @@ def test_ranks_see_in_each_step_what_one_process_sees(world_size, size):
         assert all(len(batches[step].indices) for batches in ranks)
 
 
+@pytest.mark.parametrize("images_done", [0, 24, 120, 997])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_equal_batches_leave_out_the_end_of_the_order(images_done, ranks):
+    indices = INDICES[:997]
+    size = 12 // ranks
+    parts = [list(training_batches(indices, size, 3, 4, images_done, rank, ranks, True)) for rank in range(ranks)]
+    order = torch.cat([batch.indices for batch in training_batches(indices, 997, 3, 4)])
+    served = [torch.cat([batch.indices for batch in step]) for step in zip(*parts, strict=True)]
+    assert len(served) == (997 - images_done) // 12
+    assert all(len(batch.indices) == size for batches in parts for batch in batches)
+    assert torch.equal(torch.cat([*served, order[:0]]), order[images_done:][: 12 * len(served)])
+    assert [batch.number for batch in parts[0]] == list(range(83 - len(served), 83))
+
+
+def test_equal_batches_leave_out_others_in_every_epoch():
+    def left_out(epoch):
+        served = torch.cat([batch.indices for batch in training_batches(INDICES, 300, 0, epoch, equal=True)])
+        return set(INDICES.tolist()) - set(served.tolist())
+
+    assert [len(left_out(epoch)) for epoch in range(3)] == [100] * 3
+    assert left_out(0) == left_out(0) != left_out(1)
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
 @pytest.mark.parametrize("size", [100, 101, 5])
 def test_evaluation_counts_every_image_once(world_size, size):

@@ -7,7 +7,7 @@ from torch.nn.functional import one_hot
 
 from datamodules import Digits
 from datamodules.pipeline.image_data import RawBatch
-from datamodules.pipeline.mixing import cutmix, cutmix_box, mix, mixup
+from datamodules.pipeline.mixing import cutmix, cutmix_box, draw_mixing, mix, mixup
 from datamodules.pipeline.randomness import Stream, generator
 
 IMAGES = torch.rand(16, 3, 8, 10, generator=torch.Generator().manual_seed(0))
@@ -45,7 +45,7 @@ def test_cutmix_box_has_the_wanted_area_away_from_the_border():
 
 def _mixed(number: int, mixup_alpha: float = 0.0, cutmix_alpha: float = 0.0):
     rng = generator(Stream.MIX, 0, 0, number, 0)
-    return mix(IMAGES.clone(), TARGETS, 5, rng, mixup_alpha, cutmix_alpha)
+    return mix(IMAGES.clone(), TARGETS, 5, draw_mixing(len(IMAGES), rng, mixup_alpha, cutmix_alpha))
 
 
 def test_soft_targets_add_up_and_are_reproducible():

@@ -90,6 +90,10 @@ FLAGS = {
     "--trainer.callbacks+ EarlyStopping --trainer.callbacks.monitr x": "no option monitr; did you mean monitor?",
     "--trainer.callbacks+ StochasticDepth --trainer.callbacks.mode x": "callbacks.mode takes one of batch, sample",
     "--trainer null": "trainer takes settings by name, such as --trainer.NAME VALUE, not null",
+    "--trainer.limit_train_batches 0": "trainer.limit_train_batches is 0, and fathom fit would do nothing",
+    "--trainer.limit_train_batches 0.0": "trainer.limit_train_batches is 0, and fathom fit would do nothing",
+    "--trainer.val_check_interval 00:00:01:00": "trainer.val_check_interval is 00:00:01:00; give a share of an epoch",
+    "--trainer.val_check_interval.minutes 1": "trainer.val_check_interval",
     "--trainer.val_check_interval 0": "trainer.val_check_interval is 0",
     "--trainer.val_check_interval 9": "`val_check_interval` (9) must be less than",
     "--trainer.check_val_every_n_epoch 0": "trainer.check_val_every_n_epoch is 0; give at least 1",
@@ -201,17 +205,29 @@ def test_a_configuration_that_is_no_file_is_named(name, expected, refused):
     ("flags", "known"),
     [
         (
-            ["--trainer.callbacks", "lightning.pytorch.callbacks.EarlyStopping", "--trainer.callbacks.monitor", "a"],
-            "`a`",
+            ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "a"],
+            "EarlyStopping has the monitor 'a'",
         ),
-        (["--best_checkpoint.monitor", "a"], "'a'"),
+        (["--best_checkpoint.monitor", "a"], "BestCheckpoint has the monitor 'a'"),
+        (["--best_checkpoint.monitor", "test/top1"], "BestCheckpoint has the monitor 'test/top1'"),
     ],
 )
-def test_a_metric_that_is_not_logged_is_named_with_those_that_are(flags, known, tiny_config, fathom, tmp_path):
+def test_a_metric_that_is_not_logged_is_named_before_anything_is_trained(flags, known, tiny_config, fathom, tmp_path):
     code, sentence = fathom("fit", "--config", tiny_config, "--trainer.default_root_dir", tmp_path, *flags)
     assert code == 1
-    assert known in sentence
+    assert sentence.startswith(f"{known}, which this run does not log; it logs lr, ")
     assert "val/top1" in sentence
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("command", "part"), [("validate", "val"), ("test", "test"), ("predict", "predict")])
+def test_an_evaluation_of_nothing(command, part, tiny_run, fathom):
+    code, sentence = fathom(command, "--ckpt_path", tiny_run, f"--trainer.limit_{part}_batches", 0)
+    assert (code, sentence) == (
+        1,
+        f"trainer.limit_{part}_batches is 0, and fathom {command} would do nothing: leave it out",
+    )
+    assert not (tiny_run / command).exists() or not list((tiny_run / command).glob("*/summary.json"))
 
 
 def test_a_run_root_that_is_a_file_is_named(tiny_config, fathom, tmp_path):

@@ -1,9 +1,17 @@
 """What Lightning's Trainer takes and a run can't do is refused before it begins."""
 
+from fnmatch import fnmatchcase
+
 import lightning as L
 import pytest
+from drill import rows
+from lightning.pytorch.callbacks import EarlyStopping
 
+from callbacks import ActivationAnnealing, BestCheckpoint, GradientStatistics, StochasticDepth, WeightAveraging
 from experiments import internals
+from experiments.errors import UsageError
+from experiments.runs.check_trainer import check_monitors
+from lit_models import CIFARResNet, ImageClassifier
 
 
 @pytest.mark.parametrize(
@@ -38,3 +46,35 @@ def test_strategies_that_copy_the_process_are_known(strategy, copies, seen_with)
     with seen_with(internals, "lightning"):
         trainer = L.Trainer(accelerator="cpu", devices=2, strategy=strategy, logger=False, enable_checkpointing=False)
         assert internals.starts_from_this_process(trainer) is copies
+
+
+def task():
+    return ImageClassifier(CIFARResNet(8, 10, width=4), 10)
+
+
+def test_all_that_is_logged_can_be_monitored_and_nothing_else(whole):
+    """This run has every callback that logs."""
+    callbacks = [WeightAveraging(), ActivationAnnealing(), GradientStatistics(), StochasticDepth(0.5)]
+    names = {name for row in rows(whole) for name in row} - {"step", "epoch", "samples_seen"}
+    assert len(names) > 10
+    for name in names:
+        check_monitors(task(), [EarlyStopping(name), BestCheckpoint(monitor=name), *callbacks])
+    for pattern in {pattern for part in (task(), *callbacks) for pattern in part.logs}:
+        assert any(fnmatchcase(name, pattern) for name in names), pattern
+    with pytest.raises(
+        UsageError, match=r"'activation_lambda', which this run does not log; it logs gradient_mean_abs/\*, "
+    ):
+        check_monitors(task(), [EarlyStopping("activation_lambda"), GradientStatistics()])
+
+
+def test_of_a_stranger_nobody_knows_what_it_logs():
+    class Mine(L.Callback):
+        pass
+
+    class MyTask(ImageClassifier):
+        pass
+
+    watching = EarlyStopping("mine")
+    check_monitors(task(), [watching, Mine()])
+    check_monitors(MyTask(CIFARResNet(8, 10, width=4), 10), [watching])
+    check_monitors(task(), [EarlyStopping("mine", strict=False), BestCheckpoint(monitor="step")])

@@ -32,7 +32,6 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "vanillanet5": lambda: VanillaNet(10, depth=5, width=8),
     "vanillanet13": lambda: VanillaNet(10, depth=13, width=8),
     "merged vanillanet": lambda: VanillaNet(10, depth=6, width=8, reparameterized=True),
-    "adaptive vanillanet": lambda: VanillaNet(10, depth=13, width=8, stem_stride=3, adaptive_pool=True),
     "googlenet": lambda: GoogLeNet(10),
     "cifar googlenet": lambda: CIFARGoogLeNet(width=4, modules_per_stage=(1, 3, 1)),
     "vgg": lambda: VGG(11, 10),
@@ -153,7 +152,7 @@ def test_refusals() -> None:
     with pytest.raises(NetworkError, match="strides of 4, 8, 16, 32"):
         ResNet(18).dilate(12)
     with pytest.raises(NetworkError, match="adaptive_pool"):
-        BUILDERS["adaptive vanillanet"]().dilate(12)
+        VanillaNet(10, depth=13, width=8, stem_stride=3, adaptive_pool=True).dilate(12)
     with pytest.raises(NetworkError, match="output_stride: 8"):
         TimmBackbone("resnet10t", 10).dilate(8)
 

@@ -193,18 +193,16 @@ def test_auxiliary_losses_are_weighted_in_training_alone():
     images, targets = torch.randn(6, 3, 32, 32), torch.tensor([0, 1, 2, 3, 4, 0])
     for head in net.heads.values():
         net.get_submodule(head).dropout.p = 0.0
-    logged = {}
     expected = {}
     for weight in (0.3, 0.0):
         model = ImageClassifier(net, 5, aux_weight=weight, label_smoothing=0.1)
-        model.log = lambda name, value, **_: logged.__setitem__(name, value)
         model.optimizers = lambda: torch.optim.SGD(net.parameters(), lr=0.1)
         with torch.no_grad():
             loss = model.training_step((images, targets), 0)
             output = net(images)
             main, aux1, aux2 = (model.loss(logits, targets) for logits in (output.logits, *output.aux_logits))
         torch.testing.assert_close(loss, main + weight * (aux1 + aux2))
-        torch.testing.assert_close(logged["train/loss"], main)
+        torch.testing.assert_close(model.step_metrics["train/loss"], main)
         expected[weight] = loss
     assert expected[0.3] > expected[0.0]
 

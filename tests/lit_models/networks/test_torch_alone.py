@@ -43,4 +43,4 @@ def test_networks_are_built_and_run_where_only_torch_is_installed(repository):
         [sys.executable, "-c", PROGRAM], cwd=repository, capture_output=True, text=True, timeout=120
     )
     assert result.returncode == 0, result.stderr
-    assert int(result.stdout) == 7
+    assert int(result.stdout) == 9

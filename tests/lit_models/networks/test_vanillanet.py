@@ -10,8 +10,9 @@ from torch import nn
 import lit_models.networks.folding
 from lit_models.cost import count_macs, count_parameters
 from lit_models.interfaces import AnnealedActivations, Reparameterizable
-from lit_models.networks import vanillanet
-from lit_models.networks.vanillanet import SeriesActivation, VanillaNet, annealed_relu
+from lit_models.networks import annealed
+from lit_models.networks.annealed import SeriesActivation, annealed_relu
+from lit_models.networks.vanillanet import VanillaNet
 
 WIDE = {"depth": 13, "width": 768}
 ADA_POOL = {**WIDE, "stem_stride": 3, "adaptive_pool": True}
@@ -97,7 +98,7 @@ def test_merged_form_is_shallow_and_merging_twice_changes_nothing():
 
 
 def test_merge_is_seen_to_fail_without_batch_norm(monkeypatch):
-    monkeypatch.setattr(vanillanet, "fold_batch_norm", lambda conv, bn: conv)
+    monkeypatch.setattr(annealed, "fold_batch_norm", lambda conv, bn: conv)
     assert merge_error(narrow(depth=6), torch.float64) > 1e-2
 
 
@@ -109,7 +110,7 @@ def test_merge_is_seen_to_fail_with_the_matrices_swapped(monkeypatch):
         return lit_models.networks.folding.compose_pointwise(one, other)
 
     net = narrow(depth=6)
-    monkeypatch.setattr(vanillanet, "compose_pointwise", swapped)
+    monkeypatch.setattr(annealed, "compose_pointwise", swapped)
     assert merge_error(net, torch.float64) > 1e-2
 
 
@@ -119,7 +120,7 @@ def test_merge_is_seen_to_fail_without_the_first_bias(monkeypatch):
         return lit_models.networks.folding.compose_pointwise(first, second)
 
     net = narrow(depth=6)
-    monkeypatch.setattr(vanillanet, "compose_pointwise", without_first_bias)
+    monkeypatch.setattr(annealed, "compose_pointwise", without_first_bias)
     assert merge_error(net, torch.float64) > 1e-2
 
 
@@ -246,3 +247,31 @@ def test_shortcuts_add_no_weights_and_by_default_there_are_none():
         net.load_state_dict(default.state_dict())
         with torch.no_grad():
             assert torch.equal(net(images), default(images)) is equal
+
+
+@pytest.mark.parametrize("shortcut", ["none", "before", "after"])
+@pytest.mark.parametrize("series_order", range(5))
+@pytest.mark.parametrize("depth", range(5, 14))
+def test_without_deep_training_it_has_the_layers_of_the_merged_form_and_merges_exactly_at_any_lambda(
+    depth, series_order, shortcut
+):
+    net = narrow(series_order, depth=depth, shortcut=shortcut, deep_training=False)
+    net.set_activation_lambda(0.5)
+    assert sum(isinstance(module, nn.Conv2d) and module.groups == 1 for module in net.modules()) == depth
+    assert merge_error(net, torch.float64) <= 1e-10
+    merged = narrow(series_order, depth=depth, shortcut=shortcut, reparameterized=True)
+    net.reparameterize()
+    assert net.state_dict().keys() == merged.state_dict().keys()
+    assert count_parameters(net) == count_parameters(merged)
+
+
+@torch.no_grad()
+def test_without_deep_training_a_layer_is_one_convolution_and_its_normalisation():
+    net = narrow(depth=5, deep_training=False).double()
+    x = images = torch.randn(2, 3, 96, 96, dtype=torch.float64)
+    for block in (net.stem, *net.blocks):
+        conv, bn = block.convs.first
+        x = block.activation(block.pool(bn(conv(x))))
+    expected = net.head.first(x.mean((2, 3), keepdim=True)).flatten(1)
+    assert torch.equal(net(images), expected)
+    assert isinstance(net.head.first, nn.Conv2d)

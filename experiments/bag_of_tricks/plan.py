@@ -1,0 +1,122 @@
+"""Effects of many switches from few runs: two-level plans (Plackett & Burman 1946) and their least squares.
+
+A ladder compares each rung with the one before, two runs for an effect. In a plan whose columns are orthogonal every
+run counts for every effect: with 12 runs of standard deviation s an effect has a standard error of s/√3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import t
+
+Plan = dict[str, frozenset[str]]
+"""The factors that are on, by name of the arm."""
+
+_FIRST_ROW = (True, True, False, True, True, True, False, False, False, True, False)
+
+
+class Effect(NamedTuple):
+    """What a factor changes on average over the other factors of the plan."""
+
+    estimate: float
+    low: float
+    """Lower end of the confidence interval."""
+    high: float
+
+
+def plackett_burman(factors: Sequence[str], fold_over: bool = False) -> Plan:
+    """The 12 arms ``pb01`` … ``pb12`` for at most eleven factors, each of which is on in six.
+
+    The columns of any two factors are orthogonal, but each main effect is mixed with interactions of two others. The
+    fold-over adds ``pb13`` … ``pb24``, in which on and off are exchanged: then it is free of them.
+
+    Raises:
+        ValueError: For more than eleven factors, or one named twice.
+    """
+    if len(factors) > len(_FIRST_ROW) or len(set(factors)) < len(factors):
+        raise ValueError(f"a Plackett–Burman plan of 12 runs is for at most 11 different factors, not {list(factors)}")
+    rows = [np.roll(_FIRST_ROW, shift) for shift in range(len(_FIRST_ROW))] + [np.zeros(len(_FIRST_ROW), bool)]
+    if fold_over:
+        rows += [~row for row in rows]
+    return {
+        f"pb{number:02}": frozenset(factor for factor, on in zip(factors, row, strict=False) if on)
+        for number, row in enumerate(rows, start=1)
+    }
+
+
+def two_by_two(first: str, second: str, always: Collection[str] = ()) -> Plan:
+    """The four arms ``neither``, ``first``, ``second`` and ``first+second``; factors of ``always`` are on in each."""
+    combinations = {"neither": (), first: (first,), second: (second,), f"{first}+{second}": (first, second)}
+    return {arm: frozenset((*always, *on)) for arm, on in combinations.items()}
+
+
+def effects(
+    plan: Plan,
+    values: Mapping[str, Sequence[float]],
+    factors: Sequence[str],
+    spread: tuple[float, int] | None = None,
+    confidence: float = 0.95,
+) -> dict[str, Effect]:
+    """The main effect of each factor: the mean where it is on, less the mean where it is off.
+
+    Args:
+        plan: The arms.
+        values: What was measured in each arm, once for each seed.
+        factors: Those whose effects are estimated; orthogonal columns need not all be among them.
+        spread: Standard deviation of runs of one arm and its degrees of freedom, such as those pooled over a regime.
+            By default that of the residuals, which has the interactions in it.
+        confidence: Coverage of the intervals.
+
+    Raises:
+        ValueError: If the runs don't determine the effects, or leave no residuals to estimate the spread from.
+    """
+    columns = {factor: np.array([factor in on for on in plan.values()]) * 2.0 - 1 for factor in factors}
+    return dict(zip(factors, _fit(plan, values, columns, 2, spread, confidence), strict=True))
+
+
+def interaction(
+    plan: Plan,
+    values: Mapping[str, Sequence[float]],
+    first: str,
+    second: str,
+    spread: tuple[float, int] | None = None,
+    confidence: float = 0.95,
+) -> Effect:
+    """The effect of ``first`` where ``second`` is on, less its effect where that is off; see :func:`effects`."""
+    one, other = (np.array([factor in on for on in plan.values()]) * 2.0 - 1 for factor in (first, second))
+    return _fit(plan, values, {first: one, second: other, "": one * other}, 4, spread, confidence)[-1]
+
+
+def _fit(
+    plan: Plan,
+    values: Mapping[str, Sequence[float]],
+    columns: Mapping[str, np.ndarray],
+    scale: float,
+    spread: tuple[float, int] | None,
+    confidence: float,
+) -> list[Effect]:
+    """Least squares on columns of ±1, one row for each run; the coefficients times ``scale``."""
+    if missing := sorted(plan.keys() - values.keys()):
+        raise ValueError(f"nothing was measured in the arms {', '.join(missing)} of the plan")
+    runs = [len(values[arm]) for arm in plan]
+    measured = np.concatenate([np.asarray(values[arm], float) for arm in plan])
+    design = np.repeat(np.column_stack([np.ones(len(plan)), *columns.values()]), runs, axis=0)
+    if np.linalg.matrix_rank(design) < design.shape[1]:
+        raise ValueError("these arms don't tell the factors apart")
+    coefficients = np.linalg.lstsq(design, measured, rcond=None)[0]
+    if spread is None:
+        freedom = len(measured) - design.shape[1]
+        if freedom == 0:
+            raise ValueError("the plan leaves no run to estimate the spread from: give more seeds, or the spread")
+        deviation = float(np.sqrt(np.square(measured - design @ coefficients).sum() / freedom))
+    else:
+        deviation, freedom = spread
+    errors = deviation * np.sqrt(np.diag(np.linalg.inv(design.T @ design)))
+    half_widths = t.ppf((1 + confidence) / 2, freedom) * errors
+    return [
+        Effect(scale * estimate, scale * (estimate - half), scale * (estimate + half))
+        for estimate, half in zip(coefficients[1:].tolist(), half_widths[1:].tolist(), strict=True)
+    ]

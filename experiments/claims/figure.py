@@ -1,0 +1,67 @@
+"""A forest plot: every difference with its interval, the margin, and the paper's value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.claims.sheet import Claim
+from experiments.claims.statistics import Grade
+
+COLORS = {"held": "tab:green", "contradicted": "tab:red", "absent": "tab:blue", "undecided": "0.5"}
+
+
+def forest(claims: Sequence[Claim], grades: Mapping[str, Grade], path: Path) -> None:
+    """Draw what has an interval: differences in points, and ratios with the value that they are held to."""
+    drawn = [claim for claim in claims if grades[claim.id].interval is not None]
+    differences = [claim for claim in drawn if claim.statistic == "contrast"]
+    others = [
+        claim for claim in drawn if claim.statistic != "contrast" and claim.quantity.partition(".")[0] != "lesions"
+    ]
+    lesions = [claim for claim in drawn if claim not in differences and claim not in others]
+    panels = [
+        (differences, "difference in points of error"),
+        (lesions, "error or its rise by a lesion, points"),
+        (others, "ratio, correlation or share"),
+    ]
+    panels = [panel for panel in panels if panel[0]]
+    figure = Figure(figsize=(9, 1.2 + 0.34 * max(len(drawn), 1) + 0.6 * len(panels)), layout="constrained")
+    if panels:
+        heights = [len(shown) + 1 for shown, _ in panels]
+        for axes, (shown, label) in zip(
+            figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0], panels, strict=True
+        ):
+            _panel(axes, shown, grades, label)
+    figure.savefig(path, dpi=90)
+
+
+def _panel(axes: Axes, claims: Sequence[Claim], grades: Mapping[str, Grade], label: str) -> None:
+    for row, claim in enumerate(claims):
+        grade = grades[claim.id]
+        assert grade.interval is not None
+        value, low, high = grade.interval
+        color = COLORS[grade.verdict]
+        axes.plot([low, high], [row, row], color=color, linewidth=2)
+        axes.plot(value, row, "o", color=color, markersize=5)
+        if claim.effect is not None:
+            axes.plot(claim.effect, row, "D", color="black", fillstyle="none", markersize=6)
+        limits = (
+            (-claim.margin, claim.margin)
+            if claim.statistic == "contrast" or claim.direction == "absent"
+            else (claim.margin,)
+        )
+        axes.plot(limits, [row] * len(limits), "|", color="0.4", markersize=12)
+    axes.set_yticks(range(len(claims)), [f"{claim.id}  {_short(claim.sentence)}" for claim in claims], fontsize=7)
+    axes.set_ylim(len(claims) - 0.5, -0.5)
+    if any(claim.statistic == "contrast" for claim in claims):
+        axes.axvline(0, color="0.8", linewidth=1, zorder=0)
+    axes.set_xlabel(f"{label} (diamond: the paper's value; bars: margin or threshold)", fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(axis="x", alpha=0.3)
+
+
+def _short(sentence: str) -> str:
+    return sentence if len(sentence) <= 60 else sentence[:58].rsplit(" ", 1)[0] + " …"

@@ -1,0 +1,49 @@
+"""Analyses of trained networks, each done once for a network and stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from callbacks.run.run_summary import provenance
+from experiments.claims.rows import ANALYSES, Ledger, store
+from experiments.claims.sheet import Arm, Claim
+from experiments.unravel.records import Record
+from experiments.unravel.source import open_subject
+
+
+def lacking(claims: Sequence[Claim], ledger: Ledger) -> Iterator[tuple[Arm, str, Record]]:
+    """Arm, analysis and stored training of each network that an analysis is missing of."""
+    wanted: dict[tuple[str, str], set[str]] = {}
+    for claim in claims:
+        if claim.analysis:
+            for name in claim.arms:
+                wanted.setdefault((name, claim.analysis[0]), set()).add(claim.analysis[1])
+    for (name, analysis), quantities in wanted.items():
+        arm = ledger.sheet.arms[name]
+        measured = ledger.measured(arm, analysis)
+        for row in ledger.trainings(arm):
+            if not quantities <= measured[row["run"]].keys():
+                yield arm, analysis, row
+
+
+def analyse_network(ledger: Ledger, arm: Arm, analysis: str, training: Record, run: Path) -> None:
+    """Do one analysis of a run's last weights and store a row for each of its quantities."""
+    subject = open_subject(str(run / "checkpoints" / "last.ckpt"))
+    quantities = getattr(import_module("experiments.claims.analyses"), analysis)(subject, run)
+    identity = {
+        "arm": arm.id,
+        "seed": training["seed"],
+        "analysis": analysis,
+    }
+    for quantity, measured in quantities.items():
+        record = {
+            **identity,
+            "quantity": quantity,
+            **{name: f"{value:.6g}" for name, value in measured._asdict().items()},
+            "checkpoint": subject.fingerprint(),
+            "commit": str(provenance()["commit"] or "")[:12],
+            "run": run.name,
+        }
+        store(ledger.sheet.root / arm.paper / ANALYSES, record)

@@ -1,0 +1,170 @@
+"""The claims about time: interleaved rounds, the median of the rounds' ratios, and their least and greatest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from statistics import mean, median
+from typing import Any, NamedTuple
+
+import torch
+from scipy.stats import spearmanr
+from torch import nn
+
+from callbacks.run.run_summary import hardware, provenance
+from experiments.bench.stochastic_depth import Variant, time_variants
+from experiments.bench.timing import in_turn, now
+from experiments.claims.rows import TIMINGS, Ledger, store
+from experiments.claims.sheet import Claim
+from lit_models import CIFARGoogLeNet, CIFARResNet, ResNet, VanillaNet
+from lit_models.cost import count_macs
+
+ROUNDS = 7
+
+
+class Timed(NamedTuple):
+    """A ratio by rounds, and whether the claim holds of its median."""
+
+    rounds: Sequence[float]
+    held: bool
+
+
+def time_claim(claim: Claim, ledger: Ledger) -> None:
+    """Measure a time claim and store its row, with hardware and threads."""
+    device = _device()
+    timed: Timed = globals()[claim.function.removeprefix("timing:")](claim.margin, device)
+    store(
+        ledger.sheet.root / claim.paper / TIMINGS,
+        {
+            "claim": claim.id,
+            "quantity": claim.function.removeprefix("timing:"),
+            "value": f"{median(timed.rounds):.4f}",
+            "low": f"{min(timed.rounds):.4f}",
+            "high": f"{max(timed.rounds):.4f}",
+            "rounds": str(len(timed.rounds)),
+            "held": "yes" if timed.held else "no",
+            "hardware": hardware(device),
+            "torch": torch.__version__,
+            "commit": str(provenance()["commit"] or "")[:12],
+            "day": time.strftime("%Y-%m-%d"),
+        },
+    )
+
+
+def stochastic_depth_time(margin: float, device: torch.device) -> Timed:
+    """S9: the time of a step relative to constant depth, less the share of the work that was executed."""
+    constant, by_batch, *_ = _stochastic_depth()
+    steps = len(by_batch.executed) // len(by_batch.seconds)
+    executed = [mean(by_batch.executed[n * steps : (n + 1) * steps]) for n in range(len(by_batch.seconds))]
+    excess = [
+        ours / whole - work for ours, whole, work in zip(by_batch.seconds, constant.seconds, executed, strict=True)
+    ]
+    return Timed(excess, abs(median(excess)) <= margin)
+
+
+def mask_time(margin: float, device: torch.device) -> Timed:
+    """S12: of torchvision's and timm's masks the faster, relative to constant depth."""
+    constant, _, _, *masks = _stochastic_depth()
+    ratios = [_ratios(mask.seconds, constant.seconds) for mask in masks]
+    fastest = min(ratios, key=median)
+    return Timed(fastest, median(fastest) >= margin)
+
+
+def precision_time(margin: float, device: torch.device) -> Timed:
+    """B6: half precision over float32, a training step of ResNet-20 with 128 images."""
+    half = torch.float16 if device.type == "cuda" else torch.bfloat16
+    steps = [_training_step(CIFARResNet(20), device, dtype) for dtype in (half, None)]
+    ratios = _ratios(*_in_rounds(steps, device))
+    return Timed(ratios, median(ratios) < margin)
+
+
+def bottleneck_time(margin: float, device: torch.device) -> Timed:
+    """G3t: bottleneck over naive modules, a training step of the small networks with 128 images."""
+    nets = [
+        CIFARGoogLeNet(width=12, modules_per_stage=(1, 2, 1), bottleneck=bottleneck, aux_heads=False)
+        for bottleneck in (True, False)
+    ]
+    ratios = _ratios(*_in_rounds([_training_step(net, device, None) for net in nets], device))
+    return Timed(ratios, median(ratios) < margin)
+
+
+def depth_and_latency(margin: float, device: torch.device) -> Timed:
+    """V7: rank correlation of the latency of one image with depth, less that with multiply-adds.
+
+    At the full width: narrow VanillaNets and ResNets have the same order by depth and by multiply-adds.
+    """
+    vanilla = {depth: VanillaNet(1000, depth=depth, reparameterized=True) for depth in range(5, 14)}
+    residual = {depth: ResNet(depth) for depth in (18, 34, 50, 101, 152)}
+    depths, nets = zip(*vanilla.items(), *residual.items(), strict=True)
+    macs = [count_macs(net, (3, 224, 224)) for net in nets]
+    seconds = _in_rounds([_forward(net, 224, device) for net in nets], device)
+    better = [
+        float(spearmanr(latency, depths).statistic - spearmanr(latency, macs).statistic)
+        for latency in zip(*seconds, strict=True)
+    ]
+    return Timed(better, median(better) > margin)
+
+
+def merged_time(margin: float, device: torch.device) -> Timed:
+    """V9: the merged over the trained form, one image of 32 pixels."""
+    forms = [
+        VanillaNet(10, depth=6, width=64, stem_kernel=2, stem_stride=2, reparameterized=merged)
+        for merged in (True, False)
+    ]
+    ratios = _ratios(*_in_rounds([_forward(net, 32, device, times=50) for net in forms], device))
+    return Timed(ratios, median(ratios) < margin)
+
+
+@cache
+def _stochastic_depth() -> list[Variant]:
+    return time_variants("resnet110", 0.5, 5, 3, {"precision": "32-true", "devices": 1})
+
+
+def _ratios(over: Iterable[float], under: Iterable[float]) -> list[float]:
+    return [a / b for a, b in zip(over, under, strict=True)]
+
+
+def _in_rounds(contenders: Sequence[Callable[[], None]], device: torch.device) -> list[list[float]]:
+    """Seconds of each contender in each round; nobody is always first."""
+    for contender in contenders:
+        contender()
+    seconds: list[list[float]] = [[] for _ in contenders]
+    for number in range(ROUNDS):
+        for index in in_turn(range(len(contenders)), number):
+            start = now(device)
+            contenders[index]()
+            seconds[index].append(now(device) - start)
+    return seconds
+
+
+def _training_step(net: nn.Module, device: torch.device, half: torch.dtype | None) -> Callable[[], None]:
+    net.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    images = torch.randn(128, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
+    targets = torch.arange(128, device=device) % 10
+
+    def step() -> None:
+        with torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None):
+            logits = net(images)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(logits.float(), targets).backward()
+        optimizer.step()
+
+    return step
+
+
+def _forward(net: nn.Module, image_size: int, device: torch.device, times: int = 1) -> Callable[[], None]:
+    net.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    image = torch.randn(1, 3, image_size, image_size, device=device).to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def forward() -> Any:
+        for _ in range(times):
+            net(image)
+
+    return forward
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,127 @@
+"""The two techniques of VanillaNet as layers: pairs of convolutions to be merged, and series activations."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_models.errors import NetworkError
+from lit_models.networks.folding import compose_pointwise, fold_batch_norm
+
+BN_EPS = 1e-6
+
+
+def annealed_relu(x: Tensor, activation_lambda: Tensor) -> Tensor:
+    """φ_λ(x) = (1 − λ)·ReLU(x) + λ·x, exactly ReLU at λ = 0 and the identity at λ = 1 (section 3.1).
+
+    λ is a tensor, so that it stays on the device; at both ends ``lerp`` returns an argument unchanged.
+    """
+    return torch.lerp(F.relu(x), x, activation_lambda.type_as(x))
+
+
+class AnnealedConvs(nn.Module):
+    """Two convolutions joined by φ_λ: (N, C, H, W) -> (N, C', H', W'). Once merged, a single one.
+
+    Args:
+        first: A convolution, with or without batch normalisation after it.
+        second: A 1×1 convolution, with or without batch normalisation; ``None`` without deep training.
+    """
+
+    def __init__(self, first: nn.Module, second: nn.Module | None) -> None:
+        super().__init__()
+        self.first = first
+        self.second = second
+
+    def forward(self, x: Tensor, activation_lambda: Tensor) -> Tensor:
+        x = self.first(x)
+        return x if self.second is None else self.second(annealed_relu(x, activation_lambda))
+
+    def merge(self) -> None:
+        if self.second is not None:
+            self.first = compose_pointwise(_folded(self.first), _folded(self.second))
+            self.second = None
+        elif isinstance(self.first, nn.Sequential):
+            self.first = _folded(self.first)
+
+
+class SeriesActivation(nn.Module):
+    """A_s(x) = Σ a_ij·A(x shifted by (i, j) + b), −n ≤ i, j ≤ n, per channel (equation 6): (N, C, H, W) -> same.
+
+    A depthwise convolution of A(x) is that sum; batch normalisation, which follows it, supplies the biases.
+
+    Args:
+        channels: C.
+        order: n; the kernel is 2n + 1 wide.
+        activation: A, a function of ``torch.nn.functional`` by name.
+    """
+
+    def __init__(self, channels: int, order: int = 3, activation: str = "relu") -> None:
+        super().__init__()
+        if order < 0:
+            raise NetworkError(f"series_order is the n of a (2n + 1)-wide kernel and can't be {order}")
+        width = 2 * order + 1
+        self.activation = activation
+        self.conv = nn.Conv2d(channels, channels, width, padding=order, groups=channels, bias=False)
+        self.bn: nn.Module = nn.BatchNorm2d(channels, eps=BN_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(getattr(F, self.activation)(x)))
+
+    def merge(self) -> None:
+        if isinstance(self.bn, nn.BatchNorm2d):
+            self.conv = fold_batch_norm(self.conv, self.bn)
+            self.bn = nn.Identity()
+
+
+def with_bn(conv: nn.Conv2d, eps: float = BN_EPS) -> nn.Sequential:
+    """``conv`` with batch normalisation after it."""
+    return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels, eps))
+
+
+def deep_conv(conv: nn.Conv2d, deep_training: bool) -> AnnealedConvs:
+    """``conv`` with batch normalisation, in deep training before a 1×1 convolution with which it is merged.
+
+    The 1×1 comes second, as only then the merged convolution is exact at a zero-padded border. ε is that of residual
+    networks.
+    """
+    second = nn.Conv2d(conv.out_channels, conv.out_channels, 1, bias=False) if deep_training else None
+    return AnnealedConvs(with_bn(conv, eps=1e-5), None if second is None else with_bn(second, eps=1e-5))
+
+
+def series_or_relu(channels: int, series_order: int | None) -> nn.Module:
+    """A series activation of that order, or ReLU for ``None``."""
+    return nn.ReLU() if series_order is None else SeriesActivation(channels, series_order)
+
+
+def check_lambda(value: float) -> None:
+    """Raises ``NetworkError`` for a λ outside [0, 1]."""
+    if not 0 <= value <= 1:
+        raise NetworkError(f"λ lies in [0, 1], and {value} does not")
+
+
+def check_mergeable(activation_lambda: Tensor) -> None:
+    """Raises ``NetworkError`` if λ ≠ 1, as the activations between the convolutions are not the identity then."""
+    if activation_lambda != 1:
+        raise NetworkError(
+            f"λ is {activation_lambda.item():.4g}: the convolutions can be merged at λ = 1 only, where the"
+            " activation between them is the identity; train until the annealing has ended"
+        )
+
+
+def merge_layers(net: nn.Module) -> None:
+    """Merge every pair of convolutions and every series activation of ``net`` in place. A second call does nothing."""
+    for module in list(net.modules()):
+        if isinstance(module, AnnealedConvs | SeriesActivation):
+            module.merge()
+
+
+def _folded(layer: nn.Module) -> nn.Conv2d:
+    """``layer``, a convolution with or without batch normalisation after it, as one convolution."""
+    if isinstance(layer, nn.Sequential):
+        conv, bn = layer
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(bn, nn.BatchNorm2d)
+        return fold_batch_norm(conv, bn)
+    assert isinstance(layer, nn.Conv2d)
+    return layer

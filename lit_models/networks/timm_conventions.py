@@ -1,0 +1,250 @@
+"""What timm asks of a network beyond what ours do on their own: its names of arguments, and the methods it calls."""
+
+# Without postponed annotations: torch.fx puts those of ``forward`` into its graph, where TorchScript takes no texts.
+
+from contextlib import nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from timm.models._features import feature_take_indices
+from torch import Tensor, fx, nn
+from torch.utils.checkpoint import checkpoint
+
+from lit_models.errors import NetworkError
+from lit_models.interfaces import ResidualNetwork
+from lit_models.networks.googlenet import GoogLeNet
+from lit_models.networks.resnet import CIFARResNet
+from lit_models.networks.vanillanet import VanillaNet
+from lit_models.settings import keeps_arguments
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Stage = dict[str, Any]
+"""The last module before the maps shrink: its name, its channels, and how many pixels of the image one of its has."""
+
+
+@keeps_arguments
+class TimmConventions(nn.Module):
+    """Stands before one of our networks among the base classes, and gives it timm's interface.
+
+    Args:
+        num_classes: K, the number of logits; 0 leaves the classifier out.
+        in_chans: Channels of the images.
+        drop_rate: Dropout probability before the classifier (default: the network's).
+        drop_path_rate: 1 − p_L of stochastic depth with linear decay (Huang et al. 2016, section 3). Every training
+            step draws one gate per block, for the whole batch.
+        global_pool: ``avg``, or an empty text for maps in place of their means, which needs ``num_classes=0``.
+        device: Of the parameters (default: torch's).
+        dtype: Of the parameters (default: torch's).
+        arguments: Any other argument of the network.
+
+    Raises:
+        NetworkError: For a pooling that is neither, or a ``drop_path_rate`` where there is no residual branch to drop.
+    """
+
+    classifier = "fc"
+    """Name of the last layer."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_chans: int = 3,
+        drop_rate: float | None = None,
+        drop_path_rate: float = 0.0,
+        global_pool: str = "avg",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        **arguments: Any,
+    ) -> None:
+        with nullcontext() if device is None else torch.device(device):
+            super().__init__(num_classes=num_classes or 1, in_channels=in_chans, **arguments)
+        if drop_rate is not None or not hasattr(self, "dropout"):
+            self.dropout = nn.Dropout(drop_rate or 0.0)
+        self.drop_rate = self.dropout.p
+        self.drop_path_rate = drop_path_rate
+        self.survival_probs = self._survival_probs(drop_path_rate)
+        self.in_chans = in_chans
+        self.num_classes = num_classes
+        self.global_pool = self._pooling(num_classes, global_pool)
+        self.grad_checkpointing = False
+        self.feature_info = self.stages_of_maps()
+        if dtype is not None:
+            self.to(dtype)
+        if num_classes == 0:
+            self.reset_classifier(0, self.global_pool)
+
+    if TYPE_CHECKING:
+        num_features: int
+        links: Any
+        feature_maps: Any
+
+    def stages_of_maps(self) -> list[Stage]:
+        """timm's ``feature_info``."""
+        raise NotImplementedError
+
+    @property
+    def head_hidden_size(self) -> int:
+        """Channels of what the classifier gets."""
+        return self.num_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_chans, H, W) -> logits (N, num_classes)."""
+        return super().forward(x)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(N, in_chans, H, W) -> (N, num_features, H', W')."""
+        self._draw_gates()
+        return super().forward_features(x)  # type: ignore[misc]
+
+    def _draw_gates(self) -> None:
+        if self.training:
+            for block, prob in self.survival_probs.items():
+                self.get_submodule(block).gate = bool(torch.rand(()) < prob)  # type: ignore[assignment]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(N, num_features, H', W') -> logits (N, K), with ``pre_logits`` what the classifier gets."""
+        return super().forward_head(x, pre_logits) if self.global_pool else x  # type: ignore[misc]
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """The features and the maps of each stage, or those maps alone.
+
+        Args:
+            x: (N, in_chans, H, W).
+            indices: Of the stages, all by default; a number is that of the last ones.
+            norm: Without effect, as every map is normalised where the network normalises it.
+            stop_early: Without effect on the maps; the network runs to its end.
+            output_fmt: ``NCHW``.
+            intermediates_only: Return the maps alone.
+        """
+        if output_fmt != "NCHW":
+            raise NetworkError(f"The maps of this network are NCHW, and output_fmt is {output_fmt!r}.")
+        wanted, _ = feature_take_indices(len(self.feature_info), indices)
+        self._draw_gates()
+        maps = self.feature_maps(x)
+        kept = [maps[i] for i in wanted]
+        return kept if intermediates_only else (maps[-1], kept)
+
+    def get_classifier(self, name_only: bool = False) -> Any:
+        """The last layer, or its name."""
+        return self.classifier if name_only else self.get_submodule(self.classifier)
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the classifier by a new one on the device and in the data type of the network; 0 removes it."""
+        pooling = global_pool if global_pool is not None else "avg" if num_classes else self.global_pool
+        self.global_pool = self._pooling(num_classes, pooling)
+        self.num_classes = num_classes
+        old = next(self.parameters())
+        with old.device:
+            super().reset_classifier(num_classes)  # type: ignore[misc]
+        self.get_classifier().to(old.dtype).train(self.training)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute the layers between stem and head a second time in the backward pass, and keep no maps in them."""
+        self.grad_checkpointing = enable
+        for link in self.links()[1:-1]:
+            module = self.get_submodule(link.name)
+            vars(module).pop("forward", None)
+            if enable:
+                module.forward = partial(checkpoint, module.forward, use_reentrant=False)
+
+    def train(self, mode: bool = True) -> "Self":
+        for block in self.survival_probs if hasattr(self, "survival_probs") else ():
+            self.get_submodule(block).gate = None  # type: ignore[assignment]
+        return super().train(mode)
+
+    def __prepare_scriptable__(self) -> fx.GraphModule:
+        """What ``torch.jit.script`` compiles: the network as traced in its mode, as its Python can't be compiled."""
+        traced = fx.symbolic_trace(self)
+        traced.graph.eliminate_dead_code()
+        for node in traced.graph.nodes:
+            node.type = None  # annotations are texts here, which TorchScript does not know; its default is a tensor
+        traced.recompile()
+        return traced
+
+    def _survival_probs(self, drop_path_rate: float) -> dict[str, float]:
+        if not 0 <= drop_path_rate < 1:
+            raise NetworkError(f"drop_path_rate is a probability below 1, not {drop_path_rate}.")
+        blocks = self.residual_blocks() if isinstance(self, ResidualNetwork) else {}
+        if not drop_path_rate:
+            return {}
+        if not blocks:
+            raise NetworkError("This network has no residual branch that drop_path_rate could drop: leave it at 0.")
+        probs = {name: 1 - drop_path_rate * i / len(blocks) for i, name in enumerate(blocks, start=1)}
+        for name, prob in probs.items():
+            blocks[name].survival_prob.fill_(prob)
+        return probs
+
+    @staticmethod
+    def _pooling(num_classes: int, global_pool: str) -> str:
+        if global_pool not in ("avg", ""):
+            raise NetworkError(f"This network takes the mean over the pixels: global_pool is avg, not {global_pool!r}.")
+        if num_classes and not global_pool:
+            raise NetworkError("Without global_pool nothing can be classified: set num_classes to 0 as well.")
+        return global_pool
+
+
+@keeps_arguments
+class TimmVanillaNet(TimmConventions, VanillaNet):
+    """VanillaNet with timm's interface. λ stays where ``set_activation_lambda`` puts it, at 0 to begin with."""
+
+    classifier = "head"
+
+    def __init__(self, num_classes: int, **arguments: Any) -> None:
+        super().__init__(num_classes, **arguments)
+        # timm's reparameterize_model asks the children of a network and not the network, which knows λ.
+        self.stem.reparameterize = self.reparameterize  # type: ignore[assignment]
+
+    def get_classifier(self, name_only: bool = False) -> Any:
+        head = super().get_classifier(name_only)
+        if not name_only:
+            head.in_features, head.out_features = self.num_features, self.num_classes
+        return head
+
+    def stages_of_maps(self) -> list[Stage]:
+        stages: list[Stage] = []
+        reduction = next(m for m in self.stem.convs.modules() if isinstance(m, nn.Conv2d)).stride[0]
+        names = ["stem", *(f"blocks.{i}" for i in range(len(self.blocks)))]
+        for name, stride in zip(names, (1, *self.strides), strict=True):
+            channels = self.get_submodule(f"{name}.activation.conv").out_channels
+            reduction *= stride
+            if stages and stages[-1]["reduction"] == reduction:
+                stages.pop()
+            stages.append({"module": name, "num_chs": channels, "reduction": reduction})
+        return stages
+
+
+class TimmGoogLeNet(TimmConventions, GoogLeNet):
+    """GoogLeNet with timm's interface."""
+
+    def stages_of_maps(self) -> list[Stage]:
+        modules = ("inception3b", "inception4e", "inception5b")
+        return [
+            {"module": "conv1", "num_chs": 64, "reduction": 2},
+            {"module": "conv3", "num_chs": 192, "reduction": 4},
+            *(
+                {"module": name, "num_chs": self.get_submodule(name).out_channels, "reduction": 2**i}
+                for i, name in enumerate(modules, start=3)
+            ),
+        ]
+
+
+class TimmCIFARResNet(TimmConventions, CIFARResNet):
+    """CIFARResNet with timm's interface, and with dropout before the classifier."""
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        x = self.dropout(super().forward_head(x, pre_logits=True))
+        return x if pre_logits else self.fc(x)
+
+    def stages_of_maps(self) -> list[Stage]:
+        width = self.num_features // 4
+        return [{"module": name, "num_chs": width << i, "reduction": 1 << i} for i, name in enumerate(self.stages)]

@@ -1,0 +1,82 @@
+"""The claims as they are shipped, and the pages that follow from them."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from experiments.claims import analyses, exact, timing
+from experiments.claims.pages import Pages
+from experiments.claims.rows import Ledger
+from experiments.claims.sheet import read_sheet
+from experiments.cli.recipes import recipes
+
+EXACT = {"G1", "G2", "G15", "S13", "S15", "E6", "E10", "E14", "B7a", "B10a", "V8", "V10", "V11"}
+TIME = {"S9", "S12", "B6", "G3t", "V7", "V9"}
+
+
+@pytest.fixture(scope="module")
+def sheet():
+    return read_sheet()
+
+
+def test_no_claim_is_left_out(sheet):
+    of = {kind: {claim.id for claim in sheet.claims.values() if claim.statistic == kind} for kind in ("exact", "time")}
+    assert of == {"exact": EXACT, "time": TIME}
+    papers = Counter(re.match("[A-Z]", name)[0] for name in sheet.claims)
+    assert papers.keys() == set("GSEBV")
+    for letter, last in {"G": 15, "S": 15, "E": 14, "B": 16, "V": 13}.items():
+        numbers = {int(re.match(r"[A-Z](\d+)", name)[1]) for name in sheet.claims if name[0] == letter}
+        assert numbers == set(range(1, last + 1))
+
+
+def test_every_claim_can_be_graded_or_says_its_price(sheet):
+    for claim in sheet.claims.values():
+        assert claim.papers_value
+        assert claim.source
+        if claim.statistic == "none":
+            assert claim.price, claim.id
+            assert claim.reason, claim.id
+        if claim.statistic in ("exact", "time"):
+            module, _, function = claim.function.partition(":")
+            assert hasattr({"exact": exact, "timing": timing}[module], function), claim.id
+        if claim.analysis:
+            assert hasattr(analyses, claim.analysis[0]), claim.id
+        if claim.statistic == "contrast":
+            assert abs(sum(claim.arms.values())) < 1e-9, claim.id
+            assert claim.margin > 0, claim.id
+        for arm in claim.arms:
+            assert sheet.arms[arm].minutes > 0
+
+
+def test_claims_are_no_recipes():
+    assert not {"claims", "regimes"} & recipes().keys()
+
+
+def test_every_arm_is_a_recipe_of_its_own(sheet):
+    """Of a few, as each takes a second; two names for one training would count it twice."""
+    ledger = Ledger(sheet)
+    names = ["resnet20", "plain20", "resnet20_step", "resnet20_float32", "vanilla6_n3", "vanilla6_n1", "resnet20_s"]
+    assert len({ledger.recipe(sheet.arms[name]) for name in names}) == len(names)
+
+
+def test_check_passes_as_shipped(fathom):
+    """The thirteen exact claims hold, and every page is what the stored rows say."""
+    assert fathom("reproduce", "--check") == (0, "")
+
+
+def test_a_page_that_was_edited_is_found(sheet):
+    pages = Pages(Ledger(sheet))
+    page = pages.folder / "README.md"
+    assert pages.drift() == []
+    pages.texts[page] = pages.texts[page].replace("held", "HELD")
+    assert pages.drift() == [page]
+
+
+def test_names_that_are_no_claims(fathom):
+    code, sentence = fathom("reproduce", "G99", "--list")
+    assert code == 1
+    assert "no claim or paper 'G99'" in sentence
+    code, sentence = fathom("reproduce", "--budget", "soon", "--list")
+    assert code == 2
+    assert "soon is no time" in sentence

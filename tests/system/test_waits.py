@@ -1,0 +1,242 @@
+"""Between logging steps the host never waits for the device.
+
+That is seen on torch's ``meta`` device. Its tensors have no values, so whatever brings one to the host, and each copy
+between the two, is one of a few operators, which are recorded here.
+"""
+
+import traceback
+from pathlib import Path
+from types import SimpleNamespace
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.accelerators import Accelerator
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import callbacks
+from callbacks import (
+    ActivationAnnealing,
+    BestCheckpoint,
+    EffectivePathTraining,
+    GradientStatistics,
+    LastCheckpoint,
+    LearningRateWarmup,
+    MergeAtFitEnd,
+    PredictionWriter,
+    Reseeding,
+    RunSummary,
+    StochasticDepth,
+    StopOnNonFinite,
+    WeightAveraging,
+)
+from callbacks.run.time_limit import TimeLimit
+from datamodules import Digits, Photos, SmallImages
+from experiments.runs.metrics_csv import MetricsCSV
+from experiments.runs.wandb_logger import WandbOptions, wandb_logger
+from lit_models import CIFARResNet, Distillation, ImageClassifier, VanillaNet
+from lit_models.checkpoints import classifier_checkpoint, write_atomically
+
+LOG_EVERY, STEPS = 5, 13
+LOGGED = {4, 9, 12}
+"""The last step is logged, too."""
+
+
+class MetaAccelerator(Accelerator):
+    """A device that computes nothing."""
+
+    def setup_device(self, device):
+        pass
+
+    def teardown(self):
+        pass
+
+    def get_device_stats(self, device):
+        return {}
+
+    @staticmethod
+    def parse_devices(devices):
+        return devices
+
+    @staticmethod
+    def get_parallel_devices(devices):
+        return [torch.device("meta")] * devices
+
+    @staticmethod
+    def auto_device_count():
+        return 1
+
+    @staticmethod
+    def is_available():
+        return True
+
+    @staticmethod
+    def name():
+        return "meta"
+
+
+@pytest.fixture(autouse=True)
+def device_module(monkeypatch):
+    """Every kind of device has one."""
+    monkeypatch.setattr(torch, "meta", SimpleNamespace(manual_seed=lambda seed: None), raising=False)
+
+
+class Recorder(TorchDispatchMode):
+    """Where the host would wait for the device, and what it sends there, in each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits, self.uploads, self.step = {}, {}, None
+
+    def begin(self, step):
+        self.step = step
+        self.waits[step], self.uploads[step] = [], []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        keywords = keywords or {}
+        name = function.overloadpacket.__name__
+        tensors = [value for value in arguments if isinstance(value, torch.Tensor)]
+        reads = name in ("_local_scalar_dense", "equal", "nonzero", "masked_select")
+        if reads and any(tensor.is_meta for tensor in tensors):
+            self.note(name)
+            return torch.empty(0, tensors[0].ndim, dtype=torch.int64, device="meta") if name == "nonzero" else 1
+        blocking = not keywords.get("non_blocking")
+        if name == "_to_copy":
+            tensor, device = tensors[0], torch.device(keywords.get("device") or tensors[0].device)
+            if (device.type == "meta") != tensor.is_meta:
+                self.note(f"copy of {tuple(tensor.shape)}", blocking, upload=not tensor.is_meta)
+            if tensor.is_meta and device.type == "cpu":
+                return torch.zeros(tensor.shape, dtype=keywords.get("dtype") or tensor.dtype)
+        if name == "copy_" and tensors[0].is_meta != tensors[1].is_meta:
+            self.note("copy", blocking and not any(arguments[2:]), upload=tensors[0].is_meta)
+            return tensors[0]
+        return function(*arguments, **keywords)
+
+    def note(self, what, waits=True, upload=False):
+        if self.step is None:
+            return
+        frames = [frame for frame in traceback.extract_stack()[:-2] if "/torch/" not in frame.filename]
+        where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames[:-6:-1])
+        if waits:
+            self.waits[self.step].append(f"{what} in {where}")
+        if upload:
+            self.uploads[self.step].append(f"{what} in {where}")
+
+
+class Steps(L.Callback):
+    """Tells the recorder which step it is in; a batch is fetched in the step before it."""
+
+    def __init__(self, recorder):
+        self.recorder = recorder
+
+    def on_train_batch_start(self, trainer, *_):
+        self.recorder.begin(trainer.global_step)
+
+    def on_validation_start(self, *_):
+        self.recorder.step = None
+
+    on_train_epoch_end = on_train_end = on_exception = on_validation_start
+
+
+def every_run(path):
+    return [
+        LastCheckpoint(every_minutes=10),
+        Reseeding(),
+        RunSummary(),
+        StopOnNonFinite(),
+        TimeLimit("00:01:00:00"),
+        RichProgressBar(refresh_rate=10),
+        BestCheckpoint(monitor="val/top1", mode="max"),
+    ]
+
+
+def record(path, module, data, extra, loggers):
+    recorder = Recorder()
+    trainer = L.Trainer(
+        strategy=SingleDeviceStrategy(torch.device("meta"), MetaAccelerator()),
+        max_steps=STEPS,
+        default_root_dir=path,
+        log_every_n_steps=LOG_EVERY,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=1,
+        logger=loggers,
+        callbacks=[Steps(recorder), *every_run(path), *extra],
+    )
+    with recorder:
+        trainer.fit(module, data)
+    assert sorted(recorder.waits) == list(range(STEPS))
+    return recorder
+
+
+def resnet(path, data):
+    return ImageClassifier(
+        CIFARResNet(8, num_classes=data.num_classes, in_channels=data.in_channels, width=4), data.num_classes
+    )
+
+
+def vanillanet(path, data):
+    net = VanillaNet(data.num_classes, in_channels=data.in_channels, depth=6, width=4, stem_kernel=1, stem_stride=1)
+    return ImageClassifier(net, data.num_classes, optimizer="lamb", lr=0.01)
+
+
+def distilled(path, data):
+    arguments = {"depth": 8, "num_classes": data.num_classes, "in_channels": data.in_channels, "width": 2}
+    write_atomically(classifier_checkpoint(CIFARResNet(**arguments), arguments), path / "teacher.ckpt")
+    return Distillation(CIFARResNet(**arguments), data.num_classes, str(path / "teacher.ckpt"))
+
+
+def small(folder):
+    return SmallImages(folder, batch_size=2, mixup_alpha=0.2)
+
+
+def photos(folder):
+    return Photos(folder, image_size=32, batch_size=2, num_workers=0, erasing=0.5, cutmix_alpha=1.0)
+
+
+def on_device(folder):
+    mixing = {"mixup_alpha": 0.2, "cutmix_alpha": 1.0}
+    return Digits(image_size=8, batch_size=32, erasing=0.5, cutout=2, on_device=True, **mixing)
+
+
+RUNS = {
+    "stochastic depth": (
+        resnet,
+        on_device,
+        lambda: [StochasticDepth(0.5), GradientStatistics(), WeightAveraging(0.5)],
+    ),
+    "effective paths": (resnet, small, lambda: [EffectivePathTraining(1), LearningRateWarmup(epochs=0.1)]),
+    "annealing": (
+        vanillanet,
+        photos,
+        lambda: [ActivationAnnealing(0.1, per="step"), MergeAtFitEnd(), WeightAveraging(0.5)],
+    ),
+    "distillation": (distilled, small, lambda: [StochasticDepth(0.5, mode="sample")]),
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_no_step_waits_but_those_that_are_logged(run, tmp_path, digits_folder):
+    make_module, make_data, extra = RUNS[run]
+    data = make_data(digits_folder)
+    loggers = [MetricsCSV(tmp_path)]
+    if run == "stochastic depth":
+        loggers.append(wandb_logger(tmp_path, WandbOptions()))
+    recorder = record(tmp_path, make_module(tmp_path, data), data, extra(), loggers)
+    assert {step: waits for step, waits in recorder.waits.items() if waits and step not in LOGGED} == {}
+    assert all(recorder.waits[step] for step in LOGGED - {12})  # it sees some
+    if data.on_device:
+        assert {step: uploads for step, uploads in recorder.uploads.items() if uploads and step not in LOGGED} == {}
+    else:
+        assert all(recorder.uploads[step] for step in range(STEPS - 1))
+
+
+def test_no_callback_is_forgotten():
+    seen = {type(callback) for callback in every_run(None)}
+    seen |= {type(callback) for _, _, extra in RUNS.values() for callback in extra()} | {PredictionWriter}
+    assert seen >= {
+        kind for kind in vars(callbacks).values() if isinstance(kind, type) and issubclass(kind, L.Callback)
+    }
