@@ -160,6 +160,11 @@ class ImageData(ResumableData):
         """A name for the content of the training or the test part: equal for equal data, wherever it lies."""
         return fingerprint(self.labels(test))
 
+    def report(self) -> dict[str, Any]:
+        """The summary's entries about the training part or, in a test, the test part."""
+        testing = self.trainer is not None and self.trainer.state.fn in ("test", "predict")
+        return super().report() | ({"test_images": len(self.labels(test=True))} if testing else {})
+
     def explain(self, trainer: Any) -> dict[str, str]:
         """What ``fathom explain`` says of the data and of mixing."""
         mixing = mixing_in_words(self.mixup_alpha, self.cutmix_alpha, self.mix_prob, self.mix_off_epochs)

@@ -315,7 +315,6 @@ class ResumableData(LightningDataModule, ABC):
         return {
             "train_images": len(train),
             "val_images": len(val),
-            **({"test_images": len(self.labels(test=True))} if testing else {}),
             "data": type(self).__qualname__,
             "data_fingerprint": self.fingerprint(test=True) if testing else self._training_fingerprint,
             **({"data_fingerprint_before": self._trained_before} if self._trained_before else {}),
