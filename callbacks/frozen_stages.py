@@ -8,8 +8,8 @@ import lightning as L
 from torch import nn
 
 from callbacks.requirements import network_with
+from lit_models.freezing import Norm, check_statistics, freeze
 from lit_models.interfaces import Backbone
-from lit_models.transfer.freezing import Norm, check_statistics, freeze
 
 
 class FrozenStages(L.Callback):

@@ -141,7 +141,7 @@ def tool_words(tool: Any, args: list[str]) -> list[str]:
 
         args = with_full_names(args)
     hints = get_type_hints(tool) if callable(tool) else {}
-    lists = [name for name, kind in hints.items() if list in map(get_origin, (kind, *get_args(kind)))]
+    lists = [name for name, kind in hints.items() if any(get_origin(part) is list for part in (kind, *get_args(kind)))]
     if callable(tool) and "wandb" in inspect.signature(tool).parameters:
         from experiments.runs.wandb_environment import wandb_environment
 

@@ -13,12 +13,12 @@ from typing import Any, Literal
 from torch import Tensor
 
 from datamodules.pipeline.image_data import ImageData
+from experiments.cli.data_of_run import data_of_run
 from experiments.errors import UsageError
 from experiments.export import onnx_file, pt2_file, repositories, weights
 from experiments.export.comparison import BATCHES, Difference, cases, difference, pixel_cases, real_images
 from experiments.export.subject import Subject, free_sides
-from experiments.runs.data_of_run import data_of_run
-from experiments.runs.trained import Trained, open_trained
+from experiments.export.trained import Trained, open_trained
 
 FORMATS = ("onnx", "pt2", "safetensors", "hub", "timm")
 TOLERANCE = {"describe": 1e-4, "embed": 2e-2}

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from callbacks.run.prediction_writer import as_text
 from datamodules.pipeline.image_data import ImageData
-from experiments.contact_sheet import contact_sheet
 from experiments.errors import UsageError
-from experiments.pictures import Picture, pictures, read_all
+from experiments.export.contact_sheet import contact_sheet
+from experiments.export.pictures import Picture, pictures, read_all
+from experiments.export.trained import Trained, best_device, open_trained
+from experiments.export.wilson import wilson_interval
 from experiments.runs.directory import new_run_directory
-from experiments.runs.trained import Trained, best_device, open_trained
-from experiments.wilson import wilson_interval
 from lit_models.files import atomic
 
 _TOP = 5

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from datamodules.pipeline.decode import MAX_PIXELS, decode
 from experiments.errors import UsageError
-from experiments.pictures import other_files, pictures, read_all
+from experiments.export.pictures import other_files, pictures, read_all
 
 
 def scan(folder: Path, max_pixels: int = MAX_PIXELS) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -14,7 +15,7 @@ from torch.nn.functional import interpolate
 from datamodules.pipeline.image_data import ImageData
 from experiments.errors import UsageError
 from experiments.export.subject import Subject
-from experiments.runs.trained import Trained
+from experiments.export.trained import Trained
 
 BATCHES = (1, 4, 7)
 
@@ -36,7 +37,7 @@ def real_images(data: ImageData, number: int) -> Tensor:
     data.prepare_data()
     try:
         loader = data.sample_loader(number)
-    except ValueError:
+    except MisconfigurationException:  # there is no test part
         loader = data.val_dataloader()
     parts: list[Tensor] = []
     for batch in loader:

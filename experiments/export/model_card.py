@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from experiments.export.subject import Subject
-from experiments.wilson import wilson_interval
+from experiments.export.wilson import wilson_interval
 from lit_models.cost import count_macs, count_parameters
 
 

@@ -35,6 +35,8 @@ class Preprocessed(nn.Module):
         self.image_size = image_size
         self.crop_ratio = crop_ratio
         self.interpolation = interpolation
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", 255 * torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(std).view(-1, 1, 1))
 

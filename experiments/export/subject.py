@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from experiments.export.preprocessing import Preprocessed
-from experiments.runs.trained import Trained
+from experiments.export.trained import Trained
 from lit_models import CheckpointError, NetworkError, TimmBackbone
-from lit_models.interfaces import Reparameterizable
 from lit_models.surgery.reparameterize import logit_difference, merged_copy
 
 
@@ -38,13 +37,13 @@ class Subject:
         Raises:
             CheckpointError: for weights that are not finite, and a network that can't be merged yet.
         """
-        net: Any = self.trained.net
+        net = self.trained.net
         for name, value in net.state_dict().items():
             if value.is_floating_point() and not value.isfinite().all():
                 raise CheckpointError(f"{self.trained.checkpoint} holds values in {name} that are not finite")
         if isinstance(net, TimmBackbone):
             net = net.model
-        elif isinstance(net, Reparameterizable):
+        elif hasattr(net, "reparameterize"):
             try:
                 merged = merged_copy(net)
             except NetworkError as error:

@@ -16,9 +16,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from datamodules.pipeline.image_data import ImageData
+from experiments.cli.data_of_run import data_of_run
 from experiments.cli.messages import did_you_mean, one_sentence
 from experiments.cli.trusted_names import refusal
-from experiments.runs.data_of_run import data_of_run
 from experiments.runs.directory import experiment_name, run_config
 from experiments.tf32 import allow_tf32
 from lit_models import CheckpointError, load_checkpoint

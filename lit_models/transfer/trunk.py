@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from lit_models.errors import NetworkError
+from lit_models.freezing import Norm, check_statistics, freeze, parameters_of_maps
 from lit_models.interfaces import Backbone
-from lit_models.transfer.freezing import Norm, check_statistics, freeze, parameters_of_maps
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 CLASSES = {"영 zero": 0, "하나": 1}
 FLAGS = (
     *("--data.image_size", "64", "--data.batch_size", "16", "--data.num_workers", "0", "--data.corrupt", "skip"),
-    *("--model.net.width", "8", "--trainer.max_epochs", "3", "--trainer.enable_progress_bar", "false"),
+    *("--model.net.width", "8", "--trainer.max_epochs", "2", "--trainer.enable_progress_bar", "false"),
     *("--wandb.mode", "disabled"),
 )
 

@@ -11,9 +11,9 @@ from lightning.pytorch import seed_everything
 from PIL import Image
 
 from datamodules import Photos, SmallImages
-from experiments.pictures import pictures
-from experiments.runs.trained import open_trained
-from experiments.wilson import wilson_interval
+from experiments.export.pictures import pictures
+from experiments.export.trained import open_trained
+from experiments.export.wilson import wilson_interval
 
 CONFIG = """
 model:

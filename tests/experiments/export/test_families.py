@@ -9,7 +9,7 @@ from datamodules.pipeline.geometry import Geometry
 from experiments.commands.export import FORMATS, _written
 from experiments.export.comparison import cases, difference
 from experiments.export.subject import Subject, free_sides
-from experiments.runs.trained import Trained
+from experiments.export.trained import Trained
 from lit_models import CIFARVGG, CIFARGoogLeNet, CIFARResNet, ResNet, TimmBackbone, VanillaNet
 
 GREY = {"num_classes": 6, "in_channels": 1}

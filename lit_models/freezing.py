@@ -35,7 +35,7 @@ def freeze(net: nn.Module, stages: int, norm: Norm) -> list[nn.Module]:
     if not 0 <= stages <= count:
         raise NetworkError(f"frozen_stages is {stages}; this backbone has maps of {count} resolutions")
     frozen = parameters_of_maps(net, stages)
-    fixed = [
+    fixed: list[nn.Module] = [
         module
         for module in net.modules()
         if isinstance(module, BATCH_NORMS) and (norm != "train" or (module.affine and id(module.weight) in frozen))

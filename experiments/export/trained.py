@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from datamodules.pipeline.augment import normalise
 from datamodules.pipeline.geometry import Geometry
 from datamodules.pipeline.image_data import ImageData
+from experiments.cli.data_of_run import data_settings
 from experiments.cli.trusted_names import refusal
-from experiments.runs.data_of_run import data_settings
 from experiments.runs.directory import run_config
 from lit_models import CheckpointError, ImageClassifier, load_checkpoint
 from lit_models.checkpoints import checkpoint_file, read_checkpoint
