@@ -3,6 +3,7 @@
 from callbacks.activation_annealing import ActivationAnnealing
 from callbacks.compile import Compile
 from callbacks.effective_paths import EffectivePathTraining
+from callbacks.frozen_stages import FrozenStages
 from callbacks.gradient_statistics import GradientStatistics
 from callbacks.learning_rate_warmup import LearningRateWarmup
 from callbacks.merge_at_fit_end import MergeAtFitEnd, MergeError
@@ -21,6 +22,7 @@ __all__ = [
     "BestCheckpoint",
     "Compile",
     "EffectivePathTraining",
+    "FrozenStages",
     "GradientStatistics",
     "LastCheckpoint",
     "LearningRateWarmup",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,10 +17,11 @@ from torch.utils.data import get_worker_info
 from datamodules.pipeline.augment import ERASING_DRAWS, Erasing, erase, normalise
 from datamodules.pipeline.batches import BatchIndices
 from datamodules.pipeline.cache import cached
-from datamodules.pipeline.crops import DRAWS, Interpolation, centre_crop, random_resized_crop
+from datamodules.pipeline.crops import DRAWS, Interpolation, random_resized_crop
 from datamodules.pipeline.decode import MAX_PIXELS, DecodeError, decode, read_bytes
 from datamodules.pipeline.fingerprint import fingerprint
 from datamodules.pipeline.folder import ImageFolder, Listing
+from datamodules.pipeline.geometry import Geometry
 from datamodules.pipeline.image_data import ImageData, RawBatch
 from datamodules.pipeline.policies import apply_policy, make_policy
 from datamodules.pipeline.randomness import uniforms
@@ -180,19 +182,14 @@ class Photos(ImageData):
             max_pixels=self.max_pixels,
             exact=self.decode == "exact",
         )
-        evaluation = partial(
-            centre_crop,
-            size=self.image_size,
-            crop_ratio=self.crop_ratio,
-            interpolation=self.interpolation,
-            max_pixels=self.max_pixels,
-        )
-        return train, evaluation
+        return train, self.geometry(vars(self))
 
-    def evaluation_image(self, data: bytes, name: str) -> Tensor:
-        """The centre crop of the test geometry."""
-        _, transform = self._transforms()
-        return transform(data, name)
+    @classmethod
+    def geometry(cls, settings: Mapping[str, Any]) -> Geometry:
+        """The short side resized, the centre cut out; see :class:`~datamodules.pipeline.image_data.ImageData`."""
+        defaults = inspect.signature(Photos).parameters
+        names = ("image_size", "crop_ratio", "interpolation", "max_pixels")
+        return Geometry(**{name: settings.get(name, defaults[name].default) for name in names})
 
     def augment_and_normalise(self, batch: RawBatch) -> Tensor:
         """Normalise and erase on the device."""

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from PIL import Image
 from torch import Tensor
 
 from datamodules.pipeline.cache import cached
 from datamodules.pipeline.decode import MAX_PIXELS, decode, read_bytes
 from datamodules.pipeline.folder import ImageFolder, Listing
+from datamodules.pipeline.geometry import squash
 from datamodules.pipeline.in_memory import InMemoryImages, channel_statistics
 
 
@@ -105,8 +105,8 @@ class SmallImages(InMemoryImages):
         images = np.empty((len(listing.files), side, side, 3), np.uint8)
         for index, target in enumerate(images):
             image = self._image(listing, index)
-            if self._resize:
-                image = self._resized(image)
+            if self._resize and image.shape[:2] != (side, side):
+                image = squash(image, side)
             elif image.shape != target.shape:
                 height, width, _ = image.shape
                 raise MisconfigurationException(
@@ -115,16 +115,6 @@ class SmallImages(InMemoryImages):
                 )
             target[:] = image
         return images
-
-    def evaluation_image(self, data: bytes, name: str) -> Tensor:
-        """The whole image, resized."""
-        return torch.from_numpy(self._resized(decode(data, name, max_pixels=self.max_pixels)))
-
-    def _resized(self, image: np.ndarray) -> np.ndarray:
-        side = self.image_size
-        if image.shape[:2] == (side, side):
-            return image
-        return np.array(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
 
     def _image(self, listing: Listing, index: int) -> np.ndarray:
         path = str(listing.root / listing.files[index])

@@ -12,7 +12,7 @@ from argparse import ArgumentError
 from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from experiments import __version__
 from experiments.cli import TRAINER_COMMANDS
@@ -69,7 +69,7 @@ def _main(args: list[str]) -> int:
         from experiments.cli.messages import is_for_people, one_sentence, os_sentence
 
         if isinstance(error, ArgumentError):
-            known = flags(args[0]) if args[0] in tools() else None
+            known = flags(args[0]) if _is_tool(args[0], args[1:]) else None
             return _fail(one_sentence(str(error), known) if known else one_sentence(str(error)), 2)
         if isinstance(error, OSError):
             return _fail(one_sentence(os_sentence(error)), 1)
@@ -83,7 +83,7 @@ def _main(args: list[str]) -> int:
 
 def run(command: str, args: list[str]) -> int:
     """Import what ``command`` needs, and call it."""
-    if command in TRAINER_COMMANDS:
+    if command in TRAINER_COMMANDS and not _is_tool(command, args):
         if {"-h", "--help"} & set(args):
             from experiments.cli.help import print_help
 
@@ -116,6 +116,11 @@ def tools() -> dict[str, str]:
     return found
 
 
+def _is_tool(command: str, args: list[str]) -> bool:
+    """Whether a module of ``experiments.commands`` is meant: ``predict RUN``, not ``predict --ckpt_path RUN``."""
+    return command in tools() and (command not in TRAINER_COMMANDS or bool(args and not args[0].startswith("-")))
+
+
 def _tool(command: str) -> Any:
     """The function of that name, or a dictionary of several, one for each subcommand."""
     return getattr(import_module(f"experiments.commands.{command}"), command)
@@ -135,7 +140,8 @@ def tool_words(tool: Any, args: list[str]) -> list[str]:
         from experiments.cli.short_names import with_full_names
 
         args = with_full_names(args)
-    first = next(iter(get_type_hints(tool).values()), None) if callable(tool) else None
+    hints = get_type_hints(tool) if callable(tool) else {}
+    lists = [name for name, kind in hints.items() if any(get_origin(part) is list for part in (kind, *get_args(kind)))]
     if callable(tool) and "wandb" in inspect.signature(tool).parameters:
         from experiments.runs.wandb_environment import wandb_environment
 
@@ -143,10 +149,20 @@ def tool_words(tool: Any, args: list[str]) -> list[str]:
         for name, value in wandb_environment().items():
             if f"--wandb.{name}" not in given:
                 args = [*args, f"--wandb.{name}={value if isinstance(value, str) else json.dumps(value)}"]
-    words = list(takewhile(lambda word: not word.startswith("-"), args))
-    if get_origin(first) is not list or not words:
-        return args
-    return [json.dumps(words), *args[len(words) :]]
+    words = _values(args)
+    if words and lists[:1] == list(hints)[:1]:
+        args = [json.dumps(words), *args[len(words) :]]
+    for flag in (f"--{name}" for name in lists):
+        if flag in args:
+            start = args.index(flag) + 1
+            values = _values(args[start:])
+            args = [*args[:start], json.dumps(values), *args[start + len(values) :]]
+    return args
+
+
+def _values(args: list[str]) -> list[str]:
+    """The words before the next flag."""
+    return list(takewhile(lambda word: not word.startswith("-"), args))
 
 
 def flags(command: str) -> list[str]:

@@ -127,13 +127,13 @@ def _path(trainer: L.Trainer) -> Path:
 def _save(trainer: L.Trainer, summary: dict[str, Any]) -> None:
     if not getattr(trainer, "fast_dev_run", False):
         with atomic(_path(trainer)) as file:
-            file.write(json.dumps(summary, indent=2) + "\n")
+            file.write(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
 
 
 def _read(path: Path) -> dict[str, Any]:
     """The summary that is there, empty where there is none."""
     with suppress(OSError, ValueError):
-        if isinstance(summary := json.loads(path.read_text()), dict):
+        if isinstance(summary := json.loads(path.read_text(encoding="utf-8")), dict):
             return summary
     return {}
 

@@ -131,7 +131,7 @@ def list_images(root: Path, part: str, class_names: list[str] | None = None) -> 
     below = "" if part == "." else f"{part}/"
     files, labels, stamps = [], [], []
     for name in found:
-        images = sorted(_images(str(top / name), f"{below}{name}"))
+        images = sorted(images_below(str(top / name), f"{below}{name}"))
         if not images:
             raise MisconfigurationException(
                 f"{top / name} has no image in it ({', '.join(sorted(EXTENSIONS))}); remove the folder or fill it."
@@ -145,26 +145,27 @@ def list_images(root: Path, part: str, class_names: list[str] | None = None) -> 
 
 def _folders(path: Path) -> Iterator[str]:
     with os.scandir(path) as entries:
-        yield from (entry.name for entry in entries if not _passed_over(entry.name) and entry.is_dir())
+        yield from (entry.name for entry in entries if not passed_over(entry.name) and entry.is_dir())
 
 
-def _images(folder: str, name: str) -> Iterator[tuple[str, int, int]]:
+def images_below(folder: str, name: str) -> Iterator[tuple[str, int, int]]:
     """Path, size and time of the last change of each image below ``folder``; ``name`` is what its path begins with."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if _passed_over(entry.name):
+            if passed_over(entry.name):
                 continue
             if entry.is_dir():
                 leads_back = entry.is_symlink() and Path(os.path.realpath(folder)).is_relative_to(
                     os.path.realpath(entry.path)
                 )
                 if not leads_back:
-                    yield from _images(entry.path, f"{name}/{entry.name}")
+                    yield from images_below(entry.path, f"{name}/{entry.name}")
             elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
                 status = entry.stat()  # also of what a link leads to; one that leads nowhere is named
                 if stat.S_ISREG(status.st_mode):  # to open a pipe or a device would wait for ever
                     yield f"{name}/{entry.name}", status.st_size, status.st_mtime_ns
 
 
-def _passed_over(name: str) -> bool:
+def passed_over(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that a system leaves behind."""
     return name.startswith(".") or name in _OF_SYSTEMS

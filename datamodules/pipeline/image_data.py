@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +12,9 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from datamodules.pipeline.crops import centre_crop
 from datamodules.pipeline.decode import read_bytes
 from datamodules.pipeline.fingerprint import fingerprint
+from datamodules.pipeline.geometry import Geometry
 from datamodules.pipeline.mixing import Mixing, draw_mixing, mix, mixing_in_words
 from datamodules.pipeline.randomness import Stream, generator
 from datamodules.pipeline.resumable import ResumableData
@@ -113,6 +113,15 @@ class ImageData(ResumableData):
     def augment_and_normalise(self, batch: RawBatch) -> Tensor:
         """The rest of the work, on the device: float32 (N, C, H, W), channels_last."""
 
+    @classmethod
+    def geometry(cls, settings: Mapping[str, Any]) -> Geometry:
+        """What evaluation does to an image file before it is normalised; the data set need not be there.
+
+        Args:
+            settings: of the constructor, ``image_size`` in any case.
+        """
+        return Geometry(settings["image_size"], channels=cls.in_channels)
+
     # Splits and loaders
 
     @property
@@ -158,21 +167,19 @@ class ImageData(ResumableData):
         Raises:
             DecodeError: if one is not an image, or broken.
         """
-        images = torch.stack([self.evaluation_image(read_bytes(str(file)), str(file)) for file in files])
+        shown = self.geometry({**vars(self), "image_size": self.image_size})
+        images = torch.stack([shown(read_bytes(str(file)), str(file)) for file in files])
         batch = RawBatch(images, torch.zeros(len(files), dtype=torch.int64), None, None, 0)
         return self.on_after_batch_transfer(batch, 0)[0]
-
-    def evaluation_image(self, data: bytes, name: str) -> Tensor:
-        """An encoded image before normalisation, uint8 (H, W, C): here the central square, in grey if the data are."""
-        image = centre_crop(data, name, self.image_size, 1.0, "bilinear")
-        if self.in_channels == 3:
-            return image
-        luma = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601, as in Pillow
-        return (image.float() @ luma).round().byte()[..., None]
 
     def fingerprint(self, test: bool) -> str:
         """A name for the content of the training or the test part: equal for equal data, wherever it lies."""
         return fingerprint(self.labels(test))
+
+    def report(self) -> dict[str, Any]:
+        """The summary's entries about the training part or, in a test, the test part."""
+        testing = self.trainer is not None and self.trainer.state.fn in ("test", "predict")
+        return super().report() | ({"test_images": len(self.labels(test=True))} if testing else {})
 
     def explain(self, trainer: Any) -> dict[str, str]:
         """What ``fathom explain`` says of the data and of mixing."""

@@ -28,9 +28,9 @@ from experiments.claims.plan import Training, next_training
 from experiments.claims.rows import TRAININGS, Ledger, store
 from experiments.claims.sheet import EXPERIMENTS, Arm, Claim
 from experiments.cli.arguments import flag_is_given
+from experiments.cli.data_of_run import data_module
 from experiments.errors import UsageError
 from experiments.runs.lock import run_lock
-from experiments.unravel.source import data_module
 
 GRACE = 300.0
 """Seconds that a run has to write its checkpoint in, once it is told to end."""

@@ -4,6 +4,6 @@ TRAINER_COMMANDS = {
     "fit": "train a network, with validation",
     "validate": "evaluate a checkpoint on the validation images",
     "test": "evaluate a checkpoint, merged or not, on the test images",
-    "predict": "write the classes a checkpoint sees in the test images",
+    "predict": "write the classes a checkpoint sees in the test images, or with RUN --images in files",
 }
 """What one LightningCLI does, and what for."""

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from experiments.cli.trusted_names import refusal
 from lit_models.checkpoints import checkpoint_file, read_checkpoint
 from lit_models.errors import CheckpointError
+from lit_models.tasks.official_vanillanet import official_state
 
 STARTS_FROM = {
     "model.init_args.net.init_args.pretrained": False,
@@ -77,6 +79,8 @@ def _expected(config: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None
         hparams = read_checkpoint(checkpoint_file(weights)).get("hyper_parameters", {})
         if hparams.get("mean") and hparams.get("std"):
             return tuple(hparams["mean"]), tuple(hparams["std"])
+    elif weights and official_state(checkpoint_file(weights)):
+        return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     for setting in ("model.init_args.net", "model.init_args.net.init_args.backbone"):
         net = config.get(setting)
         if net is not None and net.get("init_args.pretrained") and "name" in net.init_args:

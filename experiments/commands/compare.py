@@ -91,7 +91,7 @@ def read_run(path: Path, name: str) -> Run:
                     values[column][int(row["epoch"])].append(float(value))
     curves = {column: {epoch: fmean(logged) for epoch, logged in rows.items()} for column, rows in values.items()}
     summary = path / "summary.json"
-    return Run(name, curves, json.loads(summary.read_text()) if summary.is_file() else {})
+    return Run(name, curves, json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {})
 
 
 def write_csv(runs: list[Run], metrics: list[str], path: Path) -> None:

@@ -65,7 +65,7 @@ def train(configs: list[Path], seed: int, runs: Path, flags: list[str]) -> Path:
     made_from = [path.read_text() for path in configs] + flags
     place = runs / f"seed{seed}-{hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:8]}"
     for summary in place.glob(f"{configs[-1].stem}/*/summary.json"):
-        if json.loads(summary.read_text())["status"] == "finished":
+        if json.loads(summary.read_text(encoding="utf-8"))["status"] == "finished":
             return summary.parent
     named = [word for path in configs for word in ("--config", str(path))]
     cli = FathomCLI(["fit", *named, *flags, "--seed_everything", str(seed), "--trainer.default_root_dir", str(place)])
@@ -74,7 +74,7 @@ def train(configs: list[Path], seed: int, runs: Path, flags: list[str]) -> Path:
 
 def result(rung: str, seed: int, run: Path) -> Row:
     """A line of the CSV."""
-    summary = json.loads((run / "summary.json").read_text())
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     if "val/top1" not in summary["metrics"]:
         raise MisconfigurationException(f"{run} validated nothing: the ladder compares validation top-1")
     return {

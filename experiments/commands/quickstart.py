@@ -34,7 +34,7 @@ def quickstart(runs: str = "runs") -> None:
     accuracy = {name: test_top1(model, cli.datamodule) for name, model in forms.items()}
     images = torch.rand(1, cli.datamodule.in_channels, cli.datamodule.image_size, cli.datamodule.image_size)
     milliseconds = forward_milliseconds(list(forms.values()), images)
-    merge = json.loads((run_directory / "summary.json").read_text())["merge"]
+    merge = json.loads((run_directory / "summary.json").read_text(encoding="utf-8"))["merge"]
 
     table = Table("", *forms, title="VanillaNet-6 on handwritten digits, before and after the merge")
     table.add_row("test top-1", *(f"{100 * top1:.2f}%" for top1 in accuracy.values()))

@@ -226,7 +226,7 @@ def _check_it_can_go_on(path: Path, content: dict[str, Any]) -> None:
 
 def _is_finished(run_directory: Path) -> bool:
     try:
-        summary = json.loads((run_directory / "summary.json").read_text())
+        summary = json.loads((run_directory / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(summary, dict) and summary.get("status") == "finished"

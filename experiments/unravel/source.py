@@ -11,16 +11,14 @@ from typing import Any
 import timm
 import torch
 import torchvision
-import yaml
-from jsonargparse import ArgumentParser
 from lightning.pytorch.utilities import move_data_to_device
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from datamodules.pipeline.image_data import ImageData
+from experiments.cli.data_of_run import data_of_run
 from experiments.cli.initial_weights import STARTS_FROM
 from experiments.cli.messages import did_you_mean, one_sentence
-from experiments.cli.paths import resolve_paths
 from experiments.cli.trusted_names import refusal
 from experiments.runs.directory import experiment_name, run_config
 from experiments.runs.safe_yaml import read_yaml
@@ -188,7 +186,7 @@ def _own_subject(path: Path, data: ImageData | None) -> Subject:
                 f"{checkpoint} does not lie in the directory of its run, which would say what data it is of: "
                 "give --data, such as --data datamodules.CIFAR10"
             )
-        data = _data_of_run(config)
+        data = data_of_run(config)
     if config is None:
         return Subject(checkpoint.stem, net, data, Path("runs") / "unravel" / checkpoint.stem)
     return Subject(experiment_name([config]), net, data, config.parent / "unravel")
@@ -217,26 +215,6 @@ def _began_from_a_file(settings: dict[str, Any]) -> bool:
         if value:
             return True
     return False
-
-
-def _data_of_run(config: Path) -> ImageData:
-    spec = _settings(config).get("data")
-    if not isinstance(spec, dict):
-        raise MisconfigurationException(
-            f"{config} does not say what data the network is of: give --data, such as --data datamodules.CIFAR10"
-        )
-    if reason := refusal(config, spec):
-        raise MisconfigurationException(reason)
-    return data_module(spec)
-
-
-def data_module(spec: dict[str, Any]) -> ImageData:
-    """The data module of a configuration: ``class_path`` and ``init_args``."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(ImageData, "data")
-    parsed = parser.parse_object({"data": spec})
-    resolve_paths(parsed)
-    return parser.instantiate(parsed).data
 
 
 def _library_network(library: str, name: str, data: ImageData, weights: Path | None, seed: int) -> nn.Module:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from lit_models.checkpoints import checkpoint_file, read_checkpoint
 from lit_models.errors import CheckpointError
+from lit_models.networks.vanillanet import VanillaNet
+from lit_models.tasks.official_vanillanet import official_state
 from lit_models.weights import weights_file
 
 
@@ -18,7 +20,7 @@ def start_from(net: nn.Module, path: str | Path) -> None:
     """Fill ``net`` with weights; the backbone, if it is a detector or segmenter around one.
 
     A classifier of another number of classes stays new, and that is said. Filters of the first convolution for another
-    number of channels are summed up or repeated, as timm does it.
+    number of channels are summed up or repeated, as timm does it. A VanillaNet takes the files of its authors, too.
 
     Args:
         net: The network.
@@ -32,7 +34,7 @@ def start_from(net: nn.Module, path: str | Path) -> None:
     trunk = getattr(getattr(net, "backbone", None), "net", None)
     target: Any = net if trunk is None else trunk
     file = checkpoint_file(path)
-    state = _weights(file, type(target).__name__)
+    state = _weights(file, target)
     own = target.state_dict()
     head = _head_names(target)
     new_head = trunk is None and any(name not in state or state[name].shape != own[name].shape for name in head)
@@ -59,11 +61,13 @@ def start_from(net: nn.Module, path: str | Path) -> None:
         rank_zero_info(f"The classifier is new: that of {file} has other classes.")
 
 
-def _weights(file: Path, name: str) -> dict[str, Tensor]:
+def _weights(file: Path, net: nn.Module) -> dict[str, Tensor]:
     if file.suffix == ".ckpt":
         state = read_checkpoint(file)["state_dict"]
         return {key.removeprefix("net."): value for key, value in state.items() if key.startswith("net.")}
-    with weights_file(file, name):
+    if isinstance(net, VanillaNet) and file.is_file() and (official := official_state(file)):
+        return official
+    with weights_file(file, type(net).__name__):
         return load_state_dict(str(file), weights_only=True)
 
 

@@ -12,11 +12,12 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from lit_models.freezing import Norm
 from lit_models.settings import keeps_arguments
 from lit_models.transfer.float32 import Float32Anchors, Float32Outputs
 from lit_models.transfer.pyramid import Pyramid
 from lit_models.transfer.targets import Detections, Losses, Targets
-from lit_models.transfer.trunk import Norm, Trunk, detached_last_stage
+from lit_models.transfer.trunk import Trunk, detached_last_stage
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.segmentation.fcn import FCNHead
 
+from lit_models.freezing import Norm
 from lit_models.interfaces import LogitsWithAux
 from lit_models.settings import keeps_arguments
-from lit_models.transfer.trunk import Norm, Trunk
+from lit_models.transfer.trunk import Trunk
 
 
 @keeps_arguments

@@ -10,11 +10,12 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from lit_models.freezing import Norm
 from lit_models.settings import keeps_arguments
 from lit_models.transfer.float32 import Float32Anchors, Float32Outputs
 from lit_models.transfer.pyramid import Pyramid
 from lit_models.transfer.targets import Detections, Losses, Targets
-from lit_models.transfer.trunk import Norm, Trunk
+from lit_models.transfer.trunk import Trunk
 
 CoarseMaps = Literal["pyramid", "backbone"]
 """Of what the map P6 is made: the coarsest map of the pyramid (torchvision), or of the backbone (VanillaNet)."""

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from lit_models.errors import NetworkError
-from lit_models.evaluation import evaluation_mode
-from lit_models.interfaces import BATCH_NORMS, Backbone
+from lit_models.freezing import Norm, check_statistics, freeze, parameters_of_maps
+from lit_models.interfaces import Backbone
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-Norm = Literal["train", "statistics", "frozen"]
-"""What batch normalisation of a backbone does in training. train: as in classification. statistics: it normalises with
-its running statistics, which stay as they are; γ and β are trained. frozen: all of it stays as it is."""
 
 
 class Trunk(nn.Module):
@@ -42,24 +37,11 @@ class Trunk(nn.Module):
                 " feature_channels and feature_strides"
             )
         count = len(backbone.feature_strides)
-        if not 0 <= frozen_stages <= count:
-            raise NetworkError(f"frozen_stages is {frozen_stages}; this backbone has maps of {count} resolutions")
         self.net: nn.Module = backbone
         self.frozen_stages = frozen_stages
         self.norm = norm
-        _keep_only(self.net, _parameters_of_maps(self.net, count))
-        frozen = _parameters_of_maps(self.net, frozen_stages)
-        self._fixed = [
-            module
-            for module in self.net.modules()
-            if isinstance(module, BATCH_NORMS) and (norm != "train" or (module.affine and id(module.weight) in frozen))
-        ]
-        for parameter in self.net.parameters():
-            if id(parameter) in frozen:
-                parameter.requires_grad_(False)
-        if norm == "frozen":
-            for module in self._fixed:
-                module.requires_grad_(False)
+        _keep_only(self.net, parameters_of_maps(self.net, count))
+        self._fixed = freeze(self.net, frozen_stages, norm)
         self.train()
 
     @property
@@ -86,38 +68,7 @@ class Trunk(nn.Module):
 
         Normalisation with mean 0 and variance 1 is none: a network of random weights can't be trained with it.
         """
-        norms = [module for module in self._fixed if module.track_running_stats]
-        if self.norm != "train" and norms and all(_is_new(module) for module in norms):
-            raise NetworkError(
-                f"norm: {self.norm} keeps the statistics of the backbone's batch normalisation, and this backbone was"
-                " never trained: start from a trained one, or set norm: train"
-            )
-
-
-def _is_new(norm: nn.Module) -> bool:
-    return not norm.running_mean.any() and bool((norm.running_var == 1).all())  # type: ignore[operator,union-attr]
-
-
-def _parameters_of_maps(net: nn.Module, count: int) -> set[int]:
-    """``id`` of the parameters that the ``count`` finest maps depend on, found by a backward pass."""
-    if count == 0:
-        return set()
-    parameters = list(net.parameters())
-    first = next(parameter for parameter in parameters if parameter.ndim == 4)
-    trained = [parameter.requires_grad for parameter in parameters]
-    side = 2 * max(32, net.feature_strides[-1])  # type: ignore[index,operator]
-    try:
-        with evaluation_mode(net), torch.enable_grad():
-            for parameter in parameters:
-                parameter.requires_grad_(True)
-            images = torch.zeros(1, first.shape[1], side, side, dtype=first.dtype, device=first.device)
-            maps = net.feature_maps(images)  # type: ignore[operator]
-            total = torch.stack([map_.sum() for map_ in maps[:count]]).sum()
-            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-    finally:
-        for parameter, was_trained in zip(parameters, trained, strict=True):
-            parameter.requires_grad_(was_trained)
-    return {id(parameter) for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
+        check_statistics(self._fixed, self.norm)
 
 
 def _keep_only(net: nn.Module, used: set[int]) -> None:

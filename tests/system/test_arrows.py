@@ -40,6 +40,7 @@ EXPERIMENTS = {
         "experiments.unravel",
         "experiments.bench",
     },
+    "experiments.export": {"experiments", "experiments.cli", "experiments.runs"},
     "experiments.commands": {
         "experiments",
         "experiments.cli",
@@ -48,6 +49,7 @@ EXPERIMENTS = {
         "experiments.bench",
         "experiments.check",
         "experiments.claims",
+        "experiments.export",
     },
 }
 LIBRARY = set(BELOW)

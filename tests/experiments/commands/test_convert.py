@@ -317,3 +317,50 @@ def test_a_stem_that_no_official_network_has_is_told(stem, tmp_path):
     with pytest.raises(CheckpointError, match="official VanillaNets have a 4×4 one of stride 4"):
         vanillanet(tmp_path / "ours.ckpt", tmp_path / "official.pth")
     assert not (tmp_path / "official.pth").exists()
+
+
+FINE_TUNING = """
+model:
+  class_path: lit_models.ImageClassifier
+  init_args:
+    net: {{class_path: lit_models.VanillaNet, init_args: {{depth: 6, width: 8}}}}
+    lr: 1e-3
+    optimizer: adamw
+    layer_decay: 0.8
+    head_lr_scale: 10
+data:
+  class_path: datamodules.SmallImages
+  init_args: {{root: {root}, image_size: 64, batch_size: 16}}
+trainer:
+  max_epochs: 2
+  enable_progress_bar: false
+  callbacks:
+    - {{class_path: callbacks.FrozenStages, init_args: {{stages: 1, norm: {norm}}}}}
+    - {{class_path: callbacks.MergeAtFitEnd}}
+wandb: {{mode: disabled}}
+"""
+
+
+@pytest.mark.parametrize("norm", ["train", "statistics", "frozen"])
+def test_official_weights_are_fine_tuned_and_merged(norm, official_file, digits_folder, tmp_path, fathom):
+    path = official_file(epoch=299)
+    (tmp_path / "tuning.yaml").write_text(FINE_TUNING.format(root=digits_folder, norm=norm))
+    words = ("--model.weights", path, "--trainer.default_root_dir", tmp_path / "runs")
+    assert fathom("fit", "--config", tmp_path / "tuning.yaml", *words) == (0, "")
+    (run,) = (tmp_path / "runs" / "tuning").iterdir()
+    assert (run / "merged.ckpt").is_file()  # λ came with the file
+    tuned = load_checkpoint(run / "checkpoints" / "last.ckpt")
+    assert tuned.hparams["mean"] == pytest.approx((0.485, 0.456, 0.406))
+    official = official_training_weights(3)
+    ours = {name.removeprefix("net."): value for name, value in tuned.state_dict().items()}
+    assert ours["head.second.weight"].shape[0] == 2
+
+    def is_kept(layer, theirs):
+        pairs = ((f"{layer}.{name}", f"{theirs}.{name}") for name in ("weight", "bias", "running_mean"))
+        return [torch.equal(ours[a], official[b]) for a, b in pairs if b in official]
+
+    assert is_kept("stem.convs.first.0", "stem1.0") == [True, True]
+    assert is_kept("stem.activation.bn", "stem2.2.bn") == [True, True, True]
+    assert is_kept("blocks.1.convs.first.0", "stages.1.conv1.0") == [False, False]
+    learned = norm != "frozen"
+    assert is_kept("blocks.1.convs.first.1", "stages.1.conv1.1") == [not learned, not learned, norm != "train"]

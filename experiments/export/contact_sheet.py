@@ -1,0 +1,40 @@
+"""Many small images on one."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from lit_models.files import atomic
+
+_SIDE, _CAPTION, _GAP = 160, 16, 6
+
+
+def contact_sheet(images: list[np.ndarray], captions: list[str], path: Path) -> None:
+    """Write a PNG of captioned images, in rows.
+
+    Args:
+        images: uint8 (H, W, 1) or (H, W, 3).
+        captions: one for each image. What the built-in font lacks, such as Korean, becomes a dot.
+        path: file to write.
+    """
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    sheet = Image.new("RGB", (columns * (_SIDE + _GAP), rows * (_SIDE + _CAPTION + _GAP)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        left, top = place % columns * (_SIDE + _GAP), place // columns * (_SIDE + _CAPTION + _GAP)
+        picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
+        sheet.paste(picture.resize((_SIDE, _SIDE)), (left, top))
+        text = "".join(letter if ord(letter) < 256 else "·" for letter in caption)
+        while draw.textlength(text, font) > _SIDE:
+            text = text[:-1]
+        draw.text((left, top + _SIDE + 1), text, "black", font)
+    content = io.BytesIO()
+    sheet.save(content, "PNG")
+    with atomic(path, "wb") as file:
+        file.write(content.getvalue())

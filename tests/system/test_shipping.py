@@ -1,0 +1,71 @@
+"""From a wheel in an empty folder: photos as people have them, all the way to ONNX and a table."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+CLASSES = {"영 zero": 0, "하나": 1}
+FLAGS = (
+    *("--data.image_size", "64", "--data.batch_size", "16", "--data.num_workers", "0", "--data.corrupt", "skip"),
+    *("--model.net.width", "8", "--trainer.max_epochs", "2", "--trainer.enable_progress_bar", "false"),
+    *("--wandb.mode", "disabled"),
+)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Digits as photos: oblong, some on their side, in nested folders, with suffixes of cameras; three are broken."""
+    digits = load_digits()
+    for name, digit in CLASSES.items():
+        for number, image in enumerate(digits.images[digits.target == digit][:40]):
+            folder = tmp_path / "photos" / name / ("2019 휴가" if number % 4 == 0 else "")
+            folder.mkdir(parents=True, exist_ok=True)
+            photo = Image.fromarray((image * 15).astype(np.uint8)).convert("RGB").resize((90, 70))
+            exif = Image.Exif()
+            exif[0x0112] = 6 if number % 5 == 0 else 1
+            photo.save(folder / f"사진 {number}.{'JPG' if number % 2 else 'PNG'}", exif=exif)
+    for name in ("깨진.JPG", "half.PNG", "empty.jpeg"):
+        (tmp_path / "photos" / "하나" / name).write_bytes(b"\xff\xd8\xff no photo"[: 0 if "empty" in name else 99])
+    (tmp_path / "photos" / "__MACOSX").mkdir()
+    (tmp_path / "photos" / "하나" / "Thumbs.db").write_bytes(b"x")
+    return tmp_path / "photos"
+
+
+def test_a_folder_of_photos_goes_to_onnx_and_a_table(photos, installed, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    for package in ("onnx", "onnxscript"):
+        pytest.importorskip(package)
+
+    done = installed(tmp_path, "scan", "photos")
+    assert done.returncode == 1
+    assert "3 of 83 images below photos are broken" in done.stderr
+    assert all(name in done.stdout for name in ("깨진.JPG", "half.PNG", "empty.jpeg"))
+
+    done = installed(tmp_path, "fit", "--config", "vanillanet_caltech101", "--data.root", "photos", *FLAGS)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "runs" / "vanillanet_caltech101").iterdir()
+    assert "하나" in (run / "summary.json").read_text(encoding="utf-8")  # the broken files, by readable names
+
+    done = installed(tmp_path, "export", run, "--to", "onnx", "--preprocess", "embed", "--out", "shipped")
+    assert done.returncode == 0, done.stderr
+    assert "onnx: largest logit difference" in done.stdout
+    session = onnxruntime.InferenceSession(tmp_path / "shipped" / "model.onnx")
+    assert "영 zero" in session.get_modelmeta().custom_metadata_map["class_names"]
+
+    done = installed(tmp_path, "predict", run / "merged.ckpt", "--images", "photos", "--worst", "4", "--out", "t.csv")
+    assert done.returncode == 0, done.stderr
+    assert "3 of 83 files can't be read" in done.stdout
+    assert "95% interval" in done.stdout
+    with open(tmp_path / "t.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 80
+    assert {row["label"] for row in rows} == set(CLASSES)
+
+    pixels = np.asarray(Image.open(photos / "하나" / "사진 1.JPG"))[None]
+    (logits,) = session.run(None, {"pixels": pixels})
+    probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    row = next(row for row in rows if row["file"] == "photos/하나/사진 1.JPG")
+    assert float(row["probability_1"]) == pytest.approx(probabilities.max(), abs=0.01)
