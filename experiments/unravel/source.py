@@ -11,6 +11,7 @@ from typing import Any
 import timm
 import torch
 import torchvision
+import yaml
 from lightning.pytorch.utilities import move_data_to_device
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
