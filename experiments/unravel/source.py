@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from datamodules.pipeline.image_data import ImageData
+from experiments.cli.contract import ChecksImages
 from experiments.cli.messages import did_you_mean, one_sentence
 from experiments.cli.paths import resolve_paths
 from experiments.cli.trusted_names import refusal
@@ -140,7 +141,13 @@ def _own_subject(path: Path, data: ImageData | None) -> Subject:
     checkpoint = checkpoint_file(path)
     if reason := refusal(checkpoint, read_checkpoint(checkpoint).get("hyper_parameters", {})):
         raise CheckpointError(reason)
-    net = load_checkpoint(checkpoint).net
+    module: Any = load_checkpoint(checkpoint)
+    if isinstance(module, ChecksImages):
+        raise MisconfigurationException(
+            f"{checkpoint} is of a {type(module).__name__}, and only a classifier can be taken apart: give the run of"
+            " its backbone"
+        )
+    net = module.net
     config = run_config(checkpoint)
     if data is None:
         if config is None:

@@ -28,3 +28,11 @@ def test_steps_are_timed_side_by_side(capsys, caplog):
     assert all(float(row[0]) > 0 for row in named.values())
     added = [float(named[name][0]) for name in ("Trainer", "teacher's forward pass", "Trainer, distillation")]
     assert float(named["Trainer, distillation"][2]) == pytest.approx(added[2] / (added[0] + added[1]), rel=0.02)
+
+
+def test_detector_segmenter_and_their_pipelines_are_timed_beside_those_of_torchvision(voc_tree, street_tree, capsys):
+    folders = ["--detection", str(voc_tree), "--segmentation", str(street_tree)]
+    assert main(["bench", "transfer", *folders, "--image_size", "64", "--batch_size", "2", "--rounds", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("| torchvision v2 on PIL | ") == printed.count("| fathom | ") == 2
+    assert printed.count("torchvision fasterrcnn_resnet50_fpn") == printed.count("torchvision fcn_resnet50") == 2
