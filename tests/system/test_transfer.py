@@ -8,38 +8,11 @@ import time
 
 import numpy as np
 import pytest
-from drill import QUIET, ProcessGroup, differences, finished_run, run_directory, wait
+from drill import QUIET, SQUARES, ProcessGroup, differences, finished_run, run_directory, wait
 from PIL import Image
 
 from experiments.__main__ import main
 
-DETECTOR = """
-model:
-  class_path: lit_models.Detector
-  init_args:
-    net:
-      class_path: lit_models.FasterRCNN
-      init_args:
-        backbone: {class_path: lit_models.CIFARResNet, init_args: {depth: 8, width: 8}}
-        pyramid_channels: 16
-        head_channels: 32
-        training_proposals: [50, 50]
-        test_proposals: [50, 50]
-        regions_per_image: 32
-    score: voc
-    optimizer: adamw
-    lr: 0.003
-data:
-  class_path: datamodules.VOCDetection
-  init_args:
-    train: [VOC2007/train]
-    val: [VOC2007/val]
-    test: [VOC2007/test]
-    image_size: 48
-    max_size: 64
-    batch_size: 4
-best_checkpoint: {monitor: val/map}
-"""
 SEGMENTER = """
 model:
   class_path: lit_models.Segmenter
@@ -60,13 +33,13 @@ PICTURES = ["--trainer.callbacks+=ValidationPictures", "--trainer.callbacks.min_
 @pytest.fixture(scope="module")
 def flags(voc_tree, street_tree, tmp_path_factory):
     """Those of a fit of one epoch, by the name of its recipe."""
-    folder = tmp_path_factory.mktemp("recipes")
-    found = {}
-    for name, text, root in (("squares", DETECTOR, voc_tree), ("streets", SEGMENTER, street_tree)):
-        (folder / f"{name}.yaml").write_text(text)
-        found[name] = ["--config", str(folder / f"{name}.yaml"), "--data.root", str(root), *QUIET]
-        found[name] += ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"]
-    return found
+    streets = tmp_path_factory.mktemp("recipes") / "streets.yaml"
+    streets.write_text(SEGMENTER)
+    short = [*QUIET, "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"]
+    return {
+        config.stem: ["--config", str(config), "--data.root", str(root), *short]
+        for config, root in ((SQUARES, voc_tree), (streets, street_tree))
+    }
 
 
 @pytest.fixture(scope="module")
