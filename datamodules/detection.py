@@ -129,13 +129,15 @@ class ObjectDetection(Scenes):
 
     def on_after_batch_transfer(self, batch: RawObjects, dataloader_idx: int) -> tuple[Tensor, dict[str, Any]]:
         """Normalise, and blank what lies beyond the photos; see the class for shapes."""
+        # A DataLoader makes lists of tuples.
+        sizes, originals = ([(height, width) for height, width in of] for of in (batch.sizes, batch.original_sizes))
         targets = {
             "boxes": batch.boxes.view(torch.float32),
             "labels": batch.labels,
             "difficult": batch.difficult,
             "counts": batch.counts,
-            "sizes": batch.sizes,
-            "original_sizes": batch.original_sizes,
+            "sizes": sizes,
+            "original_sizes": originals,
             "ids": batch.ids,
         }
         return self.on_canvas(batch.images, batch.extents), targets

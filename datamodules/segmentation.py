@@ -160,14 +160,30 @@ class VOCSegmentation(SegmentationFolder):
 
     Args:
         root: the folder of ``JPEGImages/``, ``SegmentationClass/`` and ``ImageSets/Segmentation/``.
+        train: list of the training photos.
+        val: list of the validation photos; with none there is no validation.
+        test: list of the test photos.
         **options: see :class:`SegmentationFolder`.
     """
 
-    def __init__(self, root: Annotated[str, Path], **options: Any) -> None:
-        lists = "ImageSets/Segmentation"
-        layout: dict[str, Any] = {"images": "JPEGImages", "masks": "SegmentationClass", "class_names": VOC_CLASSES}
-        layout |= {"train": f"{lists}/train.txt", "val": None, "test": f"{lists}/val.txt"}
-        super().__init__(root, **(layout | options))
+    def __init__(
+        self,
+        root: Annotated[str, Path],
+        train: str = "ImageSets/Segmentation/train.txt",
+        val: str | None = None,
+        test: str = "ImageSets/Segmentation/val.txt",
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            root=root,
+            class_names=VOC_CLASSES,
+            images="JPEGImages",
+            masks="SegmentationClass",
+            train=train,
+            val=val,
+            test=test,
+            **options,
+        )
 
 
 class ADE20K(SegmentationFolder):
@@ -177,13 +193,30 @@ class ADE20K(SegmentationFolder):
 
     Args:
         root: the folder ``ADEChallengeData2016``, with ``images/``, ``annotations/`` and ``objectInfo150.txt``.
+        train: folder of the training photos, and of their masks.
+        val: folder of the validation photos; with none there is no validation.
+        test: folder of the test photos.
         **options: see :class:`SegmentationFolder`.
     """
 
-    def __init__(self, root: Annotated[str, Path], **options: Any) -> None:
-        layout: dict[str, Any] = {"class_names": ade20k_classes(Path(root).expanduser() / "objectInfo150.txt")}
-        layout |= {"train": "training", "val": None, "test": "validation", "void": (0,), "first_class": 1}
-        super().__init__(root, **(layout | options))
+    def __init__(
+        self,
+        root: Annotated[str, Path],
+        train: str = "training",
+        val: str | None = None,
+        test: str = "validation",
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            root=root,
+            class_names=ade20k_classes(Path(root).expanduser() / "objectInfo150.txt"),
+            train=train,
+            val=val,
+            test=test,
+            void=(0,),
+            first_class=1,
+            **options,
+        )
 
     def list_part(self, part: str) -> Masked:
         """The photos and masks of one part: all that lie in its folder."""

@@ -158,7 +158,7 @@ def _names(value: Any) -> Iterator[Any]:
 
 
 def _scalar(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point()
+    return isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex()
 
 
 TEXT = Rule("a text", lambda value: isinstance(value, str))

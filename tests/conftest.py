@@ -258,3 +258,81 @@ def digits_folder(tmp_path):
             for i in wanted:
                 Image.fromarray((images[i] * 15).astype("uint8")).save(folder / f"{i}.png")
     return tmp_path / "digits"
+
+
+def bright_square(number):
+    """A dark photo of 64×48 pixels, uint8 (48, 64, 3), with one bright square in one of two colours, and its place."""
+    import numpy as np
+
+    random = np.random.default_rng(number)
+    photo = random.integers(0, 40, (48, 64, 3), dtype=np.uint8)
+    left, top, side = int(random.integers(0, 40)), int(random.integers(0, 24)), 20 + number % 4
+    photo[top : top + side, left : left + side, number % 2] = 220
+    return photo, (left, top, left + side, top + side)
+
+
+SQUARES = {"train": range(12), "val": range(12, 17), "test": range(17, 20)}
+"""Numbers of the photos of each part."""
+
+
+@pytest.fixture(scope="session")
+def voc_tree(tmp_path_factory):
+    """A folder in the layout of Pascal VOC; the last training photo has no object."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("voc")
+    year = root / "VOCdevkit" / "VOC2007"
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main", "ImageSets/Segmentation", "SegmentationClass"):
+        (year / folder).mkdir(parents=True)
+    for part, numbers in SQUARES.items():
+        for image_set in ("Main", "Segmentation"):
+            (year / "ImageSets" / image_set / f"{part}.txt").write_text("".join(f"{n:06}\n" for n in numbers))
+        for number in numbers:
+            photo, (left, top, right, bottom) = bright_square(number)
+            Image.fromarray(photo).save(year / "JPEGImages" / f"{number:06}.jpg", quality=95)
+            mask = Image.new("P", (64, 48))
+            mask.putpalette([*range(256)] * 3)  # of fewer colours, 255 would be written with fewer bits
+            mask.paste(number % 2 + 1, (left, top, right, bottom))
+            mask.paste(255, (0, 0, 64, 2))
+            mask.save(year / "SegmentationClass" / f"{number:06}.png")
+            box = f"<bndbox><xmin>{left + 1}</xmin><ymin>{top + 1}</ymin><xmax>{right + 1}</xmax>"
+            box += f"<ymax>{bottom + 1}</ymax></bndbox><difficult>0</difficult>"
+            one = f"<object><name>{('red', 'green')[number % 2]}</name>{box}</object>" if number != 11 else ""
+            size = "<size><width>64</width><height>48</height><depth>3</depth></size>"
+            (year / "Annotations" / f"{number:06}.xml").write_text(f"<annotation>{size}{one}</annotation>")
+    return root
+
+
+@pytest.fixture(scope="session")
+def street_tree(voc_tree, tmp_path_factory):
+    """Its photos and masks in the layout of CamVid: ``images/``, ``masks/`` and lists of names."""
+    root, year = tmp_path_factory.mktemp("streets"), voc_tree / "VOCdevkit" / "VOC2007"
+    shutil.copytree(year / "JPEGImages", root / "images")
+    shutil.copytree(year / "SegmentationClass", root / "masks")
+    for part in SQUARES:
+        shutil.copy(year / "ImageSets" / "Segmentation" / f"{part}.txt", root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def coco_tree(voc_tree, tmp_path_factory):
+    """Its photos and boxes in the layout of COCO, with the categories 3 and 7; photo 0 has a crowd."""
+    import json
+
+    root = tmp_path_factory.mktemp("coco")
+    (root / "annotations").mkdir()
+    categories = [{"id": 7, "name": "green"}, {"id": 3, "name": "red"}]
+    for part, numbers in SQUARES.items():
+        (root / f"{part}2017").mkdir()
+        images, objects = [], []
+        for number in numbers:
+            shutil.copy(voc_tree / "VOCdevkit" / "VOC2007" / "JPEGImages" / f"{number:06}.jpg", root / f"{part}2017")
+            images.append({"id": 100 + number, "file_name": f"{number:06}.jpg", "height": 48, "width": 64})
+            _, (left, top, right, bottom) = bright_square(number)
+            one = {"id": number, "image_id": 100 + number, "category_id": (3, 7)[number % 2], "iscrowd": 0}
+            objects.append({**one, "bbox": [left, top, right - left, bottom - top]})
+        if part == "train":
+            objects.append({"id": 99, "image_id": 100, "category_id": 3, "iscrowd": 1, "bbox": [0, 0, 64, 20]})
+        content = {"images": images, "annotations": objects, "categories": categories}
+        (root / "annotations" / f"instances_{part}2017.json").write_text(json.dumps(content))
+    return root

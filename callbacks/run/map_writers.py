@@ -9,6 +9,7 @@ import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from PIL import Image
 
 from lit_models.pictures import coco_results, write_mask, write_results
 
@@ -28,7 +29,10 @@ class _Writer(BasePredictionWriter):
 
 
 class DetectionWriter(_Writer):
-    """Writes ``detections.json``: the results format of COCO, boxes in pixels of the image files."""
+    """Writes ``detections.json``: the results format of COCO, boxes in pixels of the image files.
+
+    A class has the id that the data module's ``category_ids`` gives it, or its label plus 1.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +42,9 @@ class DetectionWriter(_Writer):
         self, trainer: Any, pl_module: Any, prediction: Any, batch_indices: Any, batch: Any, *_: Any
     ) -> None:
         _, targets = batch
-        self._results += coco_results(prediction, targets["ids"], targets["original_sizes"], targets["original_sizes"])
+        sizes = targets["original_sizes"]
+        categories = getattr(trainer.datamodule, "category_ids", None)
+        self._results += coco_results(prediction, targets["ids"], sizes, sizes, categories)
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         write_results(self.folder / "detections.json", self._results)
@@ -46,21 +52,41 @@ class DetectionWriter(_Writer):
 
 
 class MaskWriter(_Writer):
-    """Writes ``masks/NAME.png``: the class of each pixel as an index, with a palette."""
+    """Writes ``masks/NAME.png``: the class of each pixel as an index, with a palette.
+
+    They have the names and the sizes of the photos where the data module lists these with ``files``, as one of ours
+    does; with another they are numbered, and as large as the images of the batch.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._count = 0
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        root, files = data.files(test=True) if hasattr(data, "files") else (Path(), [])
+        self._photos = [root / file for file in files]
+
     def write_on_batch_end(
         self, trainer: Any, pl_module: Any, prediction: Any, batch_indices: Any, batch: Any, *_: Any
     ) -> None:
-        names = getattr(trainer.datamodule, "test_names", None)
-        (self.folder / "masks").mkdir(exist_ok=True)
+        folder = self.folder / "masks"
+        folder.mkdir(exist_ok=True)
         for mask in prediction:
-            name = names[self._count] if names else f"{self._count:06}"
-            write_mask(self.folder / "masks" / f"{name}.png", mask, pl_module.num_classes)
+            name = f"{self._count:06}"
+            if self._photos:
+                photo = self._photos[self._count]
+                height, width = _size(photo)
+                name, mask = photo.stem, mask[:height, :width]  # without the padding
+            write_mask(folder / f"{name}.png", mask, pl_module.num_classes)
             self._count += 1
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         rank_zero_info(f"{self._count} masks in {self.folder / 'masks'}")
+
+
+def _size(photo: Path) -> tuple[int, int]:
+    """Height and width, from the head of the file."""
+    with Image.open(photo) as image:
+        return image.height, image.width

@@ -37,7 +37,7 @@ def data(photos: str | None = None, images: int = 20_000, rounds: int = 7) -> No
         rounds: how often each is measured.
     """
     keep_freed_memory()  # as the data modules do in a run
-    _compare(
+    compare(
         f"32×32 pixels, crop with padding 4, flip, normalise ({torch.get_num_threads()} threads)",
         _small(images),
         rounds,
@@ -47,8 +47,8 @@ def data(photos: str | None = None, images: int = 20_000, rounds: int = 7) -> No
         torch.set_num_threads(1)
         try:
             uint8, normalised = _photos(photos)
-            _compare("Photos, random resized crop to 224, flip, uint8 batches (one process, one thread)", uint8, rounds)
-            _compare("The same, normalised on the CPU", normalised, rounds)
+            compare("Photos, random resized crop to 224, flip, uint8 batches (one process, one thread)", uint8, rounds)
+            compare("The same, normalised on the CPU", normalised, rounds)
         finally:
             torch.set_num_threads(threads)
 
@@ -57,7 +57,7 @@ Pass = Callable[[], int]
 """Serves every image once and returns their number."""
 
 
-def _compare(title: str, passes: dict[str, Pass], rounds: int) -> None:
+def compare(title: str, passes: dict[str, Pass], rounds: int) -> None:
     rates: dict[str, list[float]] = {name: [] for name in passes}
     for round_number in range(rounds + 1):
         for name, serve in passes.items():
@@ -76,7 +76,7 @@ def _compare(title: str, passes: dict[str, Pass], rounds: int) -> None:
     print()
 
 
-def _count(batches: Iterable[Any]) -> int:
+def count_images(batches: Iterable[Any]) -> int:
     return sum(len(batch[0]) for batch in batches)
 
 
@@ -135,8 +135,8 @@ def _small(count: int) -> dict[str, Pass]:
         return count
 
     return {
-        "torchvision v2, DataLoader with 2 workers": lambda: _count(theirs),
-        "fathom, in the main process": lambda: _count(ours.on_after_batch_transfer(batch, 0) for batch in loader),
+        "torchvision v2, DataLoader with 2 workers": lambda: count_images(theirs),
+        "fathom, in the main process": lambda: count_images(ours.on_after_batch_transfer(batch, 0) for batch in loader),
         "floor: lookup of stored windows, uint8": lookup,
     }
 
@@ -157,13 +157,13 @@ def _photos(root: str) -> tuple[dict[str, Pass], dict[str, Pass]]:
         return lambda: sum(decoder(file).ndim == 3 for file in files)
 
     handed_over: dict[str, Pass] = {
-        "torchvision v2 on PIL": lambda: _count(uint8),
-        "fathom": lambda: _count(loader),
+        "torchvision v2 on PIL": lambda: count_images(uint8),
+        "fathom": lambda: count_images(loader),
         "floor: JPEG decoded by libjpeg-turbo": decode(lambda file: simplejpeg.decode_jpeg(file, "RGB")),
         "JPEG decoded by PIL": decode(lambda file: np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))),
     }
     finished: dict[str, Pass] = {
-        "torchvision v2 on PIL": lambda: _count(normalised),
-        "fathom": lambda: _count(ours.on_after_batch_transfer(batch, 0) for batch in loader),
+        "torchvision v2 on PIL": lambda: count_images(normalised),
+        "fathom": lambda: count_images(ours.on_after_batch_transfer(batch, 0) for batch in loader),
     }
     return handed_over, finished

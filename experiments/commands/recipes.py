@@ -48,9 +48,14 @@ def merged(below: Any, above: Any) -> Any:
 def row(name: str, path: Path, settings: dict[str, Any]) -> tuple[str, ...]:
     """What the settings of a recipe say, in the order of ``COLUMNS``."""
     net, epochs = settings["model"]["init_args"]["net"], settings.get("trainer", {}).get("max_epochs", "")
-    depth = net["init_args"].get("depth") if isinstance(net, dict) else None
-    network = f"{class_name(net)}-{depth}" if depth else class_name(net)
-    return name, path.parent.name.replace("_", " "), network, class_name(settings["data"]), str(epochs)
+    return name, path.parent.name.replace("_", " "), network_name(net), class_name(settings["data"]), str(epochs)
+
+
+def network_name(net: Any) -> str:
+    """Class and depth of a network, and those of its backbone."""
+    arguments = net["init_args"] if isinstance(net, dict) else {}
+    name = f"{class_name(net)}-{arguments['depth']}" if "depth" in arguments else class_name(net)
+    return f"{name}, {network_name(arguments['backbone'])}" if "backbone" in arguments else name
 
 
 def class_name(spec: Any) -> str:
@@ -59,7 +64,10 @@ def class_name(spec: Any) -> str:
 
 
 def network_cost(settings: dict[str, Any]) -> tuple[str, str]:
-    """Parameters, and multiply-adds for one image, of a network that is built without memory."""
+    """Parameters, and multiply-adds for one image, of a network that is built without memory.
+
+    Those of a detector are its backbone's, as the work of its heads depends on the image.
+    """
     import inspect
     from pkgutil import resolve_name
 
@@ -68,11 +76,20 @@ def network_cost(settings: dict[str, Any]) -> tuple[str, str]:
     from lit_models.cost import count_macs, count_parameters
 
     net, data = settings["model"]["init_args"]["net"], settings["data"]
-    kind, images = resolve_name(net["class_path"]), resolve_name(data["class_path"])
+    images = resolve_name(data["class_path"])
     facts = {name: getattr(images, name, default) for name, default in (("num_classes", 1000), ("in_channels", 3))}
     defaults = [inspect.signature(base).parameters.get("image_size") for base in images.__mro__[:-1]]
     default = next((parameter.default for parameter in defaults if parameter), None)
     size = data.get("init_args", {}).get("image_size", getattr(images, "image_size", default))
+
+    def build(spec: dict[str, Any]) -> torch.nn.Module:
+        kind, given = resolve_name(spec["class_path"]), dict(spec.get("init_args", {}))
+        if "backbone" in given:
+            given["backbone"] = build(given["backbone"])
+        taken = inspect.signature(kind).parameters
+        return kind(**{name: fact for name, fact in facts.items() if name in taken}, **given)
+
     with torch.device("meta"):
-        network = kind(**facts, **net.get("init_args", {}))
-    return f"{count_parameters(network):,}", f"{count_macs(network, (facts['in_channels'], size, size)):,}"
+        network: Any = build(net)
+    counted = network.backbone if settings["model"].get("class_path", "").endswith(".Detector") else network
+    return f"{count_parameters(network):,}", f"{count_macs(counted, (facts['in_channels'], size, size)):,}"

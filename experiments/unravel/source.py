@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from datamodules.pipeline.image_data import ImageData
+from experiments.cli.contract import ChecksImages
 from experiments.cli.data_of_run import data_of_run
 from experiments.cli.initial_weights import STARTS_FROM
 from experiments.cli.messages import did_you_mean, one_sentence
@@ -179,7 +180,13 @@ def _own_subject(path: Path, data: ImageData | None) -> Subject:
     checkpoint = checkpoint_file(path)
     if reason := refusal(checkpoint, read_checkpoint(checkpoint).get("hyper_parameters", {})):
         raise CheckpointError(reason)
-    net = load_checkpoint(checkpoint).net
+    module: Any = load_checkpoint(checkpoint)
+    if isinstance(module, ChecksImages):
+        raise MisconfigurationException(
+            f"{checkpoint} is of a {type(module).__name__}, and only a classifier can be taken apart: give the run of"
+            " its backbone"
+        )
+    net = module.net
     config = run_config(checkpoint)
     if data is None:
         if config is None:

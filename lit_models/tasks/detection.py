@@ -77,7 +77,8 @@ class Detector(Task):
 
     def _evaluate(self, batch: Batch, score: VOCAveragePrecision | COCOAveragePrecision) -> None:
         images, targets = batch
-        score.update(self(images, targets["sizes"]), targets)
+        # A rank may have no image to evaluate.
+        score.update(self(images, targets["sizes"]) if len(images) else [], targets)
 
     def on_validation_epoch_end(self) -> None:
         self._log_score(self.val_score, "val")

@@ -84,6 +84,8 @@ class Segmenter(Task):
 
     def _evaluate(self, batch: Batch, mean_loss: MeanMetric, scores: SegmentationScores) -> None:
         images, masks = batch
+        if not len(images):  # a rank may have none to evaluate
+            return
         logits = self(images)
         mean_loss.update(self.loss(logits, masks))
         scores.update(logits.argmax(1), masks)

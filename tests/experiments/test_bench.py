@@ -39,3 +39,11 @@ def test_resumption_is_timed_in_float32_and_in_the_default_precision(capsys, cap
     assert main(["bench", "resumption", "--depth", "8", "--batch_size", "2", "--rounds", "1", "--steps", "2"]) == 0
     printed = capsys.readouterr().out
     assert ("32-true" in printed, "bf16-mixed" in printed, printed.count("│ resumable")) == (True, True, 2)
+
+
+def test_detector_segmenter_and_their_pipelines_are_timed_beside_those_of_torchvision(voc_tree, street_tree, capsys):
+    folders = ["--detection", str(voc_tree), "--segmentation", str(street_tree)]
+    assert main(["bench", "transfer", *folders, "--image_size", "64", "--batch_size", "2", "--rounds", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("| torchvision v2 on PIL | ") == printed.count("| fathom | ") == 2
+    assert printed.count("torchvision fasterrcnn_resnet50_fpn") == printed.count("torchvision fcn_resnet50") == 2

@@ -29,6 +29,7 @@ from lit_models.networks.annealed import annealed_relu
 TRUSTED.add("drill")  # else a resumed run may not name the network
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = Path(__file__).parent / "drill.yaml"
+SQUARES = CONFIG.with_name("squares.yaml")
 QUIET = ["--trainer.enable_progress_bar", "false", "--wandb.mode", "disabled"]
 SMALL = ["--config", str(CONFIG), *QUIET, "--trainer.max_epochs", "2", "--data.train_size", "200"]
 SMALL += ["--trainer.limit_val_batches", "2", "--last_checkpoint.every_n_steps", "2"]

@@ -8,7 +8,7 @@ import json
 
 import pytest
 import torch
-from drill import CONFIG, QUIET, Kills, ProcessGroup, command, differences, finished_run, rows, wait
+from drill import CONFIG, QUIET, SQUARES, Kills, ProcessGroup, command, differences, finished_run, rows, wait
 from PIL import Image
 
 BASE = ["--config", str(CONFIG), *QUIET]
@@ -16,7 +16,7 @@ TWO_RANKS = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 # When the annealing is at 0.6, which is before the end.
 EARLY_STOPPING = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor", "activation_lambda"]
 EARLY_STOPPING += ["--trainer.callbacks.mode", "max", "--trainer.callbacks.stopping_threshold", "0.6"]
-CASES = ["digits", "photos", "shards", "begun from", "early stopping", "two ranks"]
+CASES = ["digits", "photos", "shards", "begun from", "early stopping", "two ranks", "detector"]
 
 
 @pytest.fixture
@@ -39,6 +39,10 @@ def flags(request, accelerator, tmp_path):
         if "gpu" in accelerator and torch.cuda.device_count() < 2:
             pytest.skip("two ranks need two GPUs")
         return [*base, *TWO_RANKS]
+    if case == "detector":
+        often = ["--trainer.log_every_n_steps", "1", "--last_checkpoint.every_n_steps", "2"]
+        root = ["--data.root", str(request.getfixturevalue("voc_tree")), "--data.num_workers", "2"]
+        return ["--config", str(SQUARES), *QUIET, *accelerator, *root, *often, "--trainer.max_epochs", "40"]
     if case == "early stopping":
         return [*base, *EARLY_STOPPING]
     if case == "begun from":

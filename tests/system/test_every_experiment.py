@@ -12,14 +12,14 @@ import torch
 from experiments.cli.command_line import FathomCLI
 from experiments.cli.recipes import recipes
 from experiments.commands.explain import explanation
-from lit_models import CIFARResNet, load_checkpoint
+from lit_models import CIFARResNet, ResNet, load_checkpoint
 from lit_models.checkpoints import classifier_checkpoint, write_atomically
 
 EXPERIMENTS = list(recipes().values())
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_experiment_takes_a_step(path, tmp_path, monkeypatch):
+def test_experiment_takes_a_step(path, tmp_path, monkeypatch, request):
     seen = {}
 
     def record(module, optimizer):
@@ -30,7 +30,11 @@ def test_experiment_takes_a_step(path, tmp_path, monkeypatch):
         }
 
     monkeypatch.setattr(L.LightningModule, "on_before_optimizer_step", record)
-    stand_in = ["--data", "datamodules.Digits", "--data.batch_size", "4", "--data.num_workers", "0"]
+    stand_in = ["--data.batch_size", "4", "--data.num_workers", "0"]
+    if path.parent.name == "transfer":
+        stand_in += scenes(path.stem, tmp_path, request.getfixturevalue)
+    else:
+        stand_in = ["--data", "datamodules.Digits", *stand_in]
     if "imagenet" in path.stem:
         stand_in += ["--data.image_size", "224"]
     if path.stem.startswith("vanillanet") and "imagenet" in path.stem:
@@ -66,6 +70,32 @@ def teacher(path: Path) -> str:
     net_args = {"depth": 8, "num_classes": 10, "in_channels": 1}
     write_atomically(classifier_checkpoint(CIFARResNet(**net_args), net_args), path)
     return str(path)
+
+
+def scenes(name: str, folder: Path, tree) -> list[str]:
+    """Flags of photos with bright squares in the layout of the recipe's data set; and a trained backbone if needed."""
+    parts = ["--data.train", "[VOC2007/train]", "--data.val", "[VOC2007/val]", "--data.test", "[VOC2007/test]"]
+    flags = {
+        "detection_bccd": ["--data.root", str(tree("voc_tree")), *parts],
+        "faster_rcnn_voc": ["--data.root", str(tree("voc_tree")), *parts[:2], "--data.max_size", "128"],
+        "retinanet_vanillanet13_coco": ["--data.root", str(tree("coco_tree")), "--data.max_size", "128"],
+        "segmentation_camvid": ["--data.root", str(tree("street_tree"))],
+        # As ADE20K's layout has its masks in other folders.
+        "fcn_ade20k": ["--data", "datamodules.SegmentationFolder", "--data.root", str(tree("street_tree"))],
+    }[name]
+    if name == "faster_rcnn_voc":
+        net_args = {"depth": 50, "variant": "D", "num_classes": 10}
+        net = ResNet(**net_args)
+        for module in net.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)  # as in one that has been trained
+        write_atomically(classifier_checkpoint(net, net_args), folder / "backbone.ckpt")
+        flags += ["--model.net.backbone", str(folder / "backbone.ckpt")]
+    if name == "retinanet_vanillanet13_coco":
+        flags += ["--model.net.backbone.width", "16"]
+    if name == "fcn_ade20k":
+        flags += ["--data.class_names", "[dark, red, green]", "--data.val", "null"]
+    return [*flags, "--data.image_size", "64" if "class_names" in str(flags) or "camvid" in name else "96"]
 
 
 def _is_shut(module, name: str) -> bool:

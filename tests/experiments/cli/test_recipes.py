@@ -14,6 +14,8 @@ def test_every_recipe_is_listed(capsys):
     assert {line.split(" ")[0] for line in lines} >= {*recipes()}
     (line,) = [line for line in lines if line.startswith("resnet110_stochastic_depth_cifar10 ")]
     assert line.split()[1:] == ["stochastic", "depth", "CIFARResNet-110", "CIFAR10", "500"]
+    (line,) = [line for line in lines if line.startswith("detection_bccd ")]
+    assert line.split()[1:] == ["transfer", "FasterRCNN,", "ResNet-18", "VOCDetection", "9"]
 
 
 def test_a_file_of_the_name_goes_before_the_recipe(tmp_path, monkeypatch):
@@ -33,6 +35,7 @@ def test_networks_of_several_depths_share_a_recipe(capsys):
     lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line}
     assert lines["vanillanet6_imagenet"][-3:-1] == ["300", "56,116,704"]
     assert lines["resnet20_cifar10"][-2:] == ["269,722", "40,551,040"]
+    assert lines["faster_rcnn_voc"][-3] == "20"
 
 
 @pytest.mark.parametrize(

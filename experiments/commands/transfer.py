@@ -1,0 +1,154 @@
+"""Put backbones into a detector and a segmenter, frozen and fine-tuned on few images, and plot the scores by top-1."""
+
+from __future__ import annotations
+
+import csv
+import json
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from experiments.cli.contract import ChecksImages
+from experiments.cli.recipes import EXPERIMENTS
+from experiments.cli.trusted_names import refusal
+from experiments.commands.ladder import train
+from experiments.errors import UsageError
+from experiments.runs.directory import experiment_name, run_config
+from lit_models import load_checkpoint
+from lit_models.checkpoints import checkpoint_file, read_checkpoint
+from lit_models.errors import CheckpointError
+from lit_models.interfaces import Backbone
+
+RESULTS = EXPERIMENTS / "transfer"
+TASKS = {"detection": ("detection_bccd", "val/map"), "segmentation": ("segmentation_camvid", "val/miou")}
+"""Recipe and score of each."""
+RANDOM = "random"
+Row = dict[str, Any]
+
+
+class Candidate(NamedTuple):
+    """A trained network, or one of its kind with random weights."""
+
+    name: str
+    top1: float | None
+    flag: str
+    """Value of ``--model.net.backbone``."""
+    strides: tuple[int, ...]
+
+
+def transfer(args: list[str]) -> None:
+    """Train every combination that is missing, and write one CSV and one plot."""
+    parser = ArgumentParser(
+        prog="fathom transfer",
+        description="Put trained backbones into a detector and a segmenter, frozen and fine-tuned on few images: every"
+        " run that is missing, then one CSV and one plot of the scores by top-1. The first backbone is tried with"
+        " random weights too. All other flags are those of fathom fit, for all runs alike.",
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    parser.add_argument("backbones", type=Path, nargs="+", metavar="RUN", help="directory of a run of a classifier")
+    parser.add_argument("--detection", type=Path, metavar="FOLDER", help="folder of the data of detection_bccd")
+    parser.add_argument("--segmentation", type=Path, metavar="FOLDER", help="folder of the data of segmentation_camvid")
+    parser.add_argument("--images", type=int, default=50, help="number of training images (default: 50)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the runs of each combination")
+    parser.add_argument("--runs", type=Path, default=Path("runs/transfer"), help="folder of the runs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of transfer.csv and transfer.png")
+    options, fit_flags = parser.parse_known_args(args)
+    folders = {task: getattr(options, task) for task in TASKS if getattr(options, task) is not None}
+    if not folders:
+        raise UsageError("fathom transfer needs images: give --detection FOLDER, --segmentation FOLDER, or both")
+    trained = [candidate(path) for path in options.backbones]
+    rows = []
+    for backbone in [random_candidate(options.backbones[0], trained[0]), *trained]:
+        for task, folder in folders.items():
+            for mode in ("frozen", "fine-tuned"):
+                for seed in options.seeds:
+                    flags = [*flags_of(task, mode, backbone), "--data.root", str(folder)]
+                    flags += ["--data.train_size", str(options.images), *fit_flags]
+                    recipe, score = TASKS[task]
+                    run = train([RESULTS / f"{recipe}.yaml"], seed, options.runs, flags)
+                    rows.append(result(backbone, task, mode, seed, run, score))
+                    print(f"{backbone.name}, {task}, {mode}, seed {seed}: {rows[-1]['score']:.2%}", flush=True)
+    write(rows, options.results)
+    print(f"{options.results / 'transfer.csv'} and {options.results / 'transfer.png'} are written")
+
+
+def candidate(path: Path) -> Candidate:
+    """The network of a run.
+
+    Raises:
+        CheckpointError, UsageError: for a checkpoint of something else than a classifier with feature maps.
+    """
+    file = checkpoint_file(path)
+    if reason := refusal(file, read_checkpoint(file).get("hyper_parameters", {})):
+        raise CheckpointError(reason)
+    module: Any = load_checkpoint(file)
+    if isinstance(module, ChecksImages) or not isinstance(module.net, Backbone):
+        raise UsageError(f"{path} is no run of a classifier with feature maps: give another one as a backbone")
+    config, summary = run_config(file), path / "summary.json"
+    metrics = json.loads(summary.read_text())["metrics"] if summary.is_file() else {}
+    name = experiment_name([config]) if config else path.stem
+    return Candidate(name, metrics.get("val/top1"), str(path), tuple(module.net.feature_strides))
+
+
+def random_candidate(path: Path, trained: Candidate) -> Candidate:
+    """A network as the one at ``path``, with random weights."""
+    net = read_checkpoint(checkpoint_file(path))["hyper_parameters"]["net"]
+    return Candidate(RANDOM, None, json.dumps(net), trained.strides)
+
+
+def flags_of(task: str, mode: str, backbone: Candidate) -> list[str]:
+    """What a run differs in from the recipe of its task."""
+    flags = ["--model.net.backbone", backbone.flag]
+    flags += ["--model.net.frozen_stages", str(len(backbone.strides) if mode == "frozen" else 0)]
+    if task == "segmentation":
+        flags += ["--model.net.output_stride", str(min(8, backbone.strides[-1]))]
+    return flags
+
+
+def result(backbone: Candidate, task: str, mode: str, seed: int, run: Path, score: str) -> Row:
+    """A line of the CSV."""
+    summary = json.loads((run / "summary.json").read_text())
+    if score not in summary["metrics"]:
+        raise MisconfigurationException(f"{run} validated nothing: backbones are compared by {score}")
+    return {
+        "backbone": backbone.name,
+        "top1": "" if backbone.top1 is None else backbone.top1,
+        "task": task,
+        "mode": mode,
+        "seed": seed,
+        "score": summary["metrics"][score],
+        **{name: summary[name] for name in ("epochs", "train_images", "val_images", "parameters", "seconds")},
+    }
+
+
+def write(rows: list[Row], folder: Path) -> None:
+    """``transfer.csv`` and ``transfer.png``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "transfer.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    plot(rows).savefig(folder / "transfer.png", dpi=110)
+
+
+def plot(rows: list[Row]) -> Figure:
+    """The score of each run by the top-1 of its backbone; lines are the means of random weights."""
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    figure = Figure(figsize=(4.5 * len(tasks), 3.5), layout="constrained")
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        for mode, colour in (("frozen", "tab:blue"), ("fine-tuned", "tab:orange")):
+            shown = [row for row in rows if (row["task"], row["mode"]) == (task, mode)]
+            scores = [row["score"] for row in shown if row["backbone"] == RANDOM]
+            axes.axhline(sum(scores) / len(scores), color=colour, linestyle="--", label=f"{mode}, random")
+            known = [row for row in shown if row["top1"] != ""]
+            axes.plot([row["top1"] for row in known], [row["score"] for row in known], "o", color=colour, label=mode)
+        axes.set(xlabel="top-1 of the backbone", ylabel={"detection": "mAP", "segmentation": "mIoU"}[task])
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.legend(fontsize="small")
+    return figure
