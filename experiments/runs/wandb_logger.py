@@ -204,7 +204,7 @@ def _see_server() -> None:
     import wandb
 
     with suppress(HTTPError):  # an answer
-        urlopen(wandb.setup().settings.base_url, timeout=20).close()
+        urlopen(wandb.setup().settings.base_url, timeout=10).close()
 
 
 def _forget_process() -> None:

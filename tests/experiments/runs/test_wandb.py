@@ -5,7 +5,11 @@ import json
 import os
 import shutil
 import struct
+import subprocess
+import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from wandb.proto.wandb_internal_pb2 import Record
@@ -49,9 +53,8 @@ def offline_run(quickstart_run):
 @pytest.fixture(scope="module")
 def offline_test(quickstart_run, tmp_path_factory):
     """Of the merged checkpoint, in a copy of the run."""
-    run_directory = shutil.copytree(
-        quickstart_run[0], tmp_path_factory.mktemp("copy") / "/".join(quickstart_run[0].parts[-2:])
-    )
+    to = tmp_path_factory.mktemp("copy") / "/".join(quickstart_run[0].parts[-2:])
+    run_directory = shutil.copytree(quickstart_run[0], to)
     assert main(["test", "--ckpt_path", str(run_directory / "merged.ckpt")]) == 0
     (path,) = run_directory.glob("test/*/wandb/offline-run-*/run-*.wandb")
     return run_directory, whole_records(path)
@@ -94,6 +97,14 @@ def last(recorded, part):
         for item in (record.history.item if part == "history" else record.summary.update)
     )
     return {key(item): json.loads(item.value_json) for item in items}
+
+
+def artifacts(recorded):
+    for record in recorded:
+        if record.HasField("artifact"):
+            yield record.artifact
+        elif record.request.HasField("log_artifact"):
+            yield record.request.log_artifact.artifact
 
 
 def table(recorded, folder, name):
@@ -167,12 +178,7 @@ def test_the_merge_report_is_not_rounded(offline_run):
 
 
 def test_the_checkpoints_are_versions_of_one_artifact(offline_run):
-    artifacts = [
-        record.request.log_artifact.artifact if record.request.HasField("log_artifact") else record.artifact
-        for record in offline_run[1]
-        if record.HasField("artifact") or record.request.HasField("log_artifact")
-    ]
-    models = [artifact for artifact in artifacts if artifact.type == "model"]
+    models = [artifact for artifact in artifacts(offline_run[1]) if artifact.type == "model"]
     assert [artifact.aliases[0] for artifact in models] == ["best", "last", "merged"]
     assert len({artifact.name for artifact in models}) == 1
     for artifact in models:
@@ -230,3 +236,68 @@ def test_analyses_heed_the_environment(tiny_run, fathom, tmp_path, monkeypatch):
     lesion = ("lesion", tiny_run, "--images", "16", "--draws", "1", "--sizes", "[1]", "--out", tmp_path / "out")
     assert fathom(*lesion)[0] == 0
     assert list(tmp_path.rglob("wandb")) == []
+
+
+class Unauthorized(BaseHTTPRequestHandler):
+    """A server of W&B to which every key is bogus."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b'{"errors":[{"message":"invalid api key"}]}'
+        self.send_response(401)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_bogus_key_is_told_at_once_and_kept_nowhere(tiny_config, repository, tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Unauthorized)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    bogus = "c0ffee" * 6 + "abcd"
+    address = f"http://127.0.0.1:{server.server_port}"
+    variables = {"WANDB_API_KEY": bogus, "WANDB_BASE_URL": address, "HOME": str(tmp_path)}
+    words = ["fit", "--config", tiny_config, "--wandb.mode", "online", "--trainer.default_root_dir", tmp_path / "runs"]
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments", *map(str, words)],
+        env=os.environ | variables | {"PYTHONPATH": str(repository)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    took = time.monotonic() - began
+    server.shutdown()
+    assert done.returncode == 1, done.stderr
+    (sentence,) = done.stderr.splitlines()
+    assert "Weights & Biases can't begin the run (invalid api key): see to the network and `wandb login`" in sentence
+    assert took < 15 + 10  # to import what a fit needs
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or bogus.encode() not in path.read_bytes(), path
+
+
+def test_a_prediction_is_no_run_of_wandb(tiny_run, fathom, tmp_path):
+    root = ("--trainer.default_root_dir", tmp_path, "--wandb.mode", "offline")
+    assert fathom("predict", "--ckpt_path", tiny_run, *root) == (0, "")
+    assert list(tmp_path.rglob("predictions*"))
+    assert list(tmp_path.rglob("wandb")) == []
+
+
+def test_a_diverged_run_raises_an_alert_and_a_switch_keeps_checkpoints_here(tiny_config, fathom, tmp_path):
+    flags = ("--trainer.default_root_dir", tmp_path, "--wandb.mode", "offline", "--wandb.artifacts", "false")
+    assert fathom("fit", "--config", tiny_config, *flags) == (0, "")
+    (path,) = tmp_path.glob("*/*/wandb/offline-run-*/*.wandb")
+    recorded = whole_records(path)
+    assert "model" not in [artifact.type for artifact in artifacts(recorded)]
+    assert not any(record.HasField("alert") for record in recorded)
+    flags = ("--trainer.default_root_dir", tmp_path / "diverged", "--wandb.mode", "offline", "--model.lr", "1e30")
+    code, sentence = fathom("fit", "--config", tiny_config, *flags)
+    assert code == 1
+    (path,) = (tmp_path / "diverged").glob("*/*/wandb/offline-run-*/*.wandb")
+    (alert,) = (record.alert for record in whole_records(path) if record.HasField("alert"))
+    assert alert.level == "ERROR"
+    assert alert.text == sentence
