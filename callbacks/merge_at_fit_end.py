@@ -10,7 +10,7 @@ from typing import Any, cast
 import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from callbacks.requirements import network_with
@@ -105,9 +105,6 @@ class MergeAtFitEnd(L.Callback):
         numbers = {f"merge/{name}": value for name, value in self._report.items() if type(value) in (int, float)}
         for logger in trainer.loggers:
             logger.log_metrics(numbers, step=trainer.global_step)
-        rank_zero_info(
-            f"Merged into {path}; largest logit difference {self._report['max_logit_difference_float32']:.1e}"
-        )
 
     def report(self) -> dict[str, Any]:
         """The ``merge`` part of the run's summary."""

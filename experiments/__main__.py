@@ -7,7 +7,6 @@ import inspect
 import json
 import os
 import sys
-import warnings
 from argparse import ArgumentError
 from importlib import import_module
 from itertools import takewhile
@@ -16,14 +15,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from experiments import __version__
 from experiments.cli import TRAINER_COMMANDS
+from experiments.cli.quiet import quiet_lightning, quiet_warnings
 from experiments.output import dispensable_output
-
-HARMLESS_WARNINGS = (
-    "Checkpoint directory .* exists and is not empty",  # that of a run which is resumed
-    ".*LeafSpec",
-    "The dirpath has changed",  # every run has its own
-    "Precision bf16-mixed is not supported by the model summary",
-)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -55,8 +48,8 @@ def _main(args: list[str]) -> int:
         return _fail(f"the current folder {os.environ.get('PWD', '')} is gone: change to another one", 1)
     if current not in sys.path:
         sys.path.append(current)  # last, so that a folder there never hides a package of ours
-    for harmless in HARMLESS_WARNINGS:
-        warnings.filterwarnings("ignore", message=harmless)
+    quiet_warnings()
+    quiet_lightning()
     try:
         from experiments.cli.consent import take_imports
         from experiments.cli.paths import expand_home

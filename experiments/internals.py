@@ -12,7 +12,7 @@ SEEN_WITH = {"lightning": "2.6.6"}
 OVERRIDDEN = {
     "FathomCLI": {"_add_instantiators", "_get", "_parse_ckpt_path"},
     "_Writer": {"_check_log_dir_exists", "_record_new_keys"},
-    "DispensableWandbLogger": {"_experiment", "_offline"},
+    "DispensableWandbLogger": {"_experiment", "_offline", "_save_dir", "_wandb_init"},
 }
 """Classes of this room, and what they share with a base class of another package."""
 

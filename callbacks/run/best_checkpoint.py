@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any
 
+import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -25,6 +27,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._best: dict[str, Any] = {}
         if self.dirpath is not None:
             raise MisconfigurationException(
                 f"best_checkpoint.dirpath is {self.dirpath}: leave it out; the file is written into checkpoints/ of"
@@ -41,6 +44,24 @@ class BestCheckpoint(ModelCheckpoint):
                 " the best by its monitor: give save_top_k 1 and a monitor such as val/top1, and add"
                 " lightning.pytorch.callbacks.ModelCheckpoint to trainer.callbacks for more"
             )
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        before = self.best_model_score
+        super().on_validation_end(trainer, pl_module)
+        self._note_best(trainer, before)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        before = self.best_model_score
+        super().on_train_epoch_end(trainer, pl_module)
+        self._note_best(trainer, before)
+
+    def _note_best(self, trainer: L.Trainer, before: Tensor | None) -> None:
+        if (score := self.best_model_score) is not None and score is not before:
+            self._best = {"metric": self.monitor, "value": float(score), "epoch": trainer.current_epoch}
+
+    def report(self) -> dict[str, Any]:
+        """The ``best`` part of the run's summary: metric, value and epoch, counted from 0."""
+        return {"best": self._best} if self._best else {}
 
     def state_dict(self) -> dict[str, Any]:
         return _with_paths(super().state_dict(), lambda path: os.path.relpath(path, self.dirpath))

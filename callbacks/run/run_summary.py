@@ -56,7 +56,8 @@ class RunSummary(L.Callback):
         set_run_directory(trainer, trainer.strategy.broadcast(trainer.default_root_dir))
 
     def state_dict(self) -> dict[str, Any]:
-        reported = json.dumps(self._reported | _reports(self._callbacks))  # as text, whatever kinds of numbers it has
+        # As text, whatever kinds of numbers it has; sorted, as a resumed run may learn of it in another order.
+        reported = json.dumps(self._reported | reports(self._callbacks), sort_keys=True)
         return {"seconds": self._seconds(), "resumed": self._resumed, "reported": reported}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -73,7 +74,7 @@ class RunSummary(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._status = "interrupted" if isinstance(exception, KeyboardInterrupt | SystemExit) else "failed"
-        before = _read(_path(trainer))
+        before = read_summary(trainer)
         if before and not self._began:
             return
         error = f"{type(exception).__name__}: {exception}"
@@ -115,8 +116,8 @@ class RunSummary(L.Callback):
         with suppress(Exception) if self._status == "failed" else nullcontext():
             summary["metrics"] = {name: value.item() for name, value in trainer.callback_metrics.items()}
             summary |= network_cost(pl_module, trainer)
-            summary |= _reports([pl_module, trainer.datamodule])  # type: ignore[attr-defined]
-            summary |= self._reported | _reports(self._callbacks)
+            summary |= reports([pl_module, trainer.datamodule])  # type: ignore[attr-defined]
+            summary |= self._reported | reports(self._callbacks)
         _save(trainer, summary | provenance())
 
 
@@ -130,15 +131,16 @@ def _save(trainer: L.Trainer, summary: dict[str, Any]) -> None:
             file.write(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The summary that is there, empty where there is none."""
+def read_summary(trainer: L.Trainer) -> dict[str, Any]:
+    """The summary that is in the run directory, empty where there is none."""
     with suppress(OSError, ValueError):
-        if isinstance(summary := json.loads(path.read_text(encoding="utf-8")), dict):
+        if isinstance(summary := json.loads(_path(trainer).read_text(encoding="utf-8")), dict):
             return summary
     return {}
 
 
-def _reports(parts: Iterable[Any]) -> dict[str, Any]:
+def reports(parts: Iterable[Any]) -> dict[str, Any]:
+    """What all ``parts`` that have a method ``report`` say, later ones over earlier ones."""
     reported: dict[str, Any] = {}
     for part in parts:
         if hasattr(part, "report"):

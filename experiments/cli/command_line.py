@@ -6,18 +6,20 @@ of its model, explicit flags.
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from callbacks import BestCheckpoint, LastCheckpoint, PredictionWriter, Reseeding, RunSummary, StopOnNonFinite
 from callbacks.run.map_writers import DetectionWriter, MaskWriter
+from callbacks.run.progress_lines import EpochBar, ProgressLines
 from callbacks.run.signals import leaving_at_once
 from callbacks.run.time_limit import TimeLimit
 from experiments.cli import TRAINER_COMMANDS
@@ -43,7 +45,8 @@ from experiments.runs.directory import checked_name, experiment_name, new_run_di
 from experiments.runs.lock import run_lock
 from experiments.runs.metrics_csv import MetricsCSV
 from experiments.runs.wandb_environment import wandb_environment
-from experiments.runs.wandb_logger import WandbOptions, wandb_logger
+from experiments.runs.wandb_logger import DispensableWandbLogger, WandbOptions, wandb_logger
+from experiments.runs.wandb_record import WandbRecord
 from experiments.tf32 import allow_tf32
 from lit_models import Detector, Segmenter
 from lit_models.checkpoints import AtomicCheckpointIO
@@ -165,26 +168,38 @@ class FathomCLI(LightningCLI):
         config = self.config[self.subcommand]
         run_directory = self._run_directory or self._new_directory(config)
         callbacks: list[L.Callback] = [Reseeding(), RunSummary(), StopOnNonFinite()]
-        max_time = self._get(self.config_init, "trainer").max_time
-        if max_time is not None:
-            callbacks.append(TimeLimit(max_time))
-        if config.trainer.enable_progress_bar is not False:
-            callbacks.append(RichProgressBar(refresh_rate=10))
+        chosen = self._get(self.config_init, "trainer")
+        if chosen.max_time is not None:
+            callbacks.append(TimeLimit(chosen.max_time))
+        if self.subcommand == "fit":
+            callbacks.append(ProgressLines(self._experiment(config)))
+        if not any(isinstance(callback, ProgressBar) for callback in _listed(chosen.callbacks)):
+            kwargs["enable_progress_bar"] = config.trainer.enable_progress_bar is not False and sys.stdout.isatty()
+            if kwargs["enable_progress_bar"]:
+                callbacks.append(EpochBar(refresh_rate=10))
         if self.subcommand == "predict":
             writers = {Detector: DetectionWriter, Segmenter: MaskWriter}
             kinds = [writer for task, writer in writers.items() if isinstance(self.model, task)]
             callbacks.append(kinds[0]() if kinds else PredictionWriter())
         self.trainer_defaults["callbacks"] = callbacks
+        loggers = self._loggers(run_directory, config)
+        callbacks += [
+            WandbRecord(logger, config.as_dict(), config.wandb.artifacts)
+            for logger in loggers
+            if isinstance(logger, DispensableWandbLogger)
+        ]
         trainer = super().instantiate_trainer(
             default_root_dir=run_directory,
-            logger=self._loggers(run_directory, config),
+            logger=loggers,
             plugins=self._plugins(),
             max_time=None,  # see TimeLimit
             **kwargs,
         )
         check_strategy(trainer)
-        # What is saved is the state between two steps, and the others may draw random numbers.
-        trainer.callbacks.sort(key=lambda callback: not isinstance(callback, LastCheckpoint | Reseeding))  # type: ignore[attr-defined]
+        # What is saved is the state between two steps, and the others may draw random numbers; told is what they did.
+        trainer.callbacks.sort(  # type: ignore[attr-defined]
+            key=lambda callback: isinstance(callback, ProgressLines) - isinstance(callback, LastCheckpoint | Reseeding)
+        )
         return trainer
 
     def _new_directory(self, config: Any) -> Path:
@@ -195,7 +210,10 @@ class FathomCLI(LightningCLI):
             if evaluated is not None:
                 return new_run_directory(evaluated.parent, command)
         root = Path(config.trainer.default_root_dir or "runs")
-        return new_run_directory(root, config.name or experiment_name(config.config or []))
+        return new_run_directory(root, self._experiment(config))
+
+    def _experiment(self, config: Any) -> str:
+        return config.name or experiment_name(config.config or [])
 
     def before_fit(self) -> None:
         """Keep other processes out of the run directory."""
@@ -204,8 +222,7 @@ class FathomCLI(LightningCLI):
 
     def _plugins(self) -> list[Any]:
         """The user's plugins, and one that writes a checkpoint whole or not at all."""
-        chosen = self._get(self.config_init, "trainer").plugins or []
-        plugins = list(chosen) if isinstance(chosen, list) else [chosen]
+        plugins = _listed(self._get(self.config_init, "trainer").plugins)
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
         return plugins
@@ -214,11 +231,20 @@ class FathomCLI(LightningCLI):
         """CSV always, Weights & Biases unless it is disabled, and what the user names in ``trainer.logger``."""
         loggers: list[Logger | None] = [MetricsCSV(run_directory)]
         chosen = self._get(self.config_init, "trainer").logger
-        if chosen is not False and not config.trainer.fast_dev_run:
-            wandb = wandb_logger(run_directory, WandbOptions(**config.wandb.as_dict()))
+        command = str(self.subcommand)
+        if chosen is not False and not config.trainer.fast_dev_run and command != "predict":
+            options = WandbOptions(**config.wandb.as_dict())
+            wandb = wandb_logger(run_directory, options, self._experiment(config), command)
             if wandb is not None:
                 self._until_done.push(wandb.end)
             loggers.append(wandb)
         if chosen not in (None, True, False):
-            loggers.extend(chosen if isinstance(chosen, list) else [chosen])
+            loggers.extend(_listed(chosen))
         return [logger for logger in loggers if logger is not None]
+
+
+def _listed(chosen: Any) -> list[Any]:
+    """A setting of the trainer that takes one, several or none."""
+    if chosen is None:
+        return []
+    return list(chosen) if isinstance(chosen, list) else [chosen]

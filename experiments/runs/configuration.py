@@ -11,11 +11,12 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from experiments.runs.metrics_csv import MetricsCSV
 from experiments.runs.safe_yaml import read_yaml
+from experiments.runs.wandb_logger import DispensableWandbLogger
 from lit_models.files import atomic
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes the resolved configuration into the run directory and to Weights & Biases; prints what a resume changes.
+    """Writes the resolved configuration into the run directory; prints what a resume changes.
 
     The file of a resumed run is replaced when training begins, so that settings that it can't begin with are not kept.
     """
@@ -38,7 +39,7 @@ class SaveConfig(SaveConfigCallback):
 
         config = self.config.as_dict()
         for logger in trainer.loggers:
-            if not isinstance(logger, MetricsCSV):
+            if not isinstance(logger, MetricsCSV | DispensableWandbLogger):  # for the latter see WandbRecord
                 logger.log_hyperparams({name: config[name] for name in ("seed_everything", "model", "data", "trainer")})
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

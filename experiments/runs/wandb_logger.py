@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,6 +18,8 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
+from callbacks.run.progress_lines import say
+
 
 @dataclass
 class WandbOptions:
@@ -26,10 +29,11 @@ class WandbOptions:
         mode: ``offline`` keeps the run on disk for ``wandb sync``.
         project: to log to.
         entity: user or team.
-        group: of runs, as for the seeds of one experiment.
+        group: of runs (default: the experiment).
         tags: of the run.
         name: of the run (default: that of its directory, after the experiment's).
         notes: on the run.
+        artifacts: log the checkpoints of a fit, as versions of an artifact with the aliases best, last and merged.
     """
 
     mode: Literal["offline", "online", "disabled"] = "offline"
@@ -39,12 +43,21 @@ class WandbOptions:
     tags: tuple[str, ...] = ()
     name: str | None = None
     notes: str | None = None
+    artifacts: bool = True
 
 
-def wandb_logger(run_directory: Path, options: WandbOptions) -> DispensableWandbLogger | None:
+def wandb_logger(
+    run_directory: Path, options: WandbOptions, experiment: str | None = None, job_type: str | None = None
+) -> DispensableWandbLogger | None:
     """The logger of a run, ``None`` where it is disabled.
 
-    Its id is that with which the directory was logged before, wherever it lay, and at first the directory's name.
+    Its id is :func:`run_id`.
+
+    Args:
+        run_directory: that W&B's files lie in.
+        options: what the user chose.
+        experiment: its group, where ``options`` have none.
+        job_type: what the run is: fit, test, ….
 
     Raises:
         MisconfigurationException: for options that W&B would refuse, some of them only in ``wandb sync``.
@@ -63,14 +76,20 @@ def wandb_logger(run_directory: Path, options: WandbOptions) -> DispensableWandb
         name=name,
         notes=options.notes,
         mode=options.mode,
-        version=_run_id(run_directory),
+        version=run_id(run_directory),
         save_dir=run_directory,
         offline=options.mode == "offline",
         project=options.project,
         entity=options.entity,
-        group=options.group,
+        group=options.group or experiment,
+        job_type=job_type,
         tags=list(options.tags),
     )
+
+
+def sync_line(run_directory: Path) -> str:
+    """The command that sends what lies in a run directory to Weights & Biases: the fit, and the tests of it."""
+    return f"find {shlex.quote(str(run_directory))} -name 'offline-run-*' -exec wandb sync {{}} +"
 
 
 def _check(options: WandbOptions, name: str) -> None:
@@ -93,12 +112,20 @@ def _check(options: WandbOptions, name: str) -> None:
         raise MisconfigurationException(f"--wandb.project {options.project!r} {what}: take letters, digits, - and _")
 
 
-def _run_id(run_directory: Path) -> str:
-    """W&B calls its folders ``offline-run-<date>_<time>-<id>`` and ``run-…``."""
+def run_id(run_directory: Path) -> str:
+    """The id with which the directory was logged before, wherever it lay; at first that of a sweep, or its name.
+
+    W&B calls its folders ``offline-run-<date>_<time>-<id>`` and ``run-…``.
+    """
     known = sorted(run_directory.glob("wandb/*run-*-*"))
     if known:
         return known[0].name.partition("run-")[2].partition("-")[2]
-    return re.sub(r"[^\w-]", "-", run_directory.name)
+    return _id_in_sweep() or re.sub(r"[^\w-]", "-", run_directory.name)
+
+
+def _id_in_sweep() -> str | None:
+    """The id under which the agent of a sweep expects the run that it has started."""
+    return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
 
 
 class DispensableWandbLogger(WandbLogger):
@@ -110,12 +137,21 @@ class DispensableWandbLogger(WandbLogger):
 
     _gone = False
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        del self._wandb_init["anonymous"]  # of which the client warns, whatever it is
+
     @property
     def experiment(self) -> Any:
         mode = os.environ.get("WANDB_MODE")
         try:
             if self._experiment is None and not self._offline:
                 _see_server()
+            if self._experiment is None:
+                import wandb
+
+                # Its hints and its summary; what it has to say of a run is in the run directory.
+                self._wandb_init["settings"] = wandb.Settings(silent=True)
             return super().experiment
         except Exception as error:  # each of its layers has a family of its own
             raise MisconfigurationException(
@@ -128,15 +164,27 @@ class DispensableWandbLogger(WandbLogger):
                 os.environ["WANDB_MODE"] = mode
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        if self._gone:
+        self.attempt(lambda _: super(DispensableWandbLogger, self).log_metrics(metrics, step))
+
+    def log_hyperparams(self, *_: Any) -> None:
+        """Lightning has those of the module alone, which are in the configuration: see :meth:`log_config`."""
+
+    def log_config(self, config: dict[str, Any]) -> None:
+        """Add to the configuration of the run."""
+        self.attempt(lambda _: super(DispensableWandbLogger, self).log_hyperparams(config))
+
+    def attempt(self, log: Callable[[Any], Any]) -> None:
+        """Call ``log`` with W&B's run, on the first device, as long as its process is there."""
+        run = self.experiment
+        if self._gone or getattr(rank_zero_only, "rank", 0):
             return
         try:
-            super().log_metrics(metrics, step)
+            log(run)
         except Exception as error:
             self._gone = True
             _forget_process()
             rank_zero_warn(
-                f"Weights & Biases is gone from step {step} on ({error}): training goes on, and metrics.csv has it all."
+                f"Weights & Biases is gone from here on ({error}): training goes on, and metrics.csv has it all."
             )
 
     def finalize(self, status: str) -> None:
@@ -146,7 +194,9 @@ class DispensableWandbLogger(WandbLogger):
     def end(self, error: type[BaseException] | None, *_: Any) -> None:
         """End the run, or the next one of this process would go on writing into it. ``error``: what ended it."""
         if self._experiment is not None and not self._gone:
+            where = sync_line(Path(self._save_dir)) if self._offline else self._experiment.url
             self._experiment.finish(exit_code=int(error is not None))
+            say("W&B", where)
 
 
 def _see_server() -> None:
@@ -154,7 +204,7 @@ def _see_server() -> None:
     import wandb
 
     with suppress(HTTPError):  # an answer
-        urlopen(wandb.setup().settings.base_url, timeout=20).close()
+        urlopen(wandb.setup().settings.base_url, timeout=10).close()
 
 
 def _forget_process() -> None:

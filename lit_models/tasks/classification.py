@@ -106,19 +106,22 @@ class ImageClassifier(Task):
             if metric.update_called:
                 self.log(name, metric)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation_step(batch, self.val_loss, self.val_accuracy, "val/loss")
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Logits (N, K), for callbacks that look at them."""
+        return self._evaluation_step(batch, self.val_loss, self.val_accuracy, "val/loss")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation_step(batch, self.test_loss, self.test_accuracy, "test/loss")
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Logits (N, K)."""
+        return self._evaluation_step(batch, self.test_loss, self.test_accuracy, "test/loss")
 
-    def _evaluation_step(self, batch: Batch, mean_loss: MeanMetric, accuracy: MetricCollection, name: str) -> None:
+    def _evaluation_step(self, batch: Batch, mean_loss: MeanMetric, accuracy: MetricCollection, name: str) -> Tensor:
         images, targets = batch
         logits = self(images)
         mean_loss.update(F.cross_entropy(logits.float(), targets, reduction="none"))
         accuracy.update(logits, targets)
         self.log(name, mean_loss)
         self.log_dict(accuracy, prog_bar=True)
+        return logits
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """(N, K) class probabilities."""

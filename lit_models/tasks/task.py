@@ -116,6 +116,8 @@ class Task(L.LightningModule):
         self.milestones = milestones
         self.min_lr = min_lr
         self.head_lr_scale = head_lr_scale
+        self._configured_lr = lr
+        self._settings: Any = None
         self.step_metrics: dict[str, Tensor] = {}
         """Of the training step under way, for the loggers."""
         self.warmup_steps = 0
@@ -135,6 +137,7 @@ class Task(L.LightningModule):
             self.log_dict(self.step_metrics)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
+        self._configured_lr = self.lr
         optimizer = make_optimizer(
             self.net,
             self.optimizer_name,
@@ -167,6 +170,8 @@ class Task(L.LightningModule):
         check_kinds(checkpoint["state_dict"], self.state_dict())
 
     def on_fit_start(self) -> None:
+        if self.lr != self._configured_lr:  # Lightning's finder has set it, and left the schedule as it was
+            self.trainer.strategy.setup_optimizers(self.trainer)
         self._settings = settings_of(self.optimizers(), self.optimizer_args)
 
     def on_train_start(self) -> None:
@@ -175,7 +180,11 @@ class Task(L.LightningModule):
             if hasattr(module, "check_trained"):
                 module.check_trained()  # type: ignore[operator]
         check_optimizer_state(self.optimizers())
-        restore_settings(self.optimizers(), self.lr_schedulers(), self._settings)
+        if self._settings is not None:  # none in a trial of Lightning's tuner, which has a schedule of its own
+            restore_settings(self.optimizers(), self.lr_schedulers(), self._settings)
+
+    def on_fit_end(self) -> None:
+        self._settings = None
 
     def explain(self, trainer: L.Trainer) -> dict[str, str]:
         """What ``fathom explain`` says of this module, by topic."""
