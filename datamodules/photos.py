@@ -18,7 +18,7 @@ from datamodules.pipeline.augment import ERASING_DRAWS, Erasing, erase, normalis
 from datamodules.pipeline.batches import BatchIndices
 from datamodules.pipeline.cache import cached
 from datamodules.pipeline.crops import DRAWS, Interpolation, random_resized_crop
-from datamodules.pipeline.decode import MAX_PIXELS, DecodeError, decode, read_bytes
+from datamodules.pipeline.decode import MAX_PIXELS, DecodeError, read_bytes
 from datamodules.pipeline.fingerprint import fingerprint
 from datamodules.pipeline.folder import ImageFolder, Listing
 from datamodules.pipeline.geometry import Geometry
@@ -26,11 +26,11 @@ from datamodules.pipeline.image_data import ImageData, RawBatch
 from datamodules.pipeline.policies import apply_policy, make_policy
 from datamodules.pipeline.randomness import uniforms
 from datamodules.pipeline.resumable import check_std
+from datamodules.pipeline.statistics import photo_statistics
 
 # Columns of the draws; the crop takes the first ones.
 _FLIP, _ERASING = DRAWS, slice(DRAWS + 1, DRAWS + 1 + ERASING_DRAWS)
 PHOTO_DRAWS = _ERASING.stop
-_STATISTICS_IMAGES = 10_000
 _SCALED_FROM = 160  # pixels a side: below, what libjpeg-turbo averages differs visibly from the antialiased resize
 
 
@@ -295,32 +295,3 @@ def train_image(
     if flip and draws[_FLIP] < 0.5:
         image = image.flip(1)
     return image if policy is None else apply_policy(policy, image, seed, epoch, index)
-
-
-def photo_statistics(
-    listing: Listing, corrupt: Literal["stop", "skip"] = "stop", max_pixels: int = MAX_PIXELS
-) -> dict[str, np.ndarray]:
-    """Mean and standard deviation per channel, in [0, 1]; each photo has an equal weight, whatever its size.
-
-    Of more than 10,000 photos every k-th is taken.
-
-    Raises:
-        DecodeError: a photo is broken, or, with ``corrupt="skip"``, all of them are.
-    """
-    every = -(-len(listing.files) // _STATISTICS_IMAGES)
-    moments = []
-    for file in listing.files[::every]:
-        path = str(listing.root / file)
-        try:
-            pixels = decode(read_bytes(path), path, max_pixels=max_pixels).reshape(-1, 3)
-        except DecodeError:
-            if corrupt == "stop":
-                raise
-            continue
-        counts = np.stack([np.bincount(channel, minlength=256) for channel in pixels.T]) / len(pixels)
-        values = np.arange(256) / 255
-        moments.append((counts @ values, counts @ values**2))
-    if not moments:
-        raise DecodeError(f"all photos below {listing.root} are broken; replace them.")
-    mean, square = np.mean(moments, axis=0)
-    return {"mean": mean, "std": np.sqrt(np.maximum(square - mean**2, 0))}

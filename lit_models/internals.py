@@ -38,3 +38,10 @@ def described_by(hparams: dict[str, Any]) -> Iterator[None]:
 def with_positions(net: Any, patches: Tensor) -> Tensor:
     """Embedded patches of a timm ``VisionTransformer`` as tokens (N, L, D): flat, with prefix and positions."""
     return net._pos_embed(patches)
+
+
+def chosen_indices(count: int, indices: int | list[int] | None) -> list[int]:
+    """Positions among ``count`` maps that timm understands by ``indices``: a number is that of the last ones."""
+    from timm.models._features import feature_take_indices
+
+    return list(feature_take_indices(count, indices)[0])

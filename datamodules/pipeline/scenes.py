@@ -14,7 +14,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from datamodules.photos import photo_statistics
 from datamodules.pipeline.augment import blank_padding, normalise
 from datamodules.pipeline.batches import BatchIndices
 from datamodules.pipeline.cache import cached
@@ -22,6 +21,7 @@ from datamodules.pipeline.decode import MAX_PIXELS
 from datamodules.pipeline.folder import Listing
 from datamodules.pipeline.randomness import Stream, generator
 from datamodules.pipeline.resumable import ResumableData, check_std
+from datamodules.pipeline.statistics import photo_statistics
 
 
 class Scenes(ResumableData):

@@ -9,12 +9,12 @@ from typing import Any
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from datamodules.photos import photo_statistics
 from datamodules.pipeline.decode import image_size, read_bytes
 from datamodules.pipeline.folder import ImageFolder, Listing
 from datamodules.pipeline.resumable import check_std
 from datamodules.pipeline.shards import DESCRIPTION
 from datamodules.pipeline.splits import split
+from datamodules.pipeline.statistics import photo_statistics
 
 
 def shard(source: str, dest: str, val_fraction: float = 0.1, chunk_megabytes: int = 64, num_workers: int = 2) -> None:

@@ -7,12 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.models._features import feature_take_indices
 from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
 from lit_models.errors import NetworkError
 from lit_models.interfaces import ResidualNetwork
+from lit_models.internals import chosen_indices
 from lit_models.networks.googlenet import GoogLeNet
 from lit_models.networks.resnet import CIFARResNet
 from lit_models.networks.vanillanet import VanillaNet
@@ -128,7 +128,7 @@ class TimmConventions(nn.Module):
         """
         if output_fmt != "NCHW":
             raise NetworkError(f"The maps of this network are NCHW, and output_fmt is {output_fmt!r}.")
-        wanted, _ = feature_take_indices(len(self.feature_info), indices)
+        wanted = chosen_indices(len(self.feature_info), indices)
         self._draw_gates()
         maps = self.feature_maps(x)
         kept = [maps[i] for i in wanted]
