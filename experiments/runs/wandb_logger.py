@@ -179,7 +179,7 @@ class DispensableWandbLogger(WandbLogger):
     def attempt(self, log: Callable[[Any], Any]) -> None:
         """Call ``log`` with W&B's run, on the first device, as long as its process is there."""
         run = self.experiment
-        if self._gone or getattr(rank_zero_only, "rank", 0):
+        if self._gone or getattr(rank_zero_only, "rank", False):
             return
         try:
             log(run)
@@ -197,7 +197,7 @@ class DispensableWandbLogger(WandbLogger):
     def end(self, error: type[BaseException] | None, *_: Any) -> None:
         """End the run, or the next one of this process would go on writing into it. ``error``: what ended it."""
         if self._experiment is not None and not self._gone:
-            where = sync_line(Path(self._save_dir)) if self._offline else self._experiment.url
+            where = sync_line(Path(str(self._save_dir))) if self._offline else self._experiment.url
             self._experiment.finish(exit_code=int(error is not None))
             say("W&B", where)
 
