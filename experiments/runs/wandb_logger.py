@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any, Literal
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -176,7 +179,7 @@ class DispensableWandbLogger(WandbLogger):
     def attempt(self, log: Callable[[Any], Any]) -> None:
         """Call ``log`` with W&B's run, on the first device, as long as its process is there."""
         run = self.experiment
-        if self._gone or getattr(rank_zero_only, "rank", 0):
+        if self._gone or getattr(rank_zero_only, "rank", False):
             return
         try:
             log(run)
@@ -194,17 +197,32 @@ class DispensableWandbLogger(WandbLogger):
     def end(self, error: type[BaseException] | None, *_: Any) -> None:
         """End the run, or the next one of this process would go on writing into it. ``error``: what ended it."""
         if self._experiment is not None and not self._gone:
-            where = sync_line(Path(self._save_dir)) if self._offline else self._experiment.url
+            where = sync_line(Path(str(self._save_dir))) if self._offline else self._experiment.url
             self._experiment.finish(exit_code=int(error is not None))
             say("W&B", where)
 
 
 def _see_server() -> None:
-    """Raises ``OSError`` where W&B's server gives no answer; W&B itself would try for minutes, and again at exit."""
+    """Raises ``OSError`` where W&B's server gives no answer or refuses the key; W&B itself would try for minutes."""
     import wandb
 
-    with suppress(HTTPError):  # an answer
-        urlopen(wandb.setup().settings.base_url, timeout=10).close()
+    server = wandb.setup().settings.base_url
+    request = Request(f"{server}/graphql", b'{"query": "{viewer {id}}"}', {"Content-Type": "application/json"})
+    if key := os.environ.get("WANDB_API_KEY") or _key_of_login(server):
+        request.add_header("Authorization", f"Basic {b64encode(f'api:{key}'.encode()).decode()}")
+    try:
+        urlopen(request, timeout=10).close()
+    except HTTPError as error:  # any other is an answer
+        if key and error.code in (401, 403):
+            raise PermissionError("its server refuses the key") from None
+
+
+def _key_of_login(server: str) -> str | None:
+    """The key that ``wandb login`` has left in ``~/.netrc``."""
+    with suppress(OSError, NetrcParseError):
+        if found := netrc().authenticators(urlsplit(server).hostname or ""):
+            return found[2]
+    return None
 
 
 def _forget_process() -> None:

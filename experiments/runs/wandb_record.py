@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,8 @@ class WandbRecord(L.Callback):
 
     def _add(self, part: str, outputs: Any, batch: Any) -> None:
         if part in self._evaluations and outputs is not None:
-            self._evaluations[part].update(*batch, outputs)
+            images, targets = batch
+            self._evaluations[part].update(images, targets, outputs)
 
     def _gather(self, part: str, trainer: L.Trainer) -> None:
         """Over all devices; of the images, those of the first one are shown."""
@@ -130,7 +132,7 @@ class WandbRecord(L.Callback):
             f"{part}/images": wandb.Table(["image", "shown as", "truth", "top 5", "loss"], rows),
         }
         if len(names) <= MOST_CLASSES:
-            columns = ["Actual", "Predicted", "nPredictions"]
+            columns: list[Any] = ["Actual", "Predicted", "nPredictions"]
             logged[f"{part}/confusion_matrix"] = wandb.plot_table(
                 "wandb/confusion_matrix/v1",
                 wandb.Table(columns, evaluation.confusion(names)),
@@ -151,10 +153,10 @@ class WandbRecord(L.Callback):
 
         directory = Path(trainer.default_root_dir)
         chosen = [c for c in trainer.callbacks if isinstance(c, BestCheckpoint)]  # type: ignore[attr-defined]
-        monitor = chosen[0].monitor if chosen else None
-        last = {monitor: summary["metrics"].get(monitor)} if monitor else {}
-        best = {monitor: summary["best"]["value"]} if "best" in summary else {}
-        files = {
+        monitor = str(chosen[0].monitor) if chosen else ""
+        last: dict[str, Any] = {monitor: summary["metrics"].get(monitor)} if monitor else {}
+        best: dict[str, Any] = {monitor: summary["best"]["value"]} if "best" in summary else {}
+        files: dict[str, tuple[Path | None, dict[str, Any]]] = {
             "best": (Path(chosen[0].best_model_path) if chosen and chosen[0].best_model_path else None, best),
             "last": (directory / "checkpoints" / "last.ckpt", last),
             # It computes what the last one does.
@@ -164,4 +166,4 @@ class WandbRecord(L.Callback):
             if path is not None and path.is_file():
                 artifact = wandb.Artifact(f"model-{self._logger.version}", "model", metadata=metadata)
                 artifact.add_file(str(path), policy="immutable", skip_cache=True)  # it is not copied
-                self._logger.attempt(lambda run, a=artifact, n=alias: run.log_artifact(a, aliases=[n]))
+                self._logger.attempt(methodcaller("log_artifact", artifact, aliases=[alias]))
