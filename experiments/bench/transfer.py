@@ -94,7 +94,7 @@ def _boxes(folder: Path) -> dict[str, Pass]:
 
     def target(index: int, photo: Image.Image) -> Any:
         boxes = objects.boxes[objects.of(index)].clone()
-        return tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(photo.height, photo.width))  # type: ignore[call-overload]
+        return tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(photo.height, photo.width))
 
     def on_one_canvas(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, list[Tensor]]:
         height, width = (-(-max(image.shape[axis] for image, _ in samples) // 32) * 32 for axis in (1, 2))
