@@ -170,7 +170,7 @@ def _inside(images: Tensor, box: Tensor) -> Tensor:
 
 def _lines(images: Tensor) -> Tensor:
     # Whole rows of pixels: a broadcast over one to three channels alone would not vectorise.
-    return images.view(*images.shape[:2], -1)
+    return images.view(*images.shape[:2], images.shape[2:].numel())
 
 
 @functools.cache

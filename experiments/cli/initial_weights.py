@@ -54,7 +54,13 @@ def _backbone(flag: str, path: Path) -> list[str]:
     net = hparams.get("net")
     if not net:
         raise CheckpointError(f"{file} does not describe its network: give its class as {flag}, and --model.weights")
-    return [flag, json.dumps(net), "--model.weights", str(path)]
+    return [flag, as_flag(net), "--model.weights", str(path)]
+
+
+def as_flag(net: dict[str, Any]) -> str:
+    """A network's description as a value of the command line, where null would be taken for the name of a class."""
+    given = {name: value for name, value in net.get("init_args", {}).items() if value is not None}
+    return json.dumps({**net, "init_args": given})
 
 
 def normalise_as_weights(config: Any) -> None:

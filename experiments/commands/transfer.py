@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from experiments.cli.contract import ChecksImages
+from experiments.cli.initial_weights import as_flag
 from experiments.cli.recipes import EXPERIMENTS
 from experiments.cli.trusted_names import refusal
 from experiments.commands.ladder import train
@@ -98,7 +99,7 @@ def candidate(path: Path) -> Candidate:
 def random_candidate(path: Path, trained: Candidate) -> Candidate:
     """A network as the one at ``path``, with random weights."""
     net = read_checkpoint(checkpoint_file(path))["hyper_parameters"]["net"]
-    return Candidate(RANDOM, None, json.dumps(net), trained.strides)
+    return Candidate(RANDOM, None, as_flag(net), trained.strides)
 
 
 def flags_of(task: str, mode: str, backbone: Candidate) -> list[str]:
