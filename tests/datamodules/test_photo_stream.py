@@ -69,11 +69,6 @@ def test_settings_that_the_shards_decide_are_refused(shards, tmp_path):
         PhotoStream(str(tmp_path))
 
 
-def test_a_batch_that_the_images_do_not_fill_is_refused(shards):
-    with pytest.raises(MisconfigurationException, match="1481 training images don't fill one batch of 1482 on 1 ranks"):
-        PhotoStream(str(shards), batch_size=1482).setup("fit")
-
-
 def test_shard_refuses_what_it_would_spoil(folder, shards):
     from experiments.commands.shard import shard
 

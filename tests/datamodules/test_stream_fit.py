@@ -142,6 +142,12 @@ def test_an_epoch_does_not_go_on_in_another_order(shards):
             data.load_state_dict(state | {"offset": 2, "images": 8})
 
 
+def test_a_batch_that_the_images_do_not_fill_is_refused(shards):
+    data = PhotoStream(str(shards), image_size=8, batch_size=73, num_workers=0)
+    with pytest.raises(MisconfigurationException, match="72 training images don't fill one batch of 73 on 1 ranks"):
+        data.setup("fit")
+
+
 def test_a_plain_loop_reads_shards(shards):
     for workers in (0, 2):
         data = _stream(shards, num_workers=workers)

@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from experiments.__main__ import main
+from experiments.bench.stochastic_depth import Variant, _table
 from experiments.bench.timing import in_turn, ratio_and_spread
 
 REFERENCE = "run + teacher's forward pass"
@@ -47,3 +48,12 @@ def test_detector_segmenter_and_their_pipelines_are_timed_beside_those_of_torchv
     printed = capsys.readouterr().out
     assert printed.count("| torchvision v2 on PIL | ") == printed.count("| fathom | ") == 2
     assert printed.count("torchvision fasterrcnn_resnet50_fpn") == printed.count("torchvision fcn_resnet50") == 2
+
+
+def test_a_time_is_divided_by_the_work_that_its_round_did():
+    constant = Variant("constant depth", None, seconds=[2.0, 4.0, 4.0], executed=[1.0, 1.0, 1.0])
+    ours = Variant("ours, batch", None, "batch", seconds=[1.0, 3.0, 2.0], executed=[0.5, 0.6, 0.8])
+    cells = {column.header: list(column.cells) for column in _table("", [constant, ours]).columns}
+    assert cells["executed work"] == ["1.000", "0.633"]
+    assert cells["time"] == ["1.00", "0.50"]
+    assert cells["time / work"] == ["1.00", "1.00"]

@@ -100,7 +100,7 @@ FLAGS = {
     "--trainer.gradient_clip_val -1": "trainer.gradient_clip_val is -1; give at least 0",
     "--trainer.max_time 00:00:00:00": "trainer.max_time is 00:00:00:00",
     "--trainer.max_time=-1:00:00:00": "trainer.max_time is -1:00:00:00",
-    "--trainer.max_time {minutes:-5}": "trainer.max_time is",
+    '--trainer.max_time {"minutes":-5}': "trainer.max_time is",
     "--trainer.max_time soon": "trainer.max_time is soon; give days:hours:minutes:seconds",
     "--trainer.max_epochs -1": "a cosine schedule needs to know where it ends",
     "--trainer.max_epochs null": "nothing says how long to train: set --trainer.max_epochs",
