@@ -149,7 +149,7 @@ class _Contender:
 
 def _steps(side: int, count: int, device: torch.device) -> list[_Contender]:
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(count, 3, side, side, generator=generator).to(device, memory_format=torch.channels_last)
+    images = torch.rand(count, 3, side, side, generator=generator).to(device).to(memory_format=torch.channels_last)
     corners = torch.rand(count, 4, 2, generator=generator) * side / 2
     boxes = torch.cat((corners, corners + side / 3), 2).to(device)
     labels = torch.arange(4, device=device)
@@ -158,7 +158,7 @@ def _steps(side: int, count: int, device: torch.device) -> list[_Contender]:
     sizes = [(side, side)] * count
 
     def trained(net: nn.Module, loss: Callable[[nn.Module], Tensor]) -> Callable[[], None]:
-        net = net.to(device, memory_format=torch.channels_last).train()
+        net = net.to(device).to(memory_format=torch.channels_last).train()
         optimizer = SGD(net.parameters(), lr=1e-4, momentum=0.9)
 
         def step() -> None:
