@@ -74,8 +74,8 @@ def normalise_as_weights(config: Any) -> None:
         return
     if data.mean is None and data.std is None:
         # Who takes them has photos in colour: the filters of grey images are repeated for three channels.
-        data.mean, data.std = mean_std = tuple(values * 3 if len(values) == 1 else values for values in mean_std)
-        numbers = [", ".join(f"{value:.3f}" for value in values) for values in mean_std]
+        data.mean, data.std = (values * 3 if len(values) == 1 else values for values in mean_std)
+        numbers = [", ".join(f"{value:.3f}" for value in values) for values in (data.mean, data.std)]
         rank_zero_info(f"Images are normalised as the weights expect: mean {numbers[0]}, std {numbers[1]}.")
 
 
