@@ -143,7 +143,7 @@ def tool_words(tool: Any, args: list[str]) -> list[str]:
             if f"--wandb.{name}" not in given:
                 args = [*args, f"--wandb.{name}={value if isinstance(value, str) else json.dumps(value)}"]
     words = _values(args)
-    if words and lists[:1] == list(hints)[:1]:
+    if words and lists and lists[0] == next(iter(hints)):
         args = [json.dumps(words), *args[len(words) :]]
     for flag in (f"--{name}" for name in lists):
         if flag in args:
