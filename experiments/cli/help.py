@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import textwrap
 from typing import Any
 
@@ -14,7 +13,7 @@ from datamodules.pipeline.image_data import ImageData
 from experiments.cli import TRAINER_COMMANDS
 from experiments.cli.command_line import NAME_HELP
 from experiments.cli.short_names import known_classes
-from experiments.cli.signatures import imported_class
+from experiments.cli.signatures import imported_class, parameters
 from experiments.runs.wandb_logger import WandbOptions
 from lit_models import ImageClassifier
 
@@ -100,6 +99,6 @@ def _public(package: Any, setting: str) -> list[str]:
 
 def _flags(prefix: str, kind: type, lines: Lines) -> Lines:
     """``lines`` for constructor parameters of ``kind``, with their defaults."""
-    defaults = {name: inspect.signature(kind).parameters[name].default for name in lines}
+    defaults = {name: parameters(kind)[name].default for name in lines}
     shown = {name: "" if defaults[name] is None else f" ({defaults[name]})" for name in lines}
     return {f"--{prefix}.{name}": text + shown[name] * ("(" not in text) for name, text in lines.items()}
