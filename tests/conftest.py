@@ -1,5 +1,6 @@
 """What several rooms' tests share."""
 
+import multiprocessing
 import os
 
 # The networks here are small: more threads would wait for each other, above all on a busy machine.
@@ -94,6 +95,14 @@ def pytest_generate_tests(metafunc):
         if name in metafunc.fixturenames:
             found = {name: network for name, network in every_network().items() if network.parameters < limit}
             metafunc.parametrize(name, found.values(), ids=found)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def start_method():
+    """litdata changes how processes start, for the whole process; no file of tests leaves that to the next."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

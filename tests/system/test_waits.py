@@ -24,6 +24,7 @@ from callbacks import (
     BestCheckpoint,
     Compile,
     EffectivePathTraining,
+    FrozenStages,
     GradientStatistics,
     LastCheckpoint,
     LearningRateWarmup,
@@ -245,6 +246,7 @@ RUNS = {
     ),
     "distillation": (distilled, small, lambda: [StochasticDepth(0.5, mode="sample")]),
     "compilation": (resnet, on_device, lambda: [Compile(backend="aot_eager")]),
+    "fine-tuning": (resnet, small, lambda: [FrozenStages(1)]),
     "shards": (resnet, stream, list),
     "segmentation": (segmenter, masks, lambda: [ValidationPictures(images=2)]),
 }
