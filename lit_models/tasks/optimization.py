@@ -66,7 +66,8 @@ def make_optimizer(
     Raises:
         MisconfigurationException: for an argument that it does not have.
     """
-    takes_fused = "fused" in inspect.signature(get_optimizer_class(name, bind_defaults=False)).parameters
+    inner = get_optimizer_class(name.lower().removeprefix("lookahead_"), bind_defaults=False)
+    takes_fused = "fused" in inspect.signature(inner).parameters
     if takes_fused and all(parameter.is_cuda for parameter in net.parameters()):
         arguments = {"fused": True} | arguments
     try:
