@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import lightning as L
@@ -88,7 +89,8 @@ def make_optimizer(
     # timm leaves the scale to its own schedulers, and torch's know nothing of it.
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
-    optimizer.register_load_state_dict_pre_hook(_stay_as_made)
+    with suppress(AttributeError):  # timm's Lookahead has no hooks
+        optimizer.register_load_state_dict_pre_hook(_stay_as_made)
     return optimizer
 
 
