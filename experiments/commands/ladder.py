@@ -5,7 +5,6 @@ A rung is trained from its own YAML after those of all rungs before it, so each 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from argparse import ArgumentParser
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from experiments.cli.command_line import FathomCLI
+from experiments.unravel.records import write_records
 
 FOLDER = Path(__file__).parents[1] / "bag_of_tricks" / "ladder"
 RUNGS = sorted(FOLDER.glob("[0-9]*.yaml"))
@@ -88,11 +88,7 @@ def result(rung: str, seed: int, run: Path) -> Row:
 
 def write(rows: list[Row], folder: Path) -> None:
     """``ladder.csv`` and ``ladder.png``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "ladder.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_records(folder / "ladder.csv", rows)
     plot(rows).savefig(folder / "ladder.png", dpi=110)
 
 

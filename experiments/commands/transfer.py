@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from argparse import ArgumentParser
 from pathlib import Path
@@ -19,6 +18,7 @@ from experiments.cli.trusted_names import refusal
 from experiments.commands.ladder import train
 from experiments.errors import UsageError
 from experiments.runs.directory import experiment_name, run_config
+from experiments.unravel.records import write_records
 from lit_models import load_checkpoint
 from lit_models.checkpoints import checkpoint_file, read_checkpoint
 from lit_models.errors import CheckpointError
@@ -129,11 +129,7 @@ def result(backbone: Candidate, task: str, mode: str, seed: int, run: Path, scor
 
 def write(rows: list[Row], folder: Path) -> None:
     """``transfer.csv`` and ``transfer.png``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "transfer.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_records(folder / "transfer.csv", rows)
     plot(rows).savefig(folder / "transfer.png", dpi=110)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -20,7 +21,7 @@ def read_records(path: Path) -> list[Record]:
         return list(csv.DictReader(file))
 
 
-def write_records(path: Path, records: Sequence[Record]) -> None:
+def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """All of them, or the file stays as it was. Their columns are those of the first."""
     with atomic(path) as file:
         writer = csv.DictWriter(file, records[0])

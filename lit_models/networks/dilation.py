@@ -5,13 +5,16 @@ At every ``stride``-th pixel a network that was made denser computes what it com
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Backbone
+
+T = TypeVar("T")
 
 
 def stride_of(layer: nn.Module) -> int:
@@ -21,6 +24,32 @@ def stride_of(layer: nn.Module) -> int:
         if isinstance(part, nn.Conv2d | nn.MaxPool2d) and not _in_shortcut(name):
             stride *= _side(part.stride)
     return stride
+
+
+def at_pools(layers: Iterable[nn.Module], start: T, after: Callable[[T, nn.Module], T]) -> tuple[T, ...]:
+    """What each max-pool of a chain gets, and what the chain ends with.
+
+    Args:
+        layers: Of which each gets what the one before gives.
+        start: What the first one gets.
+        after: What a layer makes of what it gets.
+    """
+    value, kept = start, []
+    for layer in layers:
+        if isinstance(layer, nn.MaxPool2d | DenseMaxPool):
+            kept.append(value)
+        value = after(value, layer)
+    return (*kept, value)
+
+
+def maps_at_pools(layers: Iterable[nn.Module], images: Tensor) -> tuple[Tensor, ...]:
+    """The last map of each resolution of a chain whose max-pools alone are strided, but for its first layer."""
+    return at_pools(layers, images, lambda x, layer: layer(x))
+
+
+def strides_at_pools(layers: Iterable[nn.Module]) -> tuple[int, ...]:
+    """Of :func:`maps_at_pools`, in pixels of the image."""
+    return at_pools(layers, 1, lambda stride, layer: stride * stride_of(layer))
 
 
 def check_stride(net: Backbone, output_stride: int) -> None:

@@ -6,6 +6,7 @@ weights.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link, LogitsWithAux, identity
-from lit_models.networks.dilation import DenseMaxPool, check_stride, dilate, stride_of
+from lit_models.networks.dilation import at_pools, check_stride, dilate, maps_at_pools, strides_at_pools
 from lit_models.networks.inception import ConvReLU, InceptionModule, Widths
 from lit_models.settings import keeps_arguments
 
@@ -112,38 +113,20 @@ class _Inceptions(nn.Module):
 
     def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """(N, in_channels, H, W) -> what each max-pool gets, and the last map."""
-        x, maps = images, []
-        for name in self.layers:
-            layer = getattr(self, name)
-            if isinstance(layer, nn.MaxPool2d | DenseMaxPool):
-                maps.append(x)
-            x = layer(x)
-        return (*maps, x)
+        return maps_at_pools(self._chain(), images)
 
     @property
     def feature_channels(self) -> tuple[int, ...]:
         """Of what each max-pool gets, and of the last map."""
-        channels, widths = 0, []
-        for name in self.layers:
-            layer = getattr(self, name)
-            if isinstance(layer, nn.MaxPool2d | DenseMaxPool):
-                widths.append(channels)
-            elif isinstance(layer, ConvReLU):
-                channels = layer.conv.out_channels
-            elif isinstance(layer, InceptionModule):
-                channels = layer.out_channels
-        return (*widths, channels)
+        return at_pools(self._chain(), 0, _channels_after)
 
     @property
     def feature_strides(self) -> tuple[int, ...]:
         """Of what each max-pool gets, and of the last map."""
-        total, strides = 1, []
-        for name in self.layers:
-            layer = getattr(self, name)
-            if isinstance(layer, nn.MaxPool2d | DenseMaxPool):
-                strides.append(total)
-            total *= stride_of(layer)
-        return (*strides, total)
+        return strides_at_pools(self._chain())
+
+    def _chain(self) -> Iterator[nn.Module]:
+        return (self.get_submodule(name) for name in self.layers)
 
     def dilate(self, output_stride: int) -> None:
         """See :func:`~lit_models.networks.dilation.dilate`."""
@@ -191,6 +174,12 @@ class _Inceptions(nn.Module):
         for module in self.modules():
             if isinstance(module, ConvReLU):
                 module.reparameterize()
+
+
+def _channels_after(channels: int, layer: nn.Module) -> int:
+    if isinstance(layer, InceptionModule):
+        return layer.out_channels
+    return layer.conv.out_channels if isinstance(layer, ConvReLU) else channels
 
 
 @keeps_arguments

@@ -2,6 +2,7 @@
 
 # Without postponed annotations: torch.fx puts those of ``forward`` into its graph, where TorchScript takes no texts.
 
+from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ Stage = dict[str, Any]
 
 
 @keeps_arguments
-class TimmConventions(nn.Module):
+class TimmConventions(nn.Module, ABC):
     """Stands before one of our networks among the base classes, and gives it timm's interface.
 
     Args:
@@ -80,9 +81,9 @@ class TimmConventions(nn.Module):
         links: Any
         feature_maps: Any
 
+    @abstractmethod
     def stages_of_maps(self) -> list[Stage]:
         """timm's ``feature_info``."""
-        raise NotImplementedError
 
     @property
     def head_hidden_size(self) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link
 from lit_models.networks.chain import chain_links, two_part_links
-from lit_models.networks.dilation import DenseMaxPool, check_stride, dilate, stride_of
+from lit_models.networks.dilation import at_pools, check_stride, dilate, maps_at_pools, strides_at_pools
 from lit_models.settings import keeps_arguments
 
 CONVS_PER_STAGE = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -33,38 +33,26 @@ class _Features(nn.Module):
 
     def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """(N, in_channels, H, W) -> what each max-pool gets, and what the last one makes of it."""
-        x, maps = images, []
-        for layer in self.features:
-            if isinstance(layer, nn.MaxPool2d | DenseMaxPool):
-                maps.append(x)
-            x = layer(x)
-        return (*maps, x)
+        return maps_at_pools(self.features, images)
 
     @property
     def feature_channels(self) -> tuple[int, ...]:
         """Of what each max-pool gets, and of what the last one makes of it."""
-        channels, widths = 0, []
-        for layer in self.features:
-            if isinstance(layer, nn.Conv2d):
-                channels = layer.out_channels
-            elif isinstance(layer, nn.MaxPool2d | DenseMaxPool):
-                widths.append(channels)
-        return (*widths, channels)
+        return at_pools(self.features, 0, _channels_after)
 
     @property
     def feature_strides(self) -> tuple[int, ...]:
         """Of what each max-pool gets, and of what the last one makes of it."""
-        total, strides = 1, []
-        for layer in self.features:
-            if isinstance(layer, nn.MaxPool2d | DenseMaxPool):
-                strides.append(total)
-                total *= stride_of(layer)
-        return (*strides, total)
+        return strides_at_pools(self.features)
 
     def dilate(self, output_stride: int) -> None:
         """See :func:`~lit_models.networks.dilation.dilate`."""
         check_stride(self, output_stride)
         dilate(self, [f"features.{name}" for name, _ in self.features.named_children()], output_stride)
+
+
+def _channels_after(channels: int, layer: nn.Module) -> int:
+    return layer.out_channels if isinstance(layer, nn.Conv2d) else channels
 
 
 @keeps_arguments

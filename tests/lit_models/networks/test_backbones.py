@@ -165,3 +165,4 @@ def test_a_map_keeps_its_values_while_later_ones_are_computed() -> None:
         maps = net.feature_maps(images)
         sums: list[Tensor] = [map_.sum() for map_ in maps]
         torch.stack(sums).sum().backward()  # autograd refuses what was overwritten
+        assert next(net.parameters()).grad.isfinite().all()
