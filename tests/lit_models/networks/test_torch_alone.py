@@ -28,7 +28,8 @@ for file in pkgutil.iter_modules(lit_models.networks.__path__):
         continue
     module = importlib.import_module(f"lit_models.networks.{file.name}")
     for name, kind in vars(module).items():
-        parameters = getattr(kind, "__module__", "") == module.__name__ and inspect.signature(kind).parameters
+        ours = callable(kind) and getattr(kind, "__module__", "") == module.__name__
+        parameters = inspect.signature(kind).parameters if ours else {}
         if parameters and next(iter(parameters)) in ("num_classes", "depth") and name[0] != "_":
             with torch.device("meta"):
                 net = kind(num_classes=7).eval()
