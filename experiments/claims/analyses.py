@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from itertools import pairwise
-from math import sqrt
+from math import exp, sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +14,14 @@ from scipy.stats import linregress, spearmanr
 
 from experiments.unravel.decomposition import decompose
 from experiments.unravel.implicit_ensemble import implicit_ensemble
+from experiments.unravel.input_gradients import input_gradients, slope
 from experiments.unravel.layer_responses import layer_responses
 from experiments.unravel.lesions import lesion_errors, random_lesion, single_lesions
+from experiments.unravel.logit_gap import logit_gaps
 from experiments.unravel.path_gradients import sampled_norms
 from experiments.unravel.path_lengths import contributions
 from experiments.unravel.reordering import kendall_tau, random_order, reordering_errors
-from experiments.unravel.source import Subject
+from experiments.unravel.source import Subject, initial_network
 from lit_models.evaluation import evaluation_mode
 
 IMAGES = 2000
@@ -75,6 +77,21 @@ def many_lesions(subject: Subject, run: Path) -> dict[str, Measured]:
     return {"largest_step": _exactly(largest)}
 
 
+def stale_statistics(subject: Subject, run: Path) -> dict[str, Measured]:
+    """Every link deleted once, with the network's statistics of batch normalisation and with those of the rest.
+
+    ``recovered`` is the share of the mean rise in error that goes once they are estimated anew on 1,000 training
+    images, for the whole network, too.
+    """
+    lesions = [frozenset[int](), *single_lesions(subject.links)]
+    stale, fresh = (
+        lesion_errors(subject.net, lesions, subject.batches(IMAGES), training_images)
+        for training_images in ([], (images for images, _ in subject.batches(1000, test=False)))
+    )
+    stale_rise, fresh_rise = (errors[1:] - errors[0] for errors in (stale, fresh))
+    return {"recovered": _exactly(float(1 - fresh_rise.mean() / stale_rise.mean()))}
+
+
 def exchanges(subject: Subject, run: Path) -> dict[str, Measured]:
     """Links exchanged within a stage (figure 5b): rank correlation of the error with Kendall's τ."""
     chain = subject.links
@@ -116,6 +133,26 @@ def responses(subject: Subject, run: Path) -> dict[str, Measured]:
     """Standard deviation of the layers after batch normalisation (He et al. 2015, figure 7): the median over layers."""
     batches = (images for images, _ in subject.batches(1000))
     return {"median": _exactly(float(np.median(list(layer_responses(subject.net, batches).values()))))}
+
+
+def gradients(subject: Subject, run: Path) -> dict[str, Measured]:
+    """The factor by which ‖∂L/∂x‖ changes from one layer to the layer before it, before and after training.
+
+    It is below 1 where gradients vanish towards the input; over 512 training images, with statistics of the batch.
+    """
+    nets = {"initial": initial_network(str(run), subject), "trained": subject.net}
+    return {
+        name: _exactly(exp(-slope(input_gradients(net, subject.batches(512, test=False)))))
+        for name, net in nets.items()
+    }
+
+
+def logit_gap(subject: Subject, run: Path) -> dict[str, Measured]:
+    """The true logit minus the mean of the others, in the mean over the test images (He et al. 2019, figure 4b)."""
+    with torch.inference_mode():
+        gaps = torch.cat([logit_gaps(subject.net(x), targets).to_mean for x, targets in subject.batches(10_000)])
+    half = 1.96 * float(gaps.std()) / sqrt(len(gaps))
+    return {"to_mean": Measured(float(gaps.mean()), float(gaps.mean()) - half, float(gaps.mean()) + half)}
 
 
 def ensemble(subject: Subject, run: Path) -> dict[str, Measured]:
