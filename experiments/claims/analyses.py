@@ -84,10 +84,9 @@ def stale_statistics(subject: Subject, run: Path) -> dict[str, Measured]:
     images, for the whole network, too.
     """
     lesions = [frozenset[int](), *single_lesions(subject.links)]
-    stale, fresh = (
-        lesion_errors(subject.net, lesions, subject.batches(IMAGES), training_images)
-        for training_images in ([], (images for images, _ in subject.batches(1000, test=False)))
-    )
+    training_images = (images for images, _ in subject.batches(1000, test=False))
+    stale = lesion_errors(subject.net, lesions, subject.batches(IMAGES))
+    fresh = lesion_errors(subject.net, lesions, subject.batches(IMAGES), training_images)
     stale_rise, fresh_rise = (errors[1:] - errors[0] for errors in (stale, fresh))
     return {"recovered": _exactly(float(1 - fresh_rise.mean() / stale_rise.mean()))}
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from experiments.claims.found import Run, runs_below, tested
 from experiments.claims.key import key, real_precision, recipe, resolve
-from experiments.claims.networks import analyse_network, lacking
+from experiments.claims.networks import analyse_network, keep_weights, lacking, unkept
 from experiments.claims.plan import Training, next_training
 from experiments.claims.rows import TRAININGS, Ledger, store
 from experiments.claims.sheet import EXPERIMENTS, Arm, Claim
@@ -242,8 +242,12 @@ class Driver:
         self.ledger.read()
 
     def _analyse(self) -> None:
-        """Every analysis that a claim wants of a network that is there."""
+        """Every analysis that a claim wants of a network that is there, and the networks that come with Fathom."""
         runs: dict[str, Path] = {}
+        for arm, row in unkept(self.ledger):
+            runs = runs or {run.directory.name: run.directory for run in runs_below(self.folders)}
+            if row["run"] in runs:
+                keep_weights(self.ledger, arm, row, runs[row["run"]])
         for arm, analysis, row in lacking(self.claims, self.ledger):
             if self._over.is_set():
                 return

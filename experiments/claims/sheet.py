@@ -139,6 +139,9 @@ class Sheet:
     claims: Mapping[str, Claim]
     titles: Mapping[str, str]
     """Of the papers, by folder."""
+    pretrained: Mapping[str, str]
+    """Names under which networks come with Fathom, see :mod:`experiments.unravel.pretrained`, by the arm that trains
+    them with seed 0."""
     root: Path = EXPERIMENTS
 
     def chosen(self, names: list[str]) -> list[Claim]:
@@ -167,9 +170,11 @@ def read_sheet(root: Path = EXPERIMENTS, regimes: Path = REGIMES) -> Sheet:
     arms: dict[str, Arm] = {}
     claims: dict[str, Claim] = {}
     titles: dict[str, str] = {}
+    pretrained: dict[str, str] = {}
     for path in sorted(root.glob("*/claims.yaml")):
         content, paper = _read(path), path.parent.name
         titles[paper] = content["title"]
+        pretrained |= content.get("pretrained") or {}
         try:
             for name, arm in (content.get("arms") or {}).items():
                 _once(arms, name)[name] = Arm(id=name, paper=paper, **{**arm, "regime": known[arm["regime"]]})
@@ -180,11 +185,12 @@ def read_sheet(root: Path = EXPERIMENTS, regimes: Path = REGIMES) -> Sheet:
                 _once(claims, name)[name] = Claim(paper=paper, papers_value=value, source=source, **claim)
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"{path}, {name}: {error}") from error
-    for item in claims.values():
-        for arm in item.arms:
-            if arm not in arms:
-                raise UsageError(f"claim {item.id} names the arm {arm}, which no claims.yaml describes")
-    return Sheet(known, arms, claims, titles, root)
+    named = [(f"claim {item.id}", arm) for item in claims.values() for arm in item.arms]
+    named += [(f"pretrained network {name}", arm) for arm, name in pretrained.items()]
+    for what, arm in named:
+        if arm not in arms:
+            raise UsageError(f"{what} names the arm {arm}, which no claims.yaml describes")
+    return Sheet(known, arms, claims, titles, pretrained, root)
 
 
 def _once(known: dict[str, Any], name: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def gradients(
     those that are trained on, without augmentation; batch normalisation takes the statistics of their batches.
 
     Args:
-        network: a run directory, a checkpoint, timm:NAME or torchvision:NAME.
+        network: a run directory, a checkpoint, pretrained:NAME, timm:NAME or torchvision:NAME.
         data: data module whose images are taken (default: the run's).
         images: number of training images, with the classes in proportion.
         beside: results of other networks (gradients.csv, or its directory), drawn into the same figure.

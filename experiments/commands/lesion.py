@@ -49,7 +49,7 @@ def lesion(
     stopped; one with more images, draws or sizes adds to what is there.
 
     Args:
-        network: a run directory, a checkpoint, timm:NAME or torchvision:NAME.
+        network: a run directory, a checkpoint, pretrained:NAME, timm:NAME or torchvision:NAME.
         data: data module to evaluate on (default: the run's).
         images: number of test images, with the classes in proportion.
         sizes: numbers of links deleted at random, such as [1,5,10] (default: ten sizes, evenly spaced

@@ -36,7 +36,7 @@ def logit_gap(
     al. 2019, figure 4b).
 
     Args:
-        network: a run directory, a checkpoint, timm:NAME or torchvision:NAME.
+        network: a run directory, a checkpoint, pretrained:NAME, timm:NAME or torchvision:NAME.
         data: data module to evaluate on (default: the run's).
         images: number of test images, with the classes in proportion.
         smoothing: ε whose optimum is drawn, shared among the wrong classes (``smooth_over: others``).

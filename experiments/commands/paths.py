@@ -56,7 +56,7 @@ def paths(
     command continues where it stopped; one with more images or samples adds to what is there.
 
     Args:
-        network: a run directory, a checkpoint, timm:NAME or torchvision:NAME.
+        network: a run directory, a checkpoint, pretrained:NAME, timm:NAME or torchvision:NAME.
         data: data module to evaluate on (default: the run's).
         images: number of test images; rounded up to whole batches.
         batch_size: images at once. Memory is that of a training step, and as many gradients as there are blocks.

@@ -36,7 +36,7 @@ def reorder(
     it stopped; one with more images, draws or swaps adds to what is there.
 
     Args:
-        network: a run directory, a checkpoint, timm:NAME or torchvision:NAME.
+        network: a run directory, a checkpoint, pretrained:NAME, timm:NAME or torchvision:NAME.
         data: data module to evaluate on (default: the run's).
         images: number of test images, with the classes in proportion.
         swaps: numbers of exchanges of two random blocks, one after the other, such as [1,5,10].

@@ -34,7 +34,7 @@ def responses(
     Responses are taken after batch normalisation and before ReLU or the addition (He et al. 2015, figure 7).
 
     Args:
-        network: a run directory, a checkpoint, timm:NAME or torchvision:NAME.
+        network: a run directory, a checkpoint, pretrained:NAME, timm:NAME or torchvision:NAME.
         data: data module to evaluate on (default: the run's).
         images: number of test images, with the classes in proportion.
         beside: results of other networks (responses.csv, or its directory), drawn into the same figure.

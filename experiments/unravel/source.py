@@ -25,6 +25,7 @@ from experiments.cli.trusted_names import refusal
 from experiments.runs.directory import experiment_name, run_config
 from experiments.runs.safe_yaml import read_yaml
 from experiments.tf32 import allow_tf32
+from experiments.unravel.pretrained import pretrained_data, pretrained_network
 from lit_models import CheckpointError, load_checkpoint
 from lit_models.checkpoints import checkpoint_file, read_checkpoint
 from lit_models.interfaces import BATCH_NORMS, Link
@@ -86,8 +87,9 @@ def open_subject(source: str, data: ImageData | None = None, weights: Path | Non
     """The network that ``source`` names.
 
     Args:
-        source: a run directory (its best checkpoint is taken), a checkpoint, ``timm:NAME`` or ``torchvision:NAME``.
-        data: data module to evaluate on (default: the run's).
+        source: a run directory (its best checkpoint is taken), a checkpoint, ``pretrained:NAME``, ``timm:NAME`` or
+            ``torchvision:NAME``.
+        data: data module to evaluate on (default: that of the training).
         weights: weights file for ``timm:NAME`` and ``torchvision:NAME`` (default: random initialisation, where a
             branch that the library begins with γ = 0 begins with γ = 1).
         seed: random seed of the initialisation.
@@ -106,9 +108,12 @@ def open_subject(source: str, data: ImageData | None = None, weights: Path | Non
         net = _library_network(library, name, data, weights, seed)
         directory = Path("runs") / "unravel" / source.replace(":", "-")
         subject = Subject(source, net, data, directory, repeats_grey=data.in_channels == 1)
+    elif weights is not None:
+        raise MisconfigurationException(f"--weights is for timm:NAME and torchvision:NAME; {source} has its own")
+    elif library == "pretrained" and name:
+        directory = Path("runs") / "unravel" / name
+        subject = Subject(name, pretrained_network(name), data or pretrained_data(name), directory)
     else:
-        if weights is not None:
-            raise MisconfigurationException(f"--weights is for timm:NAME and torchvision:NAME; {source} has its own")
         subject = _own_subject(Path(source), data)
     _for_analysis(subject.net)
     subject.data.prepare_data()
@@ -152,7 +157,7 @@ def initial_network(source: str, subject: Subject, seed: int = 0) -> nn.Module:
     if library in ("timm", "torchvision") and name:
         net = _library_network(library, name, subject.data, None, seed)
     else:
-        config = run_config(checkpoint_file(Path(source).expanduser()))
+        config = None if library == "pretrained" else run_config(checkpoint_file(Path(source).expanduser()))
         settings = _settings(config) if config else {}
         if _began_from_a_file(settings):
             raise MisconfigurationException(
@@ -175,7 +180,7 @@ def _own_subject(path: Path, data: ImageData | None) -> Subject:
     path = path.expanduser()
     if not path.exists():
         raise FileNotFoundError(
-            f"there is no {path}: give a run directory, a checkpoint, timm:NAME or torchvision:NAME"
+            f"there is no {path}: give a run directory, a checkpoint, pretrained:NAME, timm:NAME or torchvision:NAME"
         )
     checkpoint = checkpoint_file(path)
     if reason := refusal(checkpoint, read_checkpoint(checkpoint).get("hyper_parameters", {})):

@@ -17,6 +17,7 @@ from experiments.claims.driver import Driver
 from experiments.claims.plan import Training, missing, next_training
 from experiments.claims.rows import Ledger
 from experiments.claims.sheet import read_sheet
+from experiments.unravel.pretrained import facts_of
 
 REGIMES = {
     "D": {
@@ -63,7 +64,8 @@ def toy(tmp_path):
         folder = tmp_path / "sheet"
         (folder / "toy").mkdir(parents=True, exist_ok=True)
         (folder / "regimes.yaml").write_text(yaml.safe_dump(REGIMES))
-        content = {"title": "Toy", "arms": arms, "claims": claims}
+        pretrained = {"short": "toy"} if "short" in arms else {}
+        content = {"title": "Toy", "pretrained": pretrained, "arms": arms, "claims": claims}
         (folder / "toy" / "claims.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
         return folder, tmp_path / "runs"
 
@@ -100,6 +102,7 @@ def test_what_is_finished_is_never_trained_again(toy, capsys):
     assert "1 held" in capsys.readouterr().out
     first = fits(runs)
     assert len(first) == 1
+    assert facts_of(folder / "toy" / "pretrained" / "toy.safetensors")["run"] == row["run"]
 
     assert main(words(folder, runs)) == 0
     assert (fits(runs), stored(folder)) == (first, [row])

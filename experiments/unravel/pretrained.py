@@ -1,0 +1,98 @@
+"""Trained networks that come with Fathom, ``pretrained:NAME``: the few that the papers' pages are about.
+
+Each is a file in a folder ``pretrained`` of its paper, with a card of the same name beside it. Matrices and kernels are
+stored in float16, vectors, among them all of batch normalisation, in float32.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+import datamodules
+import lit_models
+from datamodules.pipeline.image_data import ImageData
+from experiments.cli.messages import did_you_mean
+from lit_models.settings import as_setting
+
+EXPERIMENTS = Path(__file__).parents[1]
+
+
+def pretrained_files() -> dict[str, Path]:
+    """The file of each name."""
+    return {path.stem: path for path in sorted(EXPERIMENTS.glob("*/pretrained/*.safetensors"))}
+
+
+def pretrained_network(name: str) -> nn.Module:
+    """The network with its weights, in float32.
+
+    Raises:
+        MisconfigurationException: If there is none of this name.
+    """
+    with _opened(name) as file:
+        about = file.metadata()
+        net: nn.Module = getattr(lit_models, about["network"])(**json.loads(about["arguments"]))
+        net.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+    return net
+
+
+def pretrained_data(name: str) -> ImageData:
+    """The data module that the network was trained for, with its defaults.
+
+    Raises:
+        MisconfigurationException: If there is no network of this name.
+    """
+    with _opened(name) as file:
+        data: ImageData = getattr(datamodules, file.metadata()["data"])()
+    return data
+
+
+def facts_of(path: Path) -> dict[str, str]:
+    """Rows of the card of the network that lies at ``path``; none where nothing does."""
+    if not path.exists():
+        return {}
+    with safe_open(path, framework="pt") as file:
+        facts: dict[str, str] = json.loads(file.metadata()["facts"])
+    return facts
+
+
+def keep_network(net: nn.Module, path: Path, data: str, facts: dict[str, str]) -> None:
+    """Write a network and its card.
+
+    Args:
+        net: Of a class in ``lit_models`` that keeps its arguments.
+        path: Of the file, ``NAME.safetensors``.
+        data: Class in ``datamodules`` whose test images it is evaluated on by default.
+        facts: Rows of the card.
+    """
+    setting = as_setting(net)
+    metadata = {
+        "network": setting["class_path"].rpartition(".")[2],
+        "arguments": json.dumps(setting["init_args"]),
+        "data": data,
+        "facts": json.dumps(facts),
+    }
+    state = {key: _compact(value).contiguous() for key, value in net.state_dict().items()}
+    path.parent.mkdir(exist_ok=True)
+    save_file(state, path, metadata)
+    rows = "".join(f"| {name} | {value} |\n" for name, value in facts.items())
+    card = f"# {path.stem}\n\n| | |\n| --- | --- |\n{rows}\n`fathom lesion pretrained:{path.stem}` takes it apart.\n"
+    path.with_suffix(".md").write_text(card, encoding="utf-8")
+
+
+def _compact(value: torch.Tensor) -> torch.Tensor:
+    return value.detach().half() if value.is_floating_point() and value.ndim > 1 else value.detach().clone()
+
+
+def _opened(name: str) -> Any:
+    files = pretrained_files()
+    if name not in files:
+        raise MisconfigurationException(f"there is no network pretrained:{name}{did_you_mean(name, list(files))}")
+    return safe_open(files[name], framework="pt")
