@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from experiments.bag_of_tricks.plan import two_by_two
+from experiments.bag_of_tricks.plan import Plan, plackett_burman, two_by_two
 
 FOLDER = Path(__file__).parent / "ladder"
 BASELINE, UNSCALED = FOLDER / "00_baseline.yaml", FOLDER / "unscaled.yaml"
@@ -16,9 +16,15 @@ TRICKS = (SCALING, *RUNGS)
 TEACHER = [BASELINE, *list(RUNGS.values())[: list(RUNGS).index("distillation")], FOLDER / "teacher.yaml"]
 """Files of the run that teaches wherever ``distillation`` is on, by ``--model.teacher``."""
 
-WARMUP_BY_BATCH = two_by_two("warmup", "large_batch", always=[SCALING])
-DISTILLATION_BY_MIXUP = two_by_two("distillation", "mixup", always=[SCALING, "cosine", "label_smoothing"])
-"""From the last row of table 6 in which neither is on."""
+LADDER: Plan = {path.stem: frozenset(TRICKS[: number + 1]) for number, path in enumerate((BASELINE, *RUNGS.values()))}
+"""One trick added at a time (He et al. 2019, tables 4 to 6)."""
+PLANS: dict[str, Plan] = {
+    "ladder": LADDER,
+    "plackett_burman": plackett_burman(TRICKS),
+    "warmup_by_batch": two_by_two("warmup", "large_batch", always=[SCALING]),
+    # From the last row of table 6 in which neither is on.
+    "distillation_by_mixup": two_by_two("distillation", "mixup", always=[SCALING, "cosine", "label_smoothing"]),
+}
 
 
 def configs(on: Collection[str]) -> list[Path]:

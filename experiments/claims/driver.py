@@ -180,7 +180,7 @@ class Driver:
             teacher = self.ledger.trainings(self.ledger.sheet.arms[job.arm.teacher])[0]["run"]
             (directory,) = (run.directory for run in runs_below(self.folders) if run.directory.name == teacher)
             words += ["--model.teacher", str(directory / "checkpoints" / "last.ckpt")]
-        if not flag_is_given(self.fit_flags, "--wandb.mode"):
+        if not flag_is_given([*job.arm.fit_args, *self.fit_flags], "--wandb.mode"):
             words += ["--wandb.mode", "disabled"]
         return [
             *words,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +47,8 @@ class Arm:
     """An epoch of 50,000 images, on two quiet cores."""
     recipe: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    words: Sequence[str] = ()
+    """Further ones of ``fathom fit``."""
     teacher: str | None = None
     """The arm whose network with seed 0 teaches."""
     most_seeds: int | None = None
@@ -63,7 +65,7 @@ class Arm:
         """Of ``fathom fit``, but for seed, data and teacher."""
         configs = [self.recipe] if self.recipe else []
         configs += [json.dumps(part) for part in (self.regime.config, self.config) if part]
-        return [word for config in configs for word in ("--config", config)]
+        return [*(word for config in configs for word in ("--config", config)), *self.words]
 
     @cached_property
     def settings(self) -> dict[str, Any]:

@@ -1,112 +1,129 @@
-"""Train the bag of tricks, one trick added at a time, and plot what each brought.
-
-A rung is trained from its own YAML after those of all rungs before it, so each file says only what it adds.
-"""
+"""Train the bag of tricks by a plan: one trick added at a time, or several at once, and plot what each brought."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from experiments.cli.command_line import FathomCLI
-from experiments.unravel.records import write_records
+from experiments.bag_of_tricks.arms import QUANTITY, sheet_of
+from experiments.bag_of_tricks.plan import Effect, effects, interaction
+from experiments.bag_of_tricks.tricks import PLANS, TRICKS
+from experiments.claims.driver import Driver
+from experiments.claims.rows import TRAININGS, Ledger
+from experiments.commands.reproduce import seconds
+from experiments.errors import UsageError
 
-FOLDER = Path(__file__).parents[1] / "bag_of_tricks" / "ladder"
-RUNGS = sorted(FOLDER.glob("[0-9]*.yaml"))
-DISTILLATION, TEACHER = FOLDER / "09_distillation.yaml", FOLDER / "teacher.yaml"
-RESULTS = FOLDER.parent
-
-Row = dict[str, Any]
-FACTS = ("epochs", "steps", "train_images", "val_images", "parameters", "macs", "precision", "seconds")
+RESULTS = Path(__file__).parents[1] / "bag_of_tricks"
 
 
 def ladder(args: list[str]) -> None:
-    """Train every rung that is missing, with each seed, and write one CSV and one plot.
+    """Train what a plan lacks, within a budget; once nothing is missing, print the effects and draw the figure.
 
-    A run counts as there only if it has finished, with these very files and flags.
+    Raises:
+        UsageError: if a training failed or validated nothing, or there are too few seeds.
     """
+    options, flags = _parser().parse_known_args(args)
+    if options.plan != "ladder" and options.seeds < 2:
+        raise UsageError(f"--seeds {options.seeds}: the plan needs at least 2 for its intervals")
+    sheet = sheet_of(options.plan, options.seeds, flags, options.results)
+    (options.results / options.plan).mkdir(parents=True, exist_ok=True)
+    ledger = Ledger(sheet)
+    driver = Driver(ledger, [sheet.claims[options.plan]], options.runs, [], options.budget, options.jobs)
+    driver.drive()
+    if driver.failures:
+        raise UsageError("; ".join(driver.failures))
+    found = {name: ledger.trainings(sheet.arms[name]) for name in PLANS[options.plan]}
+    lacking = [name for name, rows in found.items() if len(rows) < options.seeds]
+    if lacking:
+        print(f"{', '.join(lacking)}: not trained yet; the same command goes on")
+        return
+    if any(not row[QUANTITY] for rows in found.values() for row in rows):
+        raise UsageError("a run validated nothing: the errors that are compared are those of the validation images")
+    errors = {name: [float(row[QUANTITY]) for row in rows[: options.seeds]] for name, rows in found.items()}
+    figure, path = _summed_up(options.plan, errors), options.results / f"{options.plan}.png"
+    figure.savefig(path, dpi=110)
+    print(f"{options.results / options.plan / TRAININGS} and {path} are written")
+
+
+def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="fathom ladder",
-        description="Train the tricks of Bag of Tricks, one added at a time: every run that is missing, then one CSV"
-        " and one plot. All other flags are those of fathom fit, for all rungs alike.",
+        description="Train the tricks of Bag of Tricks by a plan: every run that is missing, then one plot. All other"
+        " flags are those of fathom fit, for all runs alike. A training that the budget or a signal ends is resumed by"
+        " the next call.",
         allow_abbrev=False,
         exit_on_error=False,
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of the runs of each rung")
-    parser.add_argument("--runs", type=Path, default=Path("runs/ladder"), help="folder of the runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of ladder.csv and ladder.png")
-    options, fit_flags = parser.parse_known_args(args)
-
-    rows: list[Row] = []
-    for seed in options.seeds:
-        for position, rung in enumerate(RUNGS):
-            configs, flags = RUNGS[: position + 1], fit_flags
-            if DISTILLATION in configs:
-                teacher_configs = [*RUNGS[: RUNGS.index(DISTILLATION)], TEACHER]
-                teacher = train(teacher_configs, options.seeds[0], options.runs, fit_flags)
-                flags = [*fit_flags, "--model.teacher", str(teacher / "checkpoints" / "last.ckpt")]
-            run = train(configs, seed, options.runs, flags)
-            rows.append(result(rung.stem, seed, run))
-            print(f"seed {seed}, {rung.stem}: {rows[-1]['val_top1']:.2%}", flush=True)
-    write(rows, options.results)
-    print(f"{options.results / 'ladder.csv'} and {options.results / 'ladder.png'} are written")
-
-
-def train(configs: list[Path], seed: int, runs: Path, flags: list[str]) -> Path:
-    """The directory of the run of ``configs`` and ``flags``, which is trained where none in ``runs`` has finished."""
-    made_from = [path.read_text() for path in configs] + flags
-    place = runs / f"seed{seed}-{hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:8]}"
-    for summary in place.glob(f"{configs[-1].stem}/*/summary.json"):
-        if json.loads(summary.read_text(encoding="utf-8"))["status"] == "finished":
-            return summary.parent
-    named = [word for path in configs for word in ("--config", str(path))]
-    cli = FathomCLI(["fit", *named, *flags, "--seed_everything", str(seed), "--trainer.default_root_dir", str(place)])
-    return Path(cli.trainer.default_root_dir)
+    parser.add_argument(
+        "--plan",
+        choices=list(PLANS),
+        default="ladder",
+        help="ladder: one trick added at a time; plackett_burman: the effects of all eleven from twelve runs; the"
+        " others: two tricks and their interaction (default: ladder)",
+    )
+    parser.add_argument("--seeds", type=int, default=2, help="of the runs of each arm (default: 2)")
+    parser.add_argument(
+        "--budget", type=seconds, default=24 * 3600.0, help="wall time, such as 60m or 8h (default: 24h)"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at once (default: 1)")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        nargs="+",
+        default=[Path("runs/ladder")],
+        help="folders in which runs are looked for; the first gets new ones",
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the rows and the figure")
+    return parser
 
 
-def result(rung: str, seed: int, run: Path) -> Row:
-    """A line of the CSV."""
-    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    if "val/top1" not in summary["metrics"]:
-        raise MisconfigurationException(f"{run} validated nothing: the ladder compares validation top-1")
-    return {
-        "rung": rung,
-        "seed": seed,
-        "val_top1": summary["metrics"]["val/top1"],
-        "val_loss": summary["metrics"]["val/loss"],
-        **{name: summary[name] for name in FACTS},
-    }
+def _summed_up(plan: str, errors: Mapping[str, Sequence[float]]) -> Figure:
+    if plan == "ladder":
+        return rungs_figure(errors)
+    if plan == "plackett_burman":
+        return effects_figure(_printed(effects(PLANS[plan], errors, TRICKS)))
+    _, first, second, _ = PLANS[plan]
+    found = effects(PLANS[plan], errors, [first, second])
+    found[f"{first} × {second}"] = interaction(PLANS[plan], errors, first, second)
+    return effects_figure(_printed(found))
 
 
-def write(rows: list[Row], folder: Path) -> None:
-    """``ladder.csv`` and ``ladder.png``."""
-    write_records(folder / "ladder.csv", rows)
-    plot(rows).savefig(folder / "ladder.png", dpi=110)
+def _printed(found: dict[str, Effect]) -> dict[str, Effect]:
+    for name, (estimate, low, high) in found.items():
+        print(f"{name}: {estimate:+.2f} points of validation error ({low:+.2f} to {high:+.2f})")
+    return found
 
 
-def plot(rows: list[Row]) -> Figure:
+def rungs_figure(errors: Mapping[str, Sequence[float]]) -> Figure:
     """Validation top-1 of each rung: the seeds as dots, their mean as a bar with its change from the rung before."""
-    rungs = list(dict.fromkeys(row["rung"] for row in rows))
-    accuracies = [[row["val_top1"] for row in rows if row["rung"] == rung] for rung in rungs]
-    means = [mean(values) for values in accuracies]
-    figure = Figure(figsize=(8, 0.42 * len(rungs) + 1.2), layout="constrained")
+    accuracies = {name: [100 - error for error in values] for name, values in errors.items()}
+    means = [mean(values) for values in accuracies.values()]
+    figure = Figure(figsize=(8, 0.42 * len(errors) + 1.2), layout="constrained")
     axes = figure.add_subplot()
-    axes.barh(rungs, means, color="0.85")
-    for position, values in enumerate(accuracies):
+    axes.barh(list(errors), means, color="0.85")
+    for position, values in enumerate(accuracies.values()):
         axes.plot(values, [position] * len(values), "o", color="tab:blue", markersize=4)
-        change = f" ({100 * (means[position] - means[position - 1]):+.1f})" if position else ""
-        axes.text(max(values), position, f"  {means[position]:.1%}{change}", va="center")
+        change = f" ({means[position] - means[position - 1]:+.1f})" if position else ""
+        axes.text(max(values), position, f"  {means[position]:.1f}{change}", va="center")
     axes.invert_yaxis()
     axes.margins(x=0.25)
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    size = rows[0]
-    axes.set_xlabel(f"validation top-1 after {size['epochs']} epochs of {size['train_images']:,} images")
+    axes.set_xlabel("validation top-1 in %")
+    return figure
+
+
+def effects_figure(found: Mapping[str, Effect]) -> Figure:
+    """Each effect on the validation error with its interval."""
+    figure = Figure(figsize=(8, 0.42 * len(found) + 1.2), layout="constrained")
+    axes = figure.add_subplot()
+    estimates, lows, highs = zip(*found.values(), strict=True)
+    below = [estimate - low for estimate, low in zip(estimates, lows, strict=True)]
+    above = [high - estimate for estimate, high in zip(estimates, highs, strict=True)]
+    axes.errorbar(estimates, list(found), xerr=[below, above], fmt="o", color="tab:blue", capsize=3)
+    axes.axvline(0, color="0.5", linewidth=0.8)
+    axes.invert_yaxis()
+    axes.set_xlabel("points of validation error where it is on, less where it is off")
     return figure

@@ -70,7 +70,7 @@ def _parser() -> ArgumentParser:
         allow_abbrev=False,
         exit_on_error=False,
     )
-    parser.add_argument("--budget", type=_seconds, default=3600.0, help="wall time, such as 60m or 8h (default: 60m)")
+    parser.add_argument("--budget", type=seconds, default=3600.0, help="wall time, such as 60m or 8h (default: 60m)")
     parser.add_argument(
         "--jobs", type=int, default=1, help="trainings at once; 0 trains nothing and takes what lies in --runs"
     )
@@ -100,7 +100,7 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     if not match:
         raise ArgumentTypeError(f"{text} is no time: give a number with s, m or h, such as 60m")

@@ -15,9 +15,9 @@ from experiments.cli.contract import ChecksImages
 from experiments.cli.initial_weights import as_flag
 from experiments.cli.recipes import EXPERIMENTS
 from experiments.cli.trusted_names import refusal
-from experiments.commands.ladder import train
 from experiments.errors import UsageError
 from experiments.runs.directory import experiment_name, run_config
+from experiments.transfer.trained_once import train
 from experiments.unravel.records import write_records
 from lit_models import load_checkpoint
 from lit_models.checkpoints import checkpoint_file, read_checkpoint

@@ -6,31 +6,30 @@ from experiments.__main__ import main
 from experiments.bag_of_tricks.plan import plackett_burman
 from experiments.bag_of_tricks.tricks import (
     BASELINE,
-    DISTILLATION_BY_MIXUP,
     FOLDER,
+    PLANS,
+    RUNGS,
     TEACHER,
     TRICKS,
     UNSCALED,
-    WARMUP_BY_BATCH,
     configs,
 )
-from experiments.commands import ladder
 
 
 def test_there_are_eleven_and_all_of_them_are_the_top_of_the_ladder():
     assert len(TRICKS) == 11
-    assert configs(TRICKS) == ladder.RUNGS
+    assert configs(TRICKS) == [BASELINE, *RUNGS.values()]
     assert configs([]) == [BASELINE, UNSCALED]
     assert configs(["warmup", "linear_scaling"]) == [BASELINE, FOLDER / "02_warmup.yaml"]
-    assert [*ladder.RUNGS[: ladder.RUNGS.index(ladder.DISTILLATION)], ladder.TEACHER] == TEACHER
+    assert configs(TRICKS[: TRICKS.index("distillation")]) == TEACHER[:-1]
     with pytest.raises(ValueError, match=r"no trick warmap: they are .*warmup"):
         configs(["warmap"])
 
 
 def test_the_two_by_twos_differ_in_two_tricks():
     for plan, first, second in (
-        (WARMUP_BY_BATCH, "warmup", "large_batch"),
-        (DISTILLATION_BY_MIXUP, "distillation", "mixup"),
+        (PLANS["warmup_by_batch"], "warmup", "large_batch"),
+        (PLANS["distillation_by_mixup"], "distillation", "mixup"),
     ):
         base = plan["neither"]
         assert {arm: on - base for arm, on in plan.items()} == {

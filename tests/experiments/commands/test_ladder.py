@@ -1,14 +1,20 @@
-"""The ladder: what each rung adds, and that it trains what is missing, once."""
+"""The ladder and the other plans: what each rung adds, and that what is missing is trained, once."""
 
 import csv
-import json
 
 import pytest
 import yaml
 
 from experiments.__main__ import main
-from experiments.cli.command_line import FathomCLI
-from experiments.commands import ladder
+from experiments.bag_of_tricks.arms import TEACHES, sheet_of
+from experiments.bag_of_tricks.tricks import BASELINE, PLANS, RUNGS
+from experiments.commands.ladder import effects_figure
+
+SMALL = [
+    *("--data", "datamodules.Digits", "--data.train_size", "16", "--data.batch_size", "8"),
+    *("--model.net.init_args.width", "2", "--model.net.init_args.depth", "8"),
+    *("--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1"),
+]
 
 
 def leaves(tree, path=()):
@@ -19,7 +25,7 @@ def leaves(tree, path=()):
 
 
 def test_every_rung_adds_one_trick():
-    baseline, *added = [yaml.safe_load(path.read_text()) for path in ladder.RUNGS]
+    baseline, *added = [yaml.safe_load(path.read_text()) for path in (BASELINE, *RUNGS.values())]
     assert len(added) == 10
     tricks = [set(leaves(rung)) for rung in added]
     for trick in tricks:
@@ -34,74 +40,57 @@ def test_every_rung_adds_one_trick():
     assert "zero_gamma" not in arguments["net"]["init_args"]
 
 
+@pytest.mark.parametrize("plan", PLANS)
+def test_an_arm_is_its_files_and_the_flags_and_distilled_ones_are_taught(plan, tmp_path):
+    sheet = sheet_of(plan, 2, ["--data.root", "data"], tmp_path)
+    for name, on in PLANS[plan].items():
+        files = [word.rpartition("/")[2] for word in sheet.arms[name].words if word.endswith(".yaml")]
+        assert [file for file in files if file[:2] > "00" and file != "unscaled.yaml"] == [
+            path.name for trick, path in RUNGS.items() if trick in on
+        ]
+        assert sheet.arms[name].words[-2:] == ("--data.root", "data")
+        assert sheet.arms[name].teacher == (TEACHES if "distillation" in on else None)
+    (claim,) = sheet.claims.values()
+    assert (list(claim.arms), claim.looks) == (list(PLANS[plan]), (2,))
+
+
 @pytest.fixture
-def climb(tmp_path, monkeypatch, repository):
-    """Runs the ladder with three rungs, the last one taught, on a few digits: which experiments were trained."""
-    monkeypatch.chdir(repository)
-    monkeypatch.setattr(ladder, "RUNGS", [ladder.RUNGS[0], ladder.RUNGS[2], ladder.DISTILLATION])
-    trained = []
+def climb(tmp_path, monkeypatch):
+    """Runs three rungs of the ladder, the last one taught, on a few digits."""
+    steps = {name: PLANS["ladder"][name] for name in ("00_baseline", "02_warmup")}
+    monkeypatch.setitem(PLANS, "ladder", steps | {"09_distillation": frozenset(["linear_scaling", "distillation"])})
 
     def run(*flags):
-        trained.clear()
-        original = FathomCLI.__init__
-
-        def record(cli, args):
-            trained.append([word.split("/")[-1] for word in args if word.endswith(".yaml")])
-            original(cli, args)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(FathomCLI, "__init__", record)
-            size = ["--data", "datamodules.Digits", "--data.train_size", "16", "--data.batch_size", "8"]
-            net = ["--model.net.init_args.width", "2", "--model.net.init_args.depth", "8"]
-            quick = ["--trainer.max_epochs", "2", "--trainer.check_val_every_n_epoch", "2", "--wandb.mode", "disabled"]
-            places = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
-            options = [*size, *net, *quick, "--trainer.enable_progress_bar", "false", *places]
-            code = main(["ladder", *options, *flags])
-        return code, list(trained)
+        places = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+        code = main(["ladder", *SMALL, *places, "--seeds", "1", *flags])
+        with (tmp_path / "results" / "ladder" / "trainings.csv").open() as file:
+            return code, list(csv.DictReader(file))
 
     return run
 
 
-def test_what_is_missing_is_trained_once(climb, tmp_path):
-    code, trained = climb("--seeds", "3")
+def test_what_is_missing_is_trained_once(climb, tmp_path, capsys):
+    code, rows = climb("--jobs", "2")
     assert code == 0
-    baseline, warmup = "00_baseline.yaml", "02_warmup.yaml"
-    assert trained == [
-        [baseline],
-        [baseline, warmup],
-        [baseline, warmup, "teacher.yaml"],
-        [baseline, warmup, "09_distillation.yaml"],
-    ]
-    with (tmp_path / "results" / "ladder.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["rung"], row["seed"], row["epochs"]) for row in rows] == [
-        ("00_baseline", "3", "2"),
-        ("02_warmup", "3", "2"),
-        ("09_distillation", "3", "2"),
-    ]
-    assert all(0 <= float(row["val_top1"]) <= 1 for row in rows)
-    assert (tmp_path / "results" / "ladder.png").stat().st_size < 100_000
-    (config,) = (tmp_path / "runs").glob("*/09_distillation/*/config.yaml")
+    assert sorted(row["arm"] for row in rows) == ["00_baseline", "02_warmup", "09_distillation", TEACHES]
+    assert all(0 <= float(row["val_error"]) <= 100 for row in rows)
+    assert 0 < (tmp_path / "results" / "ladder.png").stat().st_size < 100_000
+    (config,) = (tmp_path / "runs").glob("09_distillation-*/09_distillation/*/config.yaml")
     taught = yaml.safe_load(config.read_text())
     assert taught["model"]["class_path"] == "lit_models.Distillation"
-    assert "/teacher/" in taught["model"]["init_args"]["teacher"]
-    assert [callback["class_path"] for callback in taught["trainer"]["callbacks"]] == ["callbacks.LearningRateWarmup"]
+    assert f"/{TEACHES}/" in taught["model"]["init_args"]["teacher"]
 
-    assert climb("--seeds", "3") == (0, [])
-    (summary_file,) = (tmp_path / "runs").glob("*/02_warmup/*/summary.json")
-    summary = json.loads(summary_file.read_text())
-    summary_file.write_text(json.dumps(summary | {"status": "interrupted"}))
-    assert climb("--seeds", "3") == (0, [[baseline, warmup]])
+    capsys.readouterr()
+    assert climb() == (0, rows)
+    assert "training" not in capsys.readouterr().out.replace("trainings.csv", "")
 
 
-def test_other_settings_are_other_runs(climb, monkeypatch):
-    monkeypatch.setattr(ladder, "RUNGS", ladder.RUNGS[:1])
-    for batches in ("1", "2"):
-        code, trained = climb("--seeds", "3", "--trainer.limit_train_batches", batches)
-        assert (code, len(trained)) == (0, 1)
+def test_a_plan_without_residuals_is_refused_before_it_trains(tmp_path, capsys):
+    assert main(["ladder", "--plan", "warmup_by_batch", "--seeds", "1", "--results", str(tmp_path)]) == 1
+    assert "at least 2" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_run_that_validates_nothing_is_named(climb, capsys):
-    code, _ = climb("--seeds", "3", "--trainer.limit_val_batches", "0")
-    assert code == 1
-    assert "validated nothing" in capsys.readouterr().err
+def test_effects_are_drawn_with_their_intervals():
+    (axes,) = effects_figure({"warmup": (-2.0, -3.0, -1.0), "mixup": (0.5, -0.5, 1.5)}).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["warmup", "mixup"]
