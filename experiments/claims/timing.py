@@ -15,10 +15,12 @@ from torch import nn
 from callbacks.run.run_summary import hardware, provenance
 from experiments.bench.stochastic_depth import Variant, time_variants
 from experiments.bench.timing import in_turn, now
+from experiments.claims.inception_cost import IMAGE_SHAPE, WIDTHS
 from experiments.claims.rows import TIMINGS, Ledger, store
 from experiments.claims.sheet import Claim
 from lit_models import CIFARGoogLeNet, CIFARResNet, ResNet, VanillaNet
 from lit_models.cost import count_macs
+from lit_models.networks.inception import InceptionModule
 
 ROUNDS = 7
 
@@ -86,6 +88,13 @@ def bottleneck_time(margin: float, device: torch.device) -> Timed:
     return Timed(ratios, median(ratios) < margin)
 
 
+def lecture_module_time(margin: float, device: torch.device) -> Timed:
+    """G3w: bottleneck over naive, the forward pass of the lecture's own module with 8 images."""
+    nets = [InceptionModule(IMAGE_SHAPE[0], WIDTHS, bottleneck, batch_norm=False) for bottleneck in (True, False)]
+    ratios = _ratios(*_in_rounds([_forward(net, (8, *IMAGE_SHAPE), device) for net in nets], device))
+    return Timed(ratios, median(ratios) < margin)
+
+
 def depth_and_latency(margin: float, device: torch.device) -> Timed:
     """V7: rank correlation of the latency of one image with depth, less that with multiply-adds.
 
@@ -95,7 +104,7 @@ def depth_and_latency(margin: float, device: torch.device) -> Timed:
     residual = {depth: ResNet(depth) for depth in (18, 34, 50, 101, 152)}
     depths, nets = zip(*vanilla.items(), *residual.items(), strict=True)
     macs = [count_macs(net, (3, 224, 224)) for net in nets]
-    seconds = _in_rounds([_forward(net, 224, device) for net in nets], device)
+    seconds = _in_rounds([_forward(net, (1, 3, 224, 224), device) for net in nets], device)
     better = [
         float(spearmanr(latency, depths).statistic - spearmanr(latency, macs).statistic)
         for latency in zip(*seconds, strict=True)
@@ -109,7 +118,7 @@ def merged_time(margin: float, device: torch.device) -> Timed:
         VanillaNet(10, depth=6, width=64, stem_kernel=2, stem_stride=2, reparameterized=merged)
         for merged in (True, False)
     ]
-    ratios = _ratios(*_in_rounds([_forward(net, 32, device, times=50) for net in forms], device))
+    ratios = _ratios(*_in_rounds([_forward(net, (1, 3, 32, 32), device, times=50) for net in forms], device))
     return Timed(ratios, median(ratios) < margin)
 
 
@@ -151,14 +160,16 @@ def _training_step(net: nn.Module, device: torch.device, half: torch.dtype | Non
     return step
 
 
-def _forward(net: nn.Module, image_size: int, device: torch.device, times: int = 1) -> Callable[[], None]:
+def _forward(
+    net: nn.Module, shape: tuple[int, int, int, int], device: torch.device, times: int = 1
+) -> Callable[[], None]:
     net.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    image = torch.randn(1, 3, image_size, image_size, device=device).to(memory_format=torch.channels_last)
+    images = torch.randn(shape, device=device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def forward() -> Any:
         for _ in range(times):
-            net(image)
+            net(images)
 
     return forward
 
