@@ -133,7 +133,9 @@ def random_window(
     return Box(top, left, rows, columns), (sizes[0], sizes[1])
 
 
-def cut(image: np.ndarray, mask: np.ndarray, box: Box, size: tuple[int, int], flip: bool) -> tuple[np.ndarray, np.ndarray]:
+def cut(
+    image: np.ndarray, mask: np.ndarray, box: Box, size: tuple[int, int], flip: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Cut a rectangle out of an image and its mask, resize and maybe mirror both: uint8 (h, w, 3) and uint8 (h, w).
 
     The image is resized with antialiasing, the mask by its nearest pixels: both line up at the centres of pixels.

@@ -127,7 +127,7 @@ def paired(backbones: list[Candidate], seeds: list[int]) -> list[tuple[Candidate
             raise UsageError(
                 f"{len(those)} runs of {name} don't pair with {len(seeds)} seeds: give one run, or one for each seed"
             )
-    return [pair for those in by_name.values() for pair in zip(those, seeds, strict=True)]
+    return [(those[number], seed) for number, seed in enumerate(seeds) for those in by_name.values()]
 
 
 def flags_of(task: str, mode: str, backbone: Candidate) -> list[str]:

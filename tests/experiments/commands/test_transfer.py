@@ -68,6 +68,6 @@ def candidates(*names):
 
 def test_runs_of_one_recipe_have_a_seed_each_and_a_single_one_has_all():
     found = [(backbone.flag, seed) for backbone, seed in paired(candidates("random", "cosine", "cosine"), [5, 7])]
-    assert found == [("random0", 5), ("random0", 7), ("cosine1", 5), ("cosine2", 7)]
+    assert found == [("random0", 5), ("cosine1", 5), ("random0", 7), ("cosine2", 7)]
     with pytest.raises(UsageError, match="2 runs of cosine don't pair with 3 seeds"):
         paired(candidates("random", "cosine", "cosine"), [5, 7, 8])
