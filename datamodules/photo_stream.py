@@ -209,8 +209,10 @@ class _TrainingItem:
 
 def _fetch(shards: Any, transform: Callable[..., Tensor], batch: BatchIndices) -> RawBatch:
     items = [shards[index] for index in batch.indices.tolist()]
-    images = torch.stack([transform(bytes(item["image"]), os.fsdecode(bytes(item["name"]))) for item in items])
-    return RawBatch(images, torch.tensor([item["label"] for item in items]), None, None, batch.number)
+    images = [transform(bytes(item["image"]), os.fsdecode(bytes(item["name"]))) for item in items]
+    stacked = torch.stack(images) if images else torch.empty(0, 1, 1, 3, dtype=torch.uint8)
+    labels = torch.tensor([item["label"] for item in items], dtype=torch.int64)
+    return RawBatch(stacked, labels, None, None, batch.number)
 
 
 def _shards(data: PhotoStream, part: str, **options: Any) -> Any:

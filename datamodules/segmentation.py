@@ -278,8 +278,8 @@ def _fetch(
         height, width, _ = image.shape
         mask = decode_mask(read_bytes(mask_path), mask_path, table, height, width)
         if draws is None:
-            images.append(torch.from_numpy(image))
-            masks.append(torch.from_numpy(mask))
+            images.append(image)
+            masks.append(mask)
         else:
             row = draws[position]
             cropped, labels = cut(image, mask, *window(row, height, width), flip and row[1] < 0.5)
@@ -293,7 +293,8 @@ def _fetch(
         else canvas([(side, side)] * len(sizes), 1, *channels, value=value)
         for channels, value in (((3,), 0), ((), VOID))
     )
+    images_there, masks_there = room.numpy(), labels_room.numpy()  # of the same memory
     for number, (height, width) in enumerate(sizes):
-        room[number, :height, :width] = images[number]
-        labels_room[number, :height, :width] = masks[number]
+        images_there[number, :height, :width] = images[number]
+        masks_there[number, :height, :width] = masks[number]
     return RawMasks(room, torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2), labels_room)

@@ -83,10 +83,10 @@ def training_steps(size: int, batch_size: int, world_size: int = 1, equal: bool 
 def evaluation_batches(indices: Tensor, batch_size: int, rank: int = 0, world_size: int = 1) -> list[BatchIndices]:
     """Every ``world_size``-th image from ``rank`` on: over all ranks each image exactly once, none added.
 
-    A rank may have one batch fewer than another, or none.
+    A rank may have one batch fewer than another. One without an image has an empty batch: without any, Lightning would
+    skip the evaluation on this rank, and the others would wait for its share.
     """
-    mine = indices[rank::world_size]
-    return [BatchIndices(part, None, n) for n, part in enumerate(mine.split(batch_size))] if len(mine) else []
+    return [BatchIndices(part, None, n) for n, part in enumerate(indices[rank::world_size].split(batch_size))]
 
 
 class _Fetched(Dataset[Any]):

@@ -95,7 +95,7 @@ def decode_mask(data: bytes, name: str, table: np.ndarray, height: int, width: i
     try:
         with Image.open(io.BytesIO(data)) as image:
             mode, size = image.mode, image.size
-            values = np.array(image) if mode in ("P", "L") else None
+            values = bytearray(image.tobytes()) if mode in ("P", "L") else None
     except Exception as error:  # decoders raise what they like
         raise MisconfigurationException(f"{name} is not a whole mask ({error}); replace it.") from error
     if values is None:
@@ -106,13 +106,14 @@ def decode_mask(data: bytes, name: str, table: np.ndarray, height: int, width: i
         raise MisconfigurationException(
             f"{name} has {size[0]}×{size[1]} pixels and its image {width}×{height}; make them equal."
         )
-    mask = table[values]
-    if (unknown := mask == _UNKNOWN).any():
-        classes = int((table < _UNKNOWN).sum())
+    classes = values.translate(table.tobytes())  # a tenth of the time of indexing with them
+    if _UNKNOWN in classes:
+        known = np.flatnonzero(table != _UNKNOWN).tolist()
         raise MisconfigurationException(
-            f"{name} has the value {values[unknown].min()}, which is none of the {classes} classes and not void;"
-            " correct it, or the number of classes, or what is void."
+            f"{name} has the value {min(set(values).difference(known))}, which is none of the"
+            f" {int((table < _UNKNOWN).sum())} classes and not void; correct it, or the number of classes, or what is"
+            " void."
         )
-    if (mask == VOID).all():
+    if classes.count(VOID) == len(classes):
         raise MisconfigurationException(f"{name} is void in every pixel; take the image out of its list.")
-    return mask
+    return np.frombuffer(classes, dtype=np.uint8).reshape(height, width)

@@ -133,7 +133,9 @@ def random_window(
     return Box(top, left, rows, columns), (sizes[0], sizes[1])
 
 
-def cut(image: np.ndarray, mask: np.ndarray, box: Box, size: tuple[int, int], flip: bool) -> tuple[Tensor, Tensor]:
+def cut(
+    image: np.ndarray, mask: np.ndarray, box: Box, size: tuple[int, int], flip: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Cut a rectangle out of an image and its mask, resize and maybe mirror both: uint8 (h, w, 3) and uint8 (h, w).
 
     The image is resized with antialiasing, the mask by its nearest pixels: both line up at the centres of pixels.
@@ -146,10 +148,10 @@ def cut(image: np.ndarray, mask: np.ndarray, box: Box, size: tuple[int, int], fl
         flip: mirror them.
     """
     rows, columns = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
-    part = resize(torch.from_numpy(image[rows, columns]), *size, "bilinear")
+    part = resize(torch.from_numpy(image[rows, columns]), *size, "bilinear").numpy()
     y, x = (nearest(length, n) for length, n in zip((box.height, box.width), size, strict=True))
-    labels = mask[np.ix_(box.top + y, box.left + (x[::-1] if flip else x))]
-    return part.flip(1) if flip else part, torch.from_numpy(labels)
+    labels = mask[box.top + y][:, box.left + (x[::-1] if flip else x)]
+    return part[:, ::-1] if flip else part, labels
 
 
 def nearest(length: int, new: int) -> np.ndarray:

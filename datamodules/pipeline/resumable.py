@@ -191,11 +191,8 @@ class ResumableData(LightningDataModule, ABC):
         return self._loader(partial(self._training_batches, position), length)
 
     def _evaluation_loader(self, indices: Tensor, test: bool) -> Loader:
-        batches = self._evaluation_batches(indices)
+        batches = evaluation_batches(indices, self.eval_batch_size, *self._shard)
         return self._loader(lambda: batches, len(batches), test)
-
-    def _evaluation_batches(self, indices: Tensor) -> list[BatchIndices]:
-        return evaluation_batches(indices, self.eval_batch_size, *self._shard)
 
     def _loader(self, batches: Callable[[], Iterable[BatchIndices]], length: int, test: bool = False) -> Loader:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from datamodules.pipeline.augment import blank_padding, normalise
-from datamodules.pipeline.batches import BatchIndices
 from datamodules.pipeline.cache import cached
 from datamodules.pipeline.decode import MAX_PIXELS
 from datamodules.pipeline.folder import Listing
@@ -84,10 +83,6 @@ class Scenes(ResumableData):
             raise MisconfigurationException(f"train_size is {size}, of {own} training images; ask for 1 to {own}.")
         chosen = torch.from_numpy(generator(Stream.SPLIT).permutation(own)[:size])
         return chosen.sort().values, torch.arange(own, total)
-
-    def _evaluation_batches(self, indices: Tensor) -> list[BatchIndices]:
-        # Without a batch Lightning skips the validation on this rank, and the others would wait for its share.
-        return super()._evaluation_batches(indices) or [BatchIndices(indices[:0], None, 0)]
 
     @property
     def mean(self) -> tuple[float, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser
 from pathlib import Path
+from statistics import mean
 from typing import Any, NamedTuple
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -27,6 +28,7 @@ from lit_models.interfaces import Backbone
 RESULTS = EXPERIMENTS / "transfer"
 TASKS = {"detection": ("detection_bccd", "val/map"), "segmentation": ("segmentation_camvid", "val/miou")}
 """Recipe and score of each."""
+MODES = ("frozen", "fine-tuned")
 RANDOM = "random"
 Row = dict[str, Any]
 
@@ -51,10 +53,17 @@ def transfer(args: list[str]) -> None:
         allow_abbrev=False,
         exit_on_error=False,
     )
-    parser.add_argument("backbones", type=Path, nargs="+", metavar="RUN", help="directory of a run of a classifier")
+    parser.add_argument(
+        "backbones",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="runs of classifiers; those of one name are one recipe with several seeds",
+    )
     parser.add_argument("--detection", type=Path, metavar="FOLDER", help="folder of the data of detection_bccd")
     parser.add_argument("--segmentation", type=Path, metavar="FOLDER", help="folder of the data of segmentation_camvid")
     parser.add_argument("--images", type=int, default=50, help="number of training images (default: 50)")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="of backbones (default: both)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the runs of each combination")
     parser.add_argument("--runs", type=Path, default=Path("runs/transfer"), help="folder of the runs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of transfer.csv and transfer.png")
@@ -63,17 +72,17 @@ def transfer(args: list[str]) -> None:
     if not folders:
         raise UsageError("fathom transfer needs images: give --detection FOLDER, --segmentation FOLDER, or both")
     trained = [candidate(path) for path in options.backbones]
+    pairs = paired([random_candidate(options.backbones[0], trained[0]), *trained], options.seeds)
     rows = []
-    for backbone in [random_candidate(options.backbones[0], trained[0]), *trained]:
-        for task, folder in folders.items():
-            for mode in ("frozen", "fine-tuned"):
-                for seed in options.seeds:
-                    flags = [*flags_of(task, mode, backbone), "--data.root", str(folder)]
-                    flags += ["--data.train_size", str(options.images), *fit_flags]
-                    recipe, score = TASKS[task]
-                    run = train([RESULTS / f"{recipe}.yaml"], seed, options.runs, flags)
-                    rows.append(result(backbone, task, mode, seed, run, score))
-                    print(f"{backbone.name}, {task}, {mode}, seed {seed}: {rows[-1]['score']:.2%}", flush=True)
+    for mode in options.modes:
+        for backbone, seed in pairs:
+            for task, folder in folders.items():
+                flags = [*flags_of(task, mode, backbone), "--data.root", str(folder)]
+                flags += ["--data.train_size", str(options.images), *fit_flags]
+                recipe, score = TASKS[task]
+                run = train([RESULTS / f"{recipe}.yaml"], seed, options.runs, flags)
+                rows.append(result(backbone, task, mode, seed, run, score))
+                print(f"{backbone.name}, {task}, {mode}, seed {seed}: {rows[-1]['score']:.2%}", flush=True)
     write(rows, options.results)
     print(f"{options.results / 'transfer.csv'} and {options.results / 'transfer.png'} are written")
 
@@ -100,6 +109,25 @@ def random_candidate(path: Path, trained: Candidate) -> Candidate:
     """A network as the one at ``path``, with random weights."""
     net = read_checkpoint(checkpoint_file(path))["hyper_parameters"]["net"]
     return Candidate(RANDOM, None, as_flag(net), trained.strides)
+
+
+def paired(backbones: list[Candidate], seeds: list[int]) -> list[tuple[Candidate, int]]:
+    """The runs to train: a backbone alone in its name with every seed, several of one name with a seed each.
+
+    Raises:
+        UsageError: for another number of backbones of one name than there are seeds.
+    """
+    by_name: dict[str, list[Candidate]] = {}
+    for backbone in backbones:
+        by_name.setdefault(backbone.name, []).append(backbone)
+    for name, those in by_name.items():
+        if len(those) == 1:
+            those *= len(seeds)
+        if len(those) != len(seeds):
+            raise UsageError(
+                f"{len(those)} runs of {name} don't pair with {len(seeds)} seeds: give one run, or one for each seed"
+            )
+    return [(those[number], seed) for number, seed in enumerate(seeds) for those in by_name.values()]
 
 
 def flags_of(task: str, mode: str, backbone: Candidate) -> list[str]:
@@ -135,17 +163,20 @@ def write(rows: list[Row], folder: Path) -> None:
 
 def plot(rows: list[Row]) -> Figure:
     """The score of each run by the top-1 of its backbone; lines are the means of random weights."""
-    tasks = list(dict.fromkeys(row["task"] for row in rows))
-    figure = Figure(figsize=(4.5 * len(tasks), 3.5), layout="constrained")
-    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-        for mode, colour in (("frozen", "tab:blue"), ("fine-tuned", "tab:orange")):
-            shown = [row for row in rows if (row["task"], row["mode"]) == (task, mode)]
-            scores = [row["score"] for row in shown if row["backbone"] == RANDOM]
-            axes.axhline(sum(scores) / len(scores), color=colour, linestyle="--", label=f"{mode}, random")
-            known = [row for row in shown if row["top1"] != ""]
-            axes.plot([row["top1"] for row in known], [row["score"] for row in known], "o", color=colour, label=mode)
+    tasks, names = (list(dict.fromkeys(row[column] for row in rows)) for column in ("task", "backbone"))
+    figure = Figure(figsize=(4.5 * len(tasks) + 1.8, 3.5), layout="constrained")
+    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
+    for axes, task in zip(panels, tasks, strict=True):
+        for number, name in enumerate(names):
+            for mode, marker, line in ((MODES[0], "o", "--"), (MODES[1], "^", ":")):
+                shown = [row for row in rows if (row["backbone"], row["task"], row["mode"]) == (name, task, mode)]
+                scores = [row["score"] for row in shown]
+                if name == RANDOM and shown:
+                    axes.axhline(mean(scores), color="0.5", linestyle=line, label=f"{name}, {mode}")
+                elif known := [row["top1"] for row in shown if row["top1"] != ""]:
+                    axes.plot(known, scores, marker, color=f"C{number}", label=f"{name}, {mode}")
         axes.set(xlabel="top-1 of the backbone", ylabel={"detection": "mAP", "segmentation": "mIoU"}[task])
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.legend(fontsize="small")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
     return figure

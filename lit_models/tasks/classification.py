@@ -116,9 +116,12 @@ class ImageClassifier(Task):
 
     def _evaluation_step(self, batch: Batch, mean_loss: MeanMetric, accuracy: MetricCollection, name: str) -> Tensor:
         images, targets = batch
-        logits = self(images)
-        mean_loss.update(F.cross_entropy(logits.float(), targets, reduction="none"))
-        accuracy.update(logits, targets)
+        if len(images):
+            logits = self(images)
+            mean_loss.update(F.cross_entropy(logits.float(), targets, reduction="none"))
+            accuracy.update(logits, targets)
+        else:  # a rank may have none to evaluate
+            logits = images.new_empty(0, self.num_classes)
         self.log(name, mean_loss)
         self.log_dict(accuracy, prog_bar=True)
         return logits

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules import PhotoStream
+from datamodules.pipeline.batches import BatchIndices
 from datamodules.pipeline.decode import DecodeError
 
 litdata = pytest.importorskip("litdata", reason="litdata is not installed (the extra `stream`)")
@@ -46,6 +47,9 @@ def test_shards_hold_the_whole_data_set(shards, caltech):
     stored = sum(path.stat().st_size for path in (shards / "test").glob("*.bin"))
     assert stored == pytest.approx(sum(path.stat().st_size for path in caltech.glob("val/*/*.jpg")), rel=0.05)
     assert sum(len(data.on_after_batch_transfer(batch, 0)[1]) for batch in data.val_dataloader()) == 164
+    nothing = data.fetcher(test=False)(BatchIndices(torch.arange(0), None, 0))  # a rank may have none to evaluate
+    images, targets = data.on_after_batch_transfer(nothing, 0)
+    assert (len(images), len(targets), targets.dtype) == (0, 0, torch.int64)
 
 
 def test_an_epoch_is_reproducible_and_goes_on_from_any_batch(shards):

@@ -114,9 +114,11 @@ def test_equal_batches_leave_out_others_in_every_epoch():
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
-@pytest.mark.parametrize("size", [100, 101, 5])
-def test_evaluation_counts_every_image_once(world_size, size):
+@pytest.mark.parametrize("size", [100, 101, 5, 0])
+def test_evaluation_counts_every_image_once_and_no_rank_is_without_a_batch(world_size, size):
     parts = [evaluation_batches(INDICES[:size], 8, rank, world_size) for rank in range(world_size)]
     served = [index for batches in parts for batch in batches for index in batch.indices.tolist()]
     assert sorted(served) == INDICES[:size].tolist()
-    assert all(0 < len(batch.indices) <= 8 for batches in parts for batch in batches)
+    assert all(len(batch.indices) <= 8 for batches in parts for batch in batches)
+    assert all(len(batches) == 1 or all(len(batch.indices) for batch in batches) for batches in parts)
+    assert all(parts)

@@ -89,7 +89,7 @@ def test_mask_and_image_are_cut_alike(flip):
     part, labels = cut(image, mask, box, size, flip)
     assert part.shape == (*size, 3)
     assert labels.shape == size
-    assert ((part[:, :, 0] > 127) == (labels == 1)).float().mean() > 0.98
-    assert 0.2 < labels.float().mean() < 0.8
+    assert ((part[:, :, 0] > 127) == (labels == 1)).mean() > 0.98
+    assert 0.2 < labels.mean() < 0.8
     plain, _ = cut(image, mask, box, size, False)
-    torch.testing.assert_close(part, plain.flip(1) if flip else plain)
+    assert np.array_equal(part, plain[:, ::-1] if flip else plain)

@@ -2,12 +2,15 @@
 
 import csv
 import json
+from itertools import product
 
 import pytest
 import torch
 import yaml
 
 from experiments.__main__ import main
+from experiments.commands.transfer import Candidate, paired
+from experiments.errors import UsageError
 from lit_models.checkpoints import read_checkpoint
 
 QUICK = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false", "--wandb.mode", "disabled"]
@@ -31,11 +34,10 @@ def test_one_command_makes_a_table_and_a_plot_of_backbones_frozen_and_fine_tuned
     assert study() == 0
     with (tmp_path / "results" / "transfer.csv").open() as file:
         rows = list(csv.DictReader(file))
-    found = [(row["backbone"], row["task"], row["mode"]) for row in rows]
-    modes = [(task, mode) for task in ("detection", "segmentation") for mode in ("frozen", "fine-tuned")]
-    assert found == [(backbone, *rest) for backbone in ("random", "tiny") for rest in modes]
+    found = [(row["mode"], row["backbone"], row["task"]) for row in rows]
+    assert found == list(product(("frozen", "fine-tuned"), ("random", "tiny"), ("detection", "segmentation")))
     top1 = json.loads((tiny_run / "summary.json").read_text())["metrics"]["val/top1"]
-    assert [row["top1"] for row in rows] == [""] * 4 + [str(top1)] * 4
+    assert [row["top1"] for row in rows] == ["", "", str(top1), str(top1)] * 2
     assert all(0 <= float(row["score"]) <= 1 and row["train_images"] == "4" for row in rows)
     assert 0 < (tmp_path / "results" / "transfer.png").stat().st_size < 100_000
 
@@ -58,3 +60,14 @@ def test_without_images_it_says_what_it_needs(tiny_run, fathom):
     code, said = fathom("transfer", tiny_run)
     assert code == 1
     assert "--detection FOLDER" in said
+
+
+def candidates(*names):
+    return [Candidate(name, 0.5, f"{name}{number}", (1, 2, 4)) for number, name in enumerate(names)]
+
+
+def test_runs_of_one_recipe_have_a_seed_each_and_a_single_one_has_all():
+    found = [(backbone.flag, seed) for backbone, seed in paired(candidates("random", "cosine", "cosine"), [5, 7])]
+    assert found == [("random0", 5), ("cosine1", 5), ("random0", 7), ("cosine2", 7)]
+    with pytest.raises(UsageError, match="2 runs of cosine don't pair with 3 seeds"):
+        paired(candidates("random", "cosine", "cosine"), [5, 7, 8])

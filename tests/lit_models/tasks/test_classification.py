@@ -149,6 +149,15 @@ def test_metrics_equal_their_definition(num_classes, names, tmp_path):
         assert metrics["test/top5"] == pytest.approx(in_five)
 
 
+def test_a_batch_without_images_changes_no_metric(tmp_path):
+    """A rank may have none to evaluate."""
+    module, loader = classifier(), images_and_labels()
+    batches = list(loader)
+    expected = trainer(tmp_path).validate(module, DataLoader(batches, batch_size=None), verbose=False)
+    empty = tuple(tensor[:0] for tensor in batches[0])
+    assert trainer(tmp_path).validate(module, DataLoader([*batches, empty], batch_size=None), verbose=False) == expected
+
+
 def test_predictions_are_probabilities(tmp_path):
     predictions = trainer(tmp_path).predict(classifier(), images_and_labels(4))
     assert len(predictions) == 2
