@@ -9,7 +9,7 @@ timm has is left to timm. What they do not have, and why:
 - ``drop_path_rate`` in VanillaNet and GoogLeNet, which have no residual branch;
 - pooling other than the mean, and ``feature_cls="list"`` or ``"dict"``, which run the children of a network one after
   another: a VanillaNet hands λ to its blocks, and a ResNet has activations between its children;
-- ``prune_intermediate_layers`` and an early stop: extractors run the network to its end;
+- an early stop in ``forward_intermediates``: ``prune_intermediate_layers`` removes what need not run;
 - scripting of the Python itself: ``torch.jit.script`` gets the network as traced by ``torch.fx`` in its mode.
 """
 
