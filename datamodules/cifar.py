@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision import datasets
 
 from datamodules.pipeline.in_memory import InMemoryImages
+from datamodules.pipeline.windows import Crops, Windows
 
 
 class _CIFAR(InMemoryImages):
@@ -51,20 +52,23 @@ class _CIFAR(InMemoryImages):
         part = self._open(train=not test)
         return torch.from_numpy(part.data), torch.tensor(part.targets)
 
-    def levelled(self, images: Tensor) -> Tensor:
+    def levelled(self, images: Tensor, crops: Crops | None) -> Tensor:
         """With ``pixel_mean``, images whose mean at each pixel is that of their channel: float32 (N, 32, 32, 3)."""
         if not self.pixel_mean:
             return images
-        self._relief = self._relief.to(images.device)
-        return images - self._relief
+        if self._relief.memory.device != images.device:
+            self._relief = self._relief._replace(memory=self._relief.memory.to(images.device))
+        if crops is None:
+            return images - self._relief.images(1)
+        return images - self._relief.at(torch.zeros_like(crops.top), crops)
 
     @cached_property
-    def _relief(self) -> Tensor:
-        """The mean of the training images less that of their channels, in levels: float32 (32, 32, 3)."""
+    def _relief(self) -> Windows:
+        """Of the mean of the training images less that of their channels, in levels: float32 (1, 32, 32, 3)."""
         images, _ = self.part(test=False)
         train, _ = self.split
         mean_image = images[train].sum(0, dtype=torch.int64) / len(train)
-        return mean_image - 255 * torch.tensor(self.mean)
+        return self._to_windows((mean_image - 255 * torch.tensor(self.mean))[None])
 
     def _open(self, train: bool, download: bool = False) -> datasets.CIFAR10:
         try:

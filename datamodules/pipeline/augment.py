@@ -1,8 +1,4 @@
-"""Crop, flip, erase and normalise a batch of small images at once, on whatever device it is.
-
-Images are uint8 (N, H, W, C). A crop from the padded image and a flip only say where each pixel comes from,
-so one lookup does both.
-"""
+"""Normalise a batch of images and erase parts of them at once, on whatever device it is. Images are (N, H, W, C)."""
 
 from __future__ import annotations
 
@@ -15,53 +11,10 @@ from torch import Tensor
 
 from datamodules.pipeline.randomness import normals
 
-Padding = Literal["zero", "reflect"]
-
 
 def integers(uniform: Tensor, count: int) -> Tensor:
     """Uniform numbers in [0, 1) -> int64 in [0, count)."""
     return (uniform * count).long().clamp_(max=count - 1)
-
-
-def shifted(size: int, shift: Tensor, flip: Tensor | None = None) -> Tensor:
-    """Coordinates that the pixels of a shifted, then mirrored line come from; outside [0, size) is padding.
-
-    Args:
-        size: pixels in the line.
-        shift: int64 (N,); a crop of a line padded by p that starts at i is a shift of i - p.
-        flip: bool (N,), mirror the line after the shift.
-
-    Returns:
-        int64 (N, size).
-    """
-    line = torch.arange(size, device=shift.device)
-    lines = line if flip is None else torch.where(flip[:, None], size - 1 - line, line)
-    return lines + shift[:, None]
-
-
-def reflect(coordinates: Tensor, size: int) -> Tensor:
-    """Mirror coordinates at the centres of the first and last pixel, as ``torch.nn.functional.pad`` does."""
-    coordinates = coordinates.abs()
-    return torch.where(coordinates >= size, 2 * (size - 1) - coordinates, coordinates)
-
-
-def lookup(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """out[n, y, x] = images[n, rows[n, y], columns[n, x]]; coordinates outside are moved to the edge.
-
-    Args:
-        images: (N, H, W, C), contiguous.
-        rows: int64 (N, H').
-        columns: int64 (N, W').
-
-    Returns:
-        (N, H', W', C), of the type of ``images``.
-    """
-    n, height, width, channels = images.shape
-    image = torch.arange(n, device=images.device)[:, None]
-    starts = (image * height + rows.clamp(0, height - 1)) * width
-    pixels = starts[:, :, None] + columns.clamp(0, width - 1)[:, None, :]
-    found = images.view(-1, channels).index_select(0, pixels.flatten())
-    return found.view(n, rows.shape[1], columns.shape[1], channels)
 
 
 def cutout(uniform: Tensor, height: int, width: int, side: int) -> Tensor:
@@ -98,7 +51,7 @@ def erase(images: Tensor, uniform: Tensor, probability: float, mode: Erasing) ->
     box = random_erasing(uniform, height, width, probability)
     blank_box(images, box)
     if mode == "pixel":
-        lines = _lines(images)
+        lines = as_lines(images)
         lines.add_(normals(uniform[:, -1], lines[0].numel()).view(lines.shape).mul_(_inside(images, box)))
 
 
@@ -136,17 +89,15 @@ def random_erasing(
 
 
 def blank_padding(images: Tensor, rows: Tensor, columns: Tensor) -> None:
-    """Set to 0, the mean colour, what :func:`lookup` took from outside the image; in place.
+    """Set to 0, the mean colour, what is beyond the image; in place.
 
     Args:
         images: float (N, H, W, C), contiguous, normalised.
-        rows: int64 (N, H), as given to :func:`lookup`.
-        columns: int64 (N, W).
+        rows: whether a line is of the image, bool (N, H).
+        columns: whether a column is, bool (N, W).
     """
-    _, height, width, channels = images.shape
-    keep_rows = ((rows >= 0) & (rows < height)).to(images.dtype)
-    keep_columns = ((columns >= 0) & (columns < width)).to(images.dtype)
-    _lines(images).mul_(keep_rows[:, :, None]).mul_(keep_columns.repeat_interleave(channels, 1)[:, None, :])
+    keep_columns = columns.to(images.dtype).repeat_interleave(images.shape[3], 1)
+    as_lines(images).mul_(rows.to(images.dtype)[:, :, None]).mul_(keep_columns[:, None, :])
 
 
 def blank_box(images: Tensor, box: Tensor) -> None:
@@ -156,7 +107,7 @@ def blank_box(images: Tensor, box: Tensor) -> None:
         images: float (N, H, W, C), contiguous, normalised.
         box: int64 (N, 4): top, bottom, left, right.
     """
-    _lines(images).mul_(1 - _inside(images, box))
+    as_lines(images).mul_(1 - _inside(images, box))
 
 
 def _inside(images: Tensor, box: Tensor) -> Tensor:
@@ -168,13 +119,14 @@ def _inside(images: Tensor, box: Tensor) -> Tensor:
     return rows[:, :, None] * columns[:, None, :]
 
 
-def _lines(images: Tensor) -> Tensor:
-    # Whole rows of pixels: a broadcast over one to three channels alone would not vectorise.
+def as_lines(images: Tensor) -> Tensor:
+    """(N, H, W, C) -> (N, H, W·C): a broadcast over one to three channels alone would not vectorise."""
     return images.view(*images.shape[:2], images.shape[2:].numel())
 
 
 @functools.cache
-def _affine(mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def affine(mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What the values of a line of pixels are multiplied with to normalise them, and what is added: float32 (W·C,)."""
     # Kept on the device from the first batch on; autograd could not use what inference mode made.
     with torch.inference_mode(False):
         m, s = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
@@ -193,5 +145,5 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     Returns:
         float32 (N, H, W, C), contiguous.
     """
-    scale, shift = _affine(tuple(mean), tuple(std), images.shape[2], images.device)
-    return torch.mul(_lines(images), scale).add_(shift).view(images.shape)
+    scale, shift = affine(tuple(mean), tuple(std), images.shape[2], images.device)
+    return as_lines(images).to(torch.float32, copy=True).mul_(scale).add_(shift).view(images.shape)

@@ -11,32 +11,20 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from datamodules.pipeline.augment import (
-    ERASING_DRAWS,
-    Erasing,
-    Padding,
-    blank_box,
-    blank_padding,
-    cutout,
-    erase,
-    integers,
-    lookup,
-    normalise,
-    reflect,
-    shifted,
-)
+from datamodules.pipeline.augment import ERASING_DRAWS, Erasing, blank_box, cutout, erase, normalise
 from datamodules.pipeline.batches import BatchIndices
 from datamodules.pipeline.fingerprint import fingerprint
 from datamodules.pipeline.image_data import ImageData, RawBatch
 from datamodules.pipeline.randomness import uniforms
 from datamodules.pipeline.resumable import check_std
+from datamodules.pipeline.windows import Crops, Padding, Windows, normalise_crops
 
-# Columns of the draws; the shift takes the first two.
-_FLIP, _CUTOUT, _ERASING = 2, slice(3, 5), slice(5, 5 + ERASING_DRAWS)
+# Columns of the draws; the crop takes those before.
+_CUTOUT, _ERASING = slice(3, 5), slice(5, 5 + ERASING_DRAWS)
 
 
 class InMemoryImages(ImageData):
-    """Small images: a batch is an index lookup, and everything after it is done on the device for the whole batch.
+    """Small images: a batch is a lookup of crops, and everything after it is done on the device for the whole batch.
 
     A data set is a subclass with ``read`` and the attributes of :class:`~datamodules.pipeline.image_data.ImageData`.
 
@@ -44,7 +32,7 @@ class InMemoryImages(ImageData):
         shift: images are moved by up to this many pixels along each axis, drawn uniformly: a random crop from the image
             with that much padding (He et al. 2015, section 4.2: 4).
         padding: what comes in at the border: ``"zero"``, the mean colour, or ``"reflect"``, the image mirrored.
-        flip: mirror half of the images.
+        flip: mirror half of the images, which are kept in memory both ways.
         cutout: side in pixels of a square set to the mean colour; 0 is none.
         erasing: probability that a random rectangle is erased.
         erasing_mode: what it is filled with: ``"const"``, the mean colour, or ``"pixel"``, normal noise in each pixel.
@@ -81,6 +69,7 @@ class InMemoryImages(ImageData):
         self.erasing_mode: Erasing = erasing_mode
         self.on_device = on_device
         self._parts: dict[bool, tuple[Tensor, Tensor]] = {}
+        self._windows: Windows | None = None
 
     @abstractmethod
     def read(self, test: bool) -> tuple[Tensor, Tensor]:
@@ -100,16 +89,33 @@ class InMemoryImages(ImageData):
         """Hash of every pixel and label."""
         return fingerprint(*self.part(test))
 
-    def levelled(self, images: Tensor) -> Tensor:
-        """Images, uint8 (N, H, W, C), before anything is done to them; a data set may subtract what they share."""
+    def levelled(self, images: Tensor, crops: Crops | None) -> Tensor:
+        """Images before they are normalised; a data set may subtract what they share.
+
+        Args:
+            images: uint8 (N, H, W, C).
+            crops: what of the data set's images they are; ``None`` is all.
+        """
         return images
 
     def fetcher(self, test: bool) -> Callable[[BatchIndices], RawBatch]:
-        """An index lookup."""
+        """A lookup of whole images or, with draws, of crops."""
         images, labels = self.part(test)
-        if self.on_device:
-            images, labels = images.to(self._device), labels.to(self._device)
-        return partial(_fetch, images, labels, self.seed, self._draws)
+        windows = None if test else self._training_windows()
+        images = windows.images(len(labels)) if windows else images.to(self._memory)
+        crop = partial(Crops.drawn, shift=self.shift, flip=self.flip)
+        return partial(_fetch, images, labels.to(self._memory), windows, crop, self.seed, self._draws)
+
+    def _training_windows(self) -> Windows:
+        if self._windows is None or self._windows.memory.device != self._memory:
+            images, labels = self.part(test=False)
+            self._windows = self._to_windows(images.to(self._memory))
+            if not self.on_device:
+                self._parts[False] = self._windows.images(len(labels)), labels  # not in memory once more
+        return self._windows
+
+    def _to_windows(self, images: Tensor) -> Windows:
+        return Windows.of(images, self.flip, self.shift if self.padding == "reflect" else 0)
 
     @property
     def _draws(self) -> int:
@@ -117,46 +123,46 @@ class InMemoryImages(ImageData):
         return _ERASING.stop if self.erasing else _ERASING.start
 
     @property
-    def _device(self) -> torch.device:
-        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+    def _memory(self) -> torch.device:
+        """Where the images are."""
+        on_device = self.on_device and self.trainer is not None
+        return self.trainer.strategy.root_device if on_device else torch.device("cpu")
 
     def _training_batches(self, position: Callable[[], tuple[int, int]]) -> Iterator[BatchIndices]:
         batches = super()._training_batches(position)
-        return self._drawn(list(batches)) if self.on_device else batches
+        return batches if self.num_workers else self._drawn(list(batches))  # otherwise the workers draw
 
     def _drawn(self, batches: list[BatchIndices]) -> Iterator[BatchIndices]:
-        """The batches of an epoch with what is drawn for them, moved to the device all at once.
+        """The batches of an epoch with what is drawn for them, made and moved to the images all at once.
 
-        In a step nothing is then left to the host but to say which part it is.
+        With the images on a device, nothing is then left to the host in a step but to say which part it is.
         """
         if not batches:
             return
         sizes = [len(batch.indices) for batch in batches]
         order = torch.cat([batch.indices for batch in batches])
-        mixing = [self._draw_mixing(batch.epoch, batch.number, len(batch.indices)) for batch in batches]
+        mixing = [self._draw_mixing(b.epoch, b.number, len(b.indices)) if self.on_device else None for b in batches]
         partners = [torch.arange(n) if mixed is None else mixed.partner for n, mixed in zip(sizes, mixing, strict=True)]
         epoch = batches[0].epoch
         assert epoch is not None
         draws = uniforms(self.seed, epoch, order, self._draws)
-        parts = [tensor.to(self._device).split(sizes) for tensor in (order, draws, torch.cat(partners))]
+        parts = [tensor.to(self._memory).split(sizes) for tensor in (order, draws, torch.cat(partners))]
         for batch, mixed, indices, of_images, partner in zip(batches, mixing, *parts, strict=True):
             mixed = None if mixed is None else mixed._replace(partner=partner)
             yield batch._replace(indices=indices, draws=of_images, mixing=mixed)
 
     def augment_and_normalise(self, batch: RawBatch) -> Tensor:
-        """Crop, flip, normalise and erase on the device."""
-        images, draws = self.levelled(batch.images), batch.draws
+        """Normalise and erase on the device."""
+        draws = batch.draws
         if draws is None:
-            return normalise(images, self.mean, self.std).permute(0, 3, 1, 2)
+            return normalise(self.levelled(batch.images, None), self.mean, self.std).permute(0, 3, 1, 2)
+        crops = Crops.drawn(draws, self.shift, self.flip)
+        images = self.levelled(batch.images, crops)
+        if self.padding == "zero":
+            images = normalise_crops(images, self.mean, self.std, crops, self.shift)
+        else:
+            images = normalise(images, self.mean, self.std)
         _, height, width, _ = images.shape
-        shifts = integers(draws[:, :_FLIP], 2 * self.shift + 1) - self.shift
-        rows = shifted(height, shifts[:, 0])
-        columns = shifted(width, shifts[:, 1], draws[:, _FLIP] < 0.5 if self.flip else None)
-        if self.padding == "reflect":
-            rows, columns = reflect(rows, height), reflect(columns, width)
-        images = normalise(lookup(images, rows, columns), self.mean, self.std)
-        if self.padding == "zero" and self.shift:
-            blank_padding(images, rows, columns)
         if self.cutout:
             blank_box(images, cutout(draws[:, _CUTOUT], height, width, self.cutout))
         if self.erasing:
@@ -164,13 +170,21 @@ class InMemoryImages(ImageData):
         return images.permute(0, 3, 1, 2)
 
 
-def _fetch(images: Tensor, labels: Tensor, seed: int, count: int, batch: BatchIndices) -> RawBatch:
+def _fetch(
+    images: Tensor,
+    labels: Tensor,
+    windows: Windows | None,
+    crop: Callable[[Tensor], Crops],
+    seed: int,
+    count: int,
+    batch: BatchIndices,
+) -> RawBatch:
     indices, epoch, number, draws, mixing = batch
     if draws is None and epoch is not None:
         draws = uniforms(seed, epoch, indices, count)
     indices = indices.to(images.device, non_blocking=True)
-    images, labels = images.index_select(0, indices), labels.index_select(0, indices)
-    return RawBatch(images, labels, draws, epoch, number, mixing=mixing)
+    found = images.index_select(0, indices) if draws is None or windows is None else windows.at(indices, crop(draws))
+    return RawBatch(found, labels.index_select(0, indices), draws, epoch, number, mixing=mixing)
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

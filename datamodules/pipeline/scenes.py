@@ -115,16 +115,14 @@ class Scenes(ResumableData):
             (N, 3, H, W), channels_last; float32 unless the trainer's precision is a ``-true`` one.
         """
         normalised = normalise(images, self.mean, self.std)
-        blank_padding(normalised, *(_inside(side, sizes[:, axis]) for axis, side in enumerate(images.shape[1:3])))
+        rows, columns = (
+            torch.arange(side, device=sizes.device) < sizes[:, axis, None]
+            for axis, side in enumerate(images.shape[1:3])
+        )
+        blank_padding(normalised, rows, columns)
         normalised = normalised.permute(0, 3, 1, 2)
         # Lightning casts a batch before the hook that makes the images.
         return normalised if self.trainer is None else self.trainer.precision_plugin.convert_input(normalised)
-
-
-def _inside(side: int, lengths: Tensor) -> Tensor:
-    """Coordinates of a canvas's pixels, -1 beyond the image: int64 (N, side)."""
-    line = torch.arange(side, device=lengths.device).expand(len(lengths), side)
-    return line.masked_fill(line >= lengths[:, None], -1)
 
 
 def canvas(sizes: Sequence[tuple[int, int]], divisor: int, *channels: int, value: int = 0) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
 from lit_models.errors import NetworkError
-from lit_models.interfaces import ResidualNetwork
+from lit_models.interfaces import ResidualNetwork, identity
 from lit_models.internals import chosen_indices
 from lit_models.networks.googlenet import GoogLeNet
 from lit_models.networks.resnet import CIFARResNet
@@ -135,6 +135,37 @@ class TimmConventions(nn.Module, ABC):
         kept = [maps[i] for i in wanted]
         return kept if intermediates_only else (maps[-1], kept)
 
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Remove in place what comes after the last of some stages, and return the numbers of these stages.
+
+        Args:
+            indices: Of the stages; a number is that of the last ones.
+            prune_norm: Without effect, as in ``forward_intermediates``.
+            prune_head: Remove the classifier and the pooling before it.
+
+        Raises:
+            NetworkError: If the classifier is to stay without the last stage.
+        """
+        wanted = chosen_indices(len(self.feature_info), indices)
+        kept = max(wanted) + 1
+        if prune_head:
+            self.reset_classifier(0, "")
+        elif kept < len(self.feature_info):
+            raise NetworkError("The classifier takes the maps of the last stage: keep that one, or set prune_head.")
+        if kept < len(self.feature_info):
+            self.feature_info = self.feature_info[:kept]
+            self.num_features = self.feature_info[-1]["num_chs"]
+            self._end_after(self.feature_info[-1]["module"])
+        modules = dict(self.named_modules())
+        self.survival_probs = {name: prob for name, prob in self.survival_probs.items() if name in modules}
+        return wanted
+
+    @abstractmethod
+    def _end_after(self, module: str) -> None:
+        """Remove the modules behind the one of this name, in which a stage ends."""
+
     def get_classifier(self, name_only: bool = False) -> Any:
         """The last layer, or its name."""
         return self.classifier if name_only else self.get_submodule(self.classifier)
@@ -223,6 +254,12 @@ class TimmVanillaNet(TimmConventions, VanillaNet):
             stages.append({"module": name, "num_chs": channels, "reduction": reduction})
         return stages
 
+    def _end_after(self, module: str) -> None:
+        kept = 0 if module == "stem" else int(module.removeprefix("blocks.")) + 1
+        self.blocks = self.blocks[:kept]
+        self.strides = self.strides[:kept]
+        self._ends_resolution = self._ends_resolution[: kept + 1]
+
 
 class TimmGoogLeNet(TimmConventions, GoogLeNet):
     """GoogLeNet with timm's interface."""
@@ -238,6 +275,14 @@ class TimmGoogLeNet(TimmConventions, GoogLeNet):
             ),
         ]
 
+    def _end_after(self, module: str) -> None:
+        kept = self.layers.index(module) + 1
+        for name in self.layers[kept:]:
+            delattr(self, name)
+            if name in self.heads:
+                delattr(self, self.heads.pop(name))
+        self.layers = self.layers[:kept]
+
 
 class TimmCIFARResNet(TimmConventions, CIFARResNet):
     """CIFARResNet with timm's interface, and with dropout before the classifier."""
@@ -249,3 +294,13 @@ class TimmCIFARResNet(TimmConventions, CIFARResNet):
     def stages_of_maps(self) -> list[Stage]:
         width = self.num_features // 4
         return [{"module": name, "num_chs": width << i, "reduction": 1 << i} for i, name in enumerate(self.stages)]
+
+    def _end_after(self, module: str) -> None:
+        kept = self.stages.index(module) + 1
+        for name in self.stages[kept:]:
+            delattr(self, name)
+        self.stages = self.stages[:kept]
+        self.feature_channels = self.feature_channels[:kept]
+        if self.preactivation:  # its last normalisation is that of the last stage
+            del self.bn1
+            self._last_activation = identity  # type: ignore[method-assign]

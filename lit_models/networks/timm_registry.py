@@ -9,7 +9,7 @@ timm has is left to timm. What they do not have, and why:
 - ``drop_path_rate`` in VanillaNet and GoogLeNet, which have no residual branch;
 - pooling other than the mean, and ``feature_cls="list"`` or ``"dict"``, which run the children of a network one after
   another: a VanillaNet hands λ to its blocks, and a ResNet has activations between its children;
-- ``prune_intermediate_layers`` and an early stop: extractors run the network to its end;
+- an early stop in ``forward_intermediates``: ``prune_intermediate_layers`` removes what need not run;
 - scripting of the Python itself: ``torch.jit.script`` gets the network as traced by ``torch.fx`` in its mode.
 """
 
@@ -85,7 +85,8 @@ NETWORKS: dict[str, tuple[Family, dict[str, Any]]] = {
 """Family and arguments of each network, by name."""
 
 _DIFFERENCES: dict[str, dict[str, Any]] = {
-    "vanillanet_13_x1_5_ada_pool": {"pool_size": (10, 10)},
+    # On smaller images its pools of fixed size repeat pixels, and its maps are finer than their reduction says.
+    "vanillanet_13_x1_5_ada_pool": {"pool_size": (10, 10), "min_input_size": (3, 224, 224)},
     "googlenet_torchvision": {"mean": IMAGENET_INCEPTION_MEAN, "std": IMAGENET_INCEPTION_STD},
 }
 """Where a network is described otherwise than its family."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from datamodules import CIFAR10, Digits, FashionMNIST, Photos, SmallImages
+from datamodules.pipeline.batches import training_batches
 from datamodules.pipeline.in_memory import channel_statistics
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -138,8 +139,9 @@ def test_cifar_is_standardised_by_pixel_as_the_authors_of_stochastic_depth_do():
     torch.testing.assert_close(val_images.permute(0, 2, 3, 1).double(), expected, rtol=0, atol=1e-4)
 
     raw = next(iter(data.train_dataloader()))
+    sources = pixels[next(training_batches(train, 20, seed=3, epoch=0)).indices]
     images = data.on_after_batch_transfer(raw, 0)[0].permute(0, 2, 3, 1).double()
-    for image, source, draws in zip(images, raw.images, raw.draws, strict=True):
+    for image, source, draws in zip(images, sources, raw.draws, strict=True):
         padded = torch.zeros(40, 40, 3, dtype=torch.float64)
         padded[4:36, 4:36] = (source.double() - mean_image) / (255 * deviation)
         top, left = (int(9 * u) for u in draws[:2])

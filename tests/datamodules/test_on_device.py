@@ -4,15 +4,18 @@ import pytest
 import torch
 
 from datamodules import Digits, Photos
-from datamodules.pipeline import augment
+from datamodules.pipeline import augment, windows
 
 
 @pytest.fixture(autouse=True)
 def _nothing_cached():
     """Constants that were put on the device of one test are of no use to another."""
-    augment._affine.cache_clear()
+    kept = (augment.affine, windows.within)
+    for constants in kept:
+        constants.cache_clear()
     yield
-    augment._affine.cache_clear()
+    for constants in kept:
+        constants.cache_clear()
 
 
 def assert_finished_on_device(data, fake_cuda):

@@ -1,4 +1,4 @@
-"""Our crops, flips and erasing beside torchvision's."""
+"""Our normalisation and erasing beside torchvision's."""
 
 from __future__ import annotations
 
@@ -7,63 +7,11 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
-from datamodules.pipeline.augment import (
-    ERASING_DRAWS,
-    blank_box,
-    blank_padding,
-    cutout,
-    erase,
-    integers,
-    lookup,
-    normalise,
-    random_erasing,
-    reflect,
-    shifted,
-)
+from datamodules.pipeline.augment import ERASING_DRAWS, affine, blank_box, cutout, erase, normalise, random_erasing
 from datamodules.pipeline.randomness import uniforms
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 IMAGES = torch.randint(256, (81, 12, 10, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-# Every offset of a crop from an image padded by 4.
-OFFSETS = torch.cartesian_prod(torch.arange(9), torch.arange(9))
-
-
-@pytest.mark.parametrize("mirrored", [False, True])
-@pytest.mark.parametrize("mode", ["constant", "reflect"])
-def test_a_crop_and_a_flip_are_torchvisions_pixel_by_pixel(mode, mirrored):
-    flip = torch.full((81,), mirrored)
-    rows, columns = shifted(12, OFFSETS[:, 0] - 4), shifted(10, OFFSETS[:, 1] - 4, flip)
-    if mode == "reflect":
-        rows, columns = reflect(rows, 12), reflect(columns, 10)
-    ours = normalise(lookup(IMAGES, rows, columns), MEAN, STD)
-    if mode == "constant":
-        blank_padding(ours, rows, columns)
-
-    for image, result, (top, left) in zip(IMAGES, ours, OFFSETS.tolist(), strict=True):
-        # Zero padding is of the normalised image: what comes in is the mean colour.
-        expected = tvf.normalize(tvf.to_dtype(image.permute(2, 0, 1), torch.float32, scale=True), MEAN, STD)
-        expected = tvf.crop(tvf.pad(expected, [4], padding_mode=mode), top, left, 12, 10)
-        expected = tvf.horizontal_flip(expected) if mirrored else expected
-        torch.testing.assert_close(result.permute(2, 0, 1), expected, rtol=0, atol=2e-6)
-
-
-def test_offsets_and_flips_are_distributed_like_torchvisions():
-    draws = uniforms(0, 0, torch.arange(20_000), 3)
-    ours = (integers(draws[:, 0], 9) * 9 + integers(draws[:, 1], 9)).bincount(minlength=81)
-    torch.manual_seed(0)
-    crop = v2.RandomCrop(32, padding=4)
-    parameters = [crop.make_params([torch.empty(3, 32, 32)]) for _ in range(20_000)]
-    theirs = torch.tensor([p["top"] * 9 + p["left"] for p in parameters]).bincount(minlength=81)
-    assert (theirs > 0).all()
-    # Two samples of one distribution: chi-square with 80 degrees of freedom is below 125 in 99.9 % of cases.
-    assert ((ours - theirs).square() / (ours + theirs)).sum() < 125
-    assert abs((draws[:, 2] < 0.5).float().mean() - 0.5) < 0.015
-
-
-def test_images_on_any_device_go_through_the_same_lookup():
-    fake = torch.zeros(4, 6, 6, 3, dtype=torch.uint8, device="meta")
-    rows = shifted(6, torch.zeros(4, dtype=torch.long, device="meta"))
-    assert lookup(fake, rows, rows).shape == (4, 6, 6, 3)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -77,7 +25,7 @@ def test_normalise_is_torchvisions_and_contiguous(channels):
 
 
 def test_inference_mode_does_not_spoil_later_training():
-    normalise.__globals__["_affine"].cache_clear()
+    affine.cache_clear()
     with torch.inference_mode():
         normalise(IMAGES, MEAN, STD)
     weight = torch.ones(3, requires_grad=True)

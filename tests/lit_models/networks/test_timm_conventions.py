@@ -145,6 +145,41 @@ def test_every_extractor_gives_the_intermediates(name, feature_cls):
 
 
 @one_of_each
+def test_pruned_networks_end_in_the_last_map_that_is_asked_for(name):
+    _assert_prunes(trained(name), images(name))
+
+
+def test_pruned_preactivation_networks_end_without_their_last_normalisation():
+    _assert_prunes(small("resnet20_cifar", preactivation=True).eval(), images("resnet20_cifar"))
+
+
+def _assert_prunes(net, x):
+    logits, maps = net(x), net.forward_intermediates(x, intermediates_only=True)
+    whole = copy.deepcopy(net)
+    assert whole.prune_intermediate_layers([-1], prune_head=False) == [len(maps) - 1]
+    assert torch.equal(whole(x), logits)
+    with pytest.raises(NetworkError, match="last stage"):
+        whole.prune_intermediate_layers([0], prune_head=False)
+    for i, expected in enumerate(maps):
+        pruned = copy.deepcopy(net)
+        assert pruned.prune_intermediate_layers([i]) == [i]
+        assert torch.equal(pruned.forward_intermediates(x, [i], intermediates_only=True)[0], expected)
+        assert torch.equal(pruned(x), expected)
+        pruned.train()(x).sum().backward()
+        assert all(p.grad is not None for p in pruned.parameters())
+        pruned.reset_classifier(3)
+        assert pruned.eval()(x).shape == (len(x), 3)
+        assert pruned.feature_channels[-1] == pruned.num_features == expected.shape[1]
+
+
+def test_pruned_networks_drop_the_blocks_they_have():
+    net = small("resnet20_cifar", drop_path_rate=0.9)
+    net.prune_intermediate_layers([0])
+    assert list(net.survival_probs) == list(net.residual_blocks()) == ["layer1.0", "layer1.1", "layer1.2"]
+    net(images("resnet20_cifar"))
+
+
+@one_of_each
 def test_a_traced_network_computes_and_learns_as_the_network_does(name):
     net, x = trained(name), images(name)
     _, last = (nodes[-1] for nodes in get_graph_node_names(net))
