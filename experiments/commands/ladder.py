@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from experiments.cli.command_line import FathomCLI
+from experiments.figures import house_style, legend_of_all, save, spoken
 from experiments.unravel.records import write_records
 
 FOLDER = Path(__file__).parents[1] / "bag_of_tricks" / "ladder"
@@ -89,24 +90,33 @@ def result(rung: str, seed: int, run: Path) -> Row:
 def write(rows: list[Row], folder: Path) -> None:
     """``ladder.csv`` and ``ladder.png``."""
     write_records(folder / "ladder.csv", rows)
-    plot(rows).savefig(folder / "ladder.png", dpi=110)
+    draw(rows, folder / "ladder.png")
 
 
-def plot(rows: list[Row]) -> Figure:
+@house_style()
+def draw(rows: list[Row], path: Path) -> None:
     """Validation top-1 of each rung: the seeds as dots, their mean as a bar with its change from the rung before."""
     rungs = list(dict.fromkeys(row["rung"] for row in rows))
     accuracies = [[row["val_top1"] for row in rows if row["rung"] == rung] for rung in rungs]
     means = [mean(values) for values in accuracies]
-    figure = Figure(figsize=(8, 0.42 * len(rungs) + 1.2), layout="constrained")
+    figure = Figure(figsize=(8, 0.42 * len(rungs) + 1.5))
     axes = figure.add_subplot()
-    axes.barh(rungs, means, color="0.85")
+    axes.barh(
+        [spoken(rung) for rung in rungs],
+        means,
+        color="0.85",
+        label="mean of the seeds (change from the rung before, in points)",
+    )
     for position, values in enumerate(accuracies):
-        axes.plot(values, [position] * len(values), "o", color="tab:blue", markersize=4)
+        axes.plot(values, [position] * len(values), "o", color="C0", markersize=4, label="a seed")
         change = f" ({100 * (means[position] - means[position - 1]):+.1f})" if position else ""
         axes.text(max(values), position, f"  {means[position]:.1%}{change}", va="center")
     axes.invert_yaxis()
     axes.margins(x=0.25)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    size = rows[0]
-    axes.set_xlabel(f"validation top-1 after {size['epochs']} epochs of {size['train_images']:,} images")
-    return figure
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("validation top-1")
+    legend_of_all(figure)
+    size, seeds = rows[0], sorted({row["seed"] for row in rows})
+    images = f"{size['epochs']} epochs of {size['train_images']:,} images, {size['val_images']:,} to validate on"
+    save(figure, path, f"{images}; seed {', '.join(map(str, seeds))}")

@@ -17,6 +17,7 @@ from experiments.cli.recipes import EXPERIMENTS
 from experiments.cli.trusted_names import refusal
 from experiments.commands.ladder import train
 from experiments.errors import UsageError
+from experiments.figures import house_style, legend_of_all, save
 from experiments.runs.directory import experiment_name, run_config
 from experiments.unravel.records import write_records
 from lit_models import load_checkpoint
@@ -130,22 +131,27 @@ def result(backbone: Candidate, task: str, mode: str, seed: int, run: Path, scor
 def write(rows: list[Row], folder: Path) -> None:
     """``transfer.csv`` and ``transfer.png``."""
     write_records(folder / "transfer.csv", rows)
-    plot(rows).savefig(folder / "transfer.png", dpi=110)
+    draw(rows, folder / "transfer.png")
 
 
-def plot(rows: list[Row]) -> Figure:
+@house_style()
+def draw(rows: list[Row], path: Path) -> None:
     """The score of each run by the top-1 of its backbone; lines are the means of random weights."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    figure = Figure(figsize=(4.5 * len(tasks), 3.5), layout="constrained")
+    figure = Figure(figsize=(4.5 * len(tasks), 3.8))
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-        for mode, colour in (("frozen", "tab:blue"), ("fine-tuned", "tab:orange")):
+        for mode, color, marker in (("frozen", "C0", "o"), ("fine-tuned", "C1", "s")):
             shown = [row for row in rows if (row["task"], row["mode"]) == (task, mode)]
             scores = [row["score"] for row in shown if row["backbone"] == RANDOM]
-            axes.axhline(sum(scores) / len(scores), color=colour, linestyle="--", label=f"{mode}, random")
+            label = f"{mode}, random weights"
+            axes.axhline(sum(scores) / len(scores), color=color, linestyle="--", label=label)
             known = [row for row in shown if row["top1"] != ""]
-            axes.plot([row["top1"] for row in known], [row["score"] for row in known], "o", color=colour, label=mode)
+            places = [row["top1"] for row in known], [row["score"] for row in known]
+            axes.plot(*places, marker, color=color, label=mode)
         axes.set(xlabel="top-1 of the backbone", ylabel={"detection": "mAP", "segmentation": "mIoU"}[task])
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.legend(fontsize="small")
-    return figure
+    legend_of_all(figure, columns=4)
+    size, seeds = rows[0], sorted({row["seed"] for row in rows})
+    note = f"{size['train_images']:,} training images, {size['val_images']:,} to validate on, {size['epochs']} epochs"
+    save(figure, path, f"{note}; seed {', '.join(map(str, seeds))}; lines are means over the seeds")

@@ -54,8 +54,8 @@ def checkpoint(tmp_path):
 @pytest.fixture
 def no_figures(monkeypatch):
     """To spare the time of drawing."""
-    monkeypatch.setattr("experiments.commands.lesion.lesion_figure", lambda tables, path: None)
-    monkeypatch.setattr("experiments.commands.reorder.reorder_figure", lambda tables, path: None)
+    monkeypatch.setattr("experiments.commands.lesion.lesion_figure", lambda *_: None)
+    monkeypatch.setattr("experiments.commands.reorder.reorder_figure", lambda *_: None)
 
 
 def table(path):
