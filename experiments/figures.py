@@ -76,5 +76,8 @@ def save(figure: Figure, path: Path, note: str = "") -> None:
         figure.supxlabel("\n".join(textwrap.wrap(note, width)), fontsize="small", color="0.35", x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     for file in [path] if path.suffix in FORMATS else [path.with_name(path.name + ending) for ending in FORMATS]:
-        dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  # else no two files are equal
+        dates = {
+            ".svg": {"Date": None},
+            ".pdf": {"CreationDate": None},
+        }  # a picture in a repository changes with its data alone
         figure.savefig(file, metadata=dates.get(file.suffix))

@@ -55,8 +55,7 @@ def _panel(axes: Axes, claims: Sequence[Claim], grades: Mapping[str, Grade], lab
         axes.plot([low, high], [row, row], color=look["color"], marker="", linewidth=2)
         axes.plot(value, row, **look, linestyle="none", markersize=5, label=grade.verdict)
         if claim.effect is not None:
-            label = "the paper's value"
-            axes.plot(claim.effect, row, "D", color="black", fillstyle="none", markersize=6, label=label)
+            axes.plot(claim.effect, row, "D", color="black", fillstyle="none", markersize=6, label="the paper's value")
         limits = (
             (-claim.margin, claim.margin)
             if claim.statistic == "contrast" or claim.direction == "absent"

@@ -80,7 +80,7 @@ def test_what_is_missing_is_trained_once(climb, tmp_path):
         ("09_distillation", "3", "2"),
     ]
     assert all(0 <= float(row["val_top1"]) <= 1 for row in rows)
-    assert (tmp_path / "results" / "ladder.png").stat().st_size < 100_000
+    assert (tmp_path / "results" / "ladder.png").stat().st_size < 400_000
     (config,) = (tmp_path / "runs").glob("*/09_distillation/*/config.yaml")
     taught = yaml.safe_load(config.read_text())
     assert taught["model"]["class_path"] == "lit_models.Distillation"
