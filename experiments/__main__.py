@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from argparse import ArgumentError
+from collections.abc import Container
 from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
@@ -134,6 +135,7 @@ def tool_words(tool: Any, args: list[str]) -> list[str]:
 
         args = with_full_names(args)
     hints = get_type_hints(tool) if callable(tool) else {}
+    args = [_with_underscores(word, hints) for word in args]
     lists = [name for name, kind in hints.items() if any(get_origin(part) is list for part in (kind, *get_args(kind)))]
     if callable(tool) and "wandb" in inspect.signature(tool).parameters:
         from experiments.runs.wandb_environment import wandb_environment
@@ -151,6 +153,13 @@ def tool_words(tool: Any, args: list[str]) -> list[str]:
             values = _values(args[start:])
             args = [*args[:start], json.dumps(values), *args[start + len(values) :]]
     return args
+
+
+def _with_underscores(word: str, parameters: Container[str]) -> str:
+    """``--group-by=lr`` as ``--group_by=lr``, where that is a parameter."""
+    flag, equals, value = word.partition("=")
+    name = flag.removeprefix("--").replace("-", "_")
+    return f"--{name}{equals}{value}" if flag.startswith("--") and name in parameters else word
 
 
 def _values(args: list[str]) -> list[str]:

@@ -325,6 +325,7 @@ class ResumableData(LightningDataModule, ABC):
             "train_images": len(train),
             "val_images": len(val),
             "data": type(self).__qualname__,
+            "classes": self.num_classes,
             "data_fingerprint": self.fingerprint(test=True) if testing else self._training_fingerprint,
             **({"data_fingerprint_before": self._trained_before} if self._trained_before else {}),
         }

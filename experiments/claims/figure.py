@@ -10,10 +10,17 @@ from matplotlib.figure import Figure
 
 from experiments.claims.sheet import Claim
 from experiments.claims.statistics import Grade
+from experiments.figures import REFERENCE, house_style, legend_of_all, save
 
-COLORS = {"held": "tab:green", "contradicted": "tab:red", "absent": "tab:blue", "undecided": "0.5"}
+VERDICTS = {
+    "held": {"color": "C0", "marker": "o"},
+    "contradicted": {"color": "C1", "marker": "s"},
+    "absent": {"color": "C3", "marker": "v"},
+    "undecided": {"color": REFERENCE, "marker": "."},
+}
 
 
+@house_style()
 def forest(claims: Sequence[Claim], grades: Mapping[str, Grade], path: Path) -> None:
     """Draw what has an interval: differences in points, and ratios with the value that they are held to."""
     drawn = [claim for claim in claims if grades[claim.id].interval is not None]
@@ -28,14 +35,15 @@ def forest(claims: Sequence[Claim], grades: Mapping[str, Grade], path: Path) -> 
         (others, "ratio, correlation or share"),
     ]
     panels = [panel for panel in panels if panel[0]]
-    figure = Figure(figsize=(9, 1.2 + 0.34 * max(len(drawn), 1) + 0.6 * len(panels)), layout="constrained")
+    figure = Figure(figsize=(9, 1.2 + 0.34 * max(len(drawn), 1) + 0.6 * len(panels)))
     if panels:
         heights = [len(shown) + 1 for shown, _ in panels]
         for axes, (shown, label) in zip(
             figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0], panels, strict=True
         ):
             _panel(axes, shown, grades, label)
-    figure.savefig(path, dpi=90)
+        legend_of_all(figure, columns=6)
+    save(figure, path, "intervals of 95%; a filled marker is our value")
 
 
 def _panel(axes: Axes, claims: Sequence[Claim], grades: Mapping[str, Grade], label: str) -> None:
@@ -43,24 +51,24 @@ def _panel(axes: Axes, claims: Sequence[Claim], grades: Mapping[str, Grade], lab
         grade = grades[claim.id]
         assert grade.interval is not None
         value, low, high = grade.interval
-        color = COLORS[grade.verdict]
-        axes.plot([low, high], [row, row], color=color, linewidth=2)
-        axes.plot(value, row, "o", color=color, markersize=5)
+        look = VERDICTS[grade.verdict]
+        axes.plot([low, high], [row, row], color=look["color"], marker="", linewidth=2)
+        axes.plot(value, row, **look, linestyle="none", markersize=5, label=grade.verdict)
         if claim.effect is not None:
-            axes.plot(claim.effect, row, "D", color="black", fillstyle="none", markersize=6)
+            axes.plot(claim.effect, row, "D", color="black", fillstyle="none", markersize=6, label="the paper's value")
         limits = (
             (-claim.margin, claim.margin)
             if claim.statistic == "contrast" or claim.direction == "absent"
             else (claim.margin,)
         )
-        axes.plot(limits, [row] * len(limits), "|", color="0.4", markersize=12)
+        axes.plot(limits, [row] * len(limits), "|", color="0.4", markersize=12, label="margin or threshold")
     axes.set_yticks(range(len(claims)), [f"{claim.id}  {_short(claim.sentence)}" for claim in claims], fontsize=7)
     axes.set_ylim(len(claims) - 0.5, -0.5)
     if any(claim.statistic == "contrast" for claim in claims):
         axes.axvline(0, color="0.8", linewidth=1, zorder=0)
-    axes.set_xlabel(f"{label} (diamond: the paper's value; bars: margin or threshold)", fontsize=8)
+    axes.set_xlabel(label, fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
-    axes.grid(axis="x", alpha=0.3)
+    axes.grid(visible=False, axis="y")
 
 
 def _short(sentence: str) -> str:

@@ -21,6 +21,7 @@ from experiments.unravel.source import Subject, open_subject
 from lit_models.pictures import pixels
 
 WANDB = WandbOptions()
+NOTE = "Grad-CAM in the last feature maps, for the class that is predicted, with its probability"
 
 
 def attention(
@@ -60,7 +61,9 @@ def attention(
     directory = out or subjects[0].directory
     write_records(directory / "attention.csv", records)
     rows = list(zip(*looks, strict=True))
-    draw_and_publish(subjects[0], "attention", records, directory, lambda path: attention_figure(rows, path), wandb)
+    draw_and_publish(
+        subjects[0], "attention", records, directory, lambda path: attention_figure(rows, path, NOTE), wandb
+    )
 
 
 def looks_of(subject: Subject, name: str, files: Sequence[Path]) -> tuple[list[Look], list[Record]]:

@@ -82,7 +82,8 @@ def ensemble(
     )
 
     def draw(path: Path) -> None:
-        ensemble_figure(rule, averages, singles, subject.name, path)
+        note = f"{subject.name}; {subject.seen.data}, {seen:,} test images; {members} subnetworks, seed {seed}"
+        ensemble_figure(rule, averages, singles, note, path, subject.seen)
 
     draw_and_publish(subject, "ensemble", records, directory, draw, wandb)
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from experiments.cli.command_line import FathomCLI
+from experiments.figures import house_style, integers, save
 from experiments.internals import attach_data
 from lit_models.cost import count_macs
 from lit_models.tasks.optimization import global_batch_size
@@ -51,13 +52,13 @@ def explain(args: list[str]) -> None:
     """Print what ``fathom fit`` would do with the same flags; train nothing and write nothing but the curve."""
     parser = ArgumentParser(
         prog="fathom explain",
-        usage="fathom explain --config EXPERIMENT.yaml [--curve PNG] [options of fathom fit]",
+        usage="fathom explain --config EXPERIMENT.yaml [--curve FILE] [options of fathom fit]",
         description="Print what fathom fit would do with the same flags, and train nothing. It needs the data, to"
         " count the steps; where they are not here, others stand in: --data datamodules.Digits --data.image_size 224",
         allow_abbrev=False,
         exit_on_error=False,
     )
-    parser.add_argument("--curve", type=Path, metavar="PNG", help="draw the learning rate into this file")
+    parser.add_argument("--curve", type=Path, metavar="FILE", help="draw the learning rate into a .png, .svg or .pdf")
     options, fit_flags = parser.parse_known_args(args)
     cli = ExplainCLI(["fit", *fit_flags])
     lines = cli.explanation
@@ -72,7 +73,7 @@ def explain(args: list[str]) -> None:
         steps = cli.trainer.estimated_stepping_batches
         if math.isinf(steps):
             raise MisconfigurationException("a fit without end has no curve: set --trainer.max_epochs")
-        draw_curve(cli.model.lr_factor(), cli.model.peak_lr, int(steps)).savefig(options.curve, dpi=110)
+        draw_curve(cli.model.lr_factor(), cli.model.peak_lr, int(steps), options.curve)
         print(f"{options.curve} is written")
 
 
@@ -153,11 +154,14 @@ def training_cost(trainer: L.Trainer) -> str:
     return f"{line}\n{macs((3 * forward + taught) * seen)} for the fit of {seen:,.0f} images"
 
 
-def draw_curve(factor: Factor, peak: float, steps: int) -> Figure:
+@house_style()
+def draw_curve(factor: Factor, peak: float, steps: int, path: Path) -> None:
     """The learning rate in each step, of which at most 2,000 are drawn."""
     shown = range(0, steps, max(steps // 2000, 1))
-    figure = Figure(figsize=(6, 3), layout="constrained")
+    figure = Figure(figsize=(6, 3))
     axes = figure.add_subplot()
-    axes.plot([step + 1 for step in shown], [peak * factor(step) for step in shown])
+    rates = [peak * factor(step) for step in shown]
+    axes.step([step + 1 for step in shown], rates, where="post", marker="")
     axes.set(xlabel="optimizer step", ylabel="learning rate", ylim=(0, None))
-    return figure
+    integers(axes.xaxis)
+    save(figure, path)

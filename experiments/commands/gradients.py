@@ -60,4 +60,6 @@ def gradients(
     directory = out or subject.directory
     write_records(directory / "gradients.csv", records)
     tables = by_network([records, *others])
-    draw_and_publish(subject, "gradients", records, directory, lambda path: gradients_figure(tables, path), wandb)
+    draw_and_publish(
+        subject, "gradients", records, directory, lambda path: gradients_figure(tables, path, subject.seen), wandb
+    )

@@ -16,6 +16,7 @@ from experiments.claims.driver import Driver
 from experiments.claims.rows import TRAININGS, Ledger
 from experiments.commands.reproduce import seconds
 from experiments.errors import UsageError
+from experiments.figures import REFERENCE, house_style, legend_of_all, save, spoken
 
 RESULTS = Path(__file__).parents[1] / "bag_of_tricks"
 
@@ -44,8 +45,8 @@ def ladder(args: list[str]) -> None:
     if any(not row[QUANTITY] for rows in found.values() for row in rows):
         raise UsageError("a run validated nothing: the errors that are compared are those of the validation images")
     errors = {name: [float(row[QUANTITY]) for row in rows[: options.seeds]] for name, rows in found.items()}
-    figure, path = _summed_up(options.plan, errors), options.results / f"{options.plan}.png"
-    figure.savefig(path, dpi=110)
+    path = options.results / f"{options.plan}.png"
+    _draw(options.plan, errors, path)
     print(f"{options.results / options.plan / TRAININGS} and {path} are written")
 
 
@@ -81,49 +82,53 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _summed_up(plan: str, errors: Mapping[str, Sequence[float]]) -> Figure:
+def _draw(plan: str, errors: Mapping[str, Sequence[float]], path: Path) -> None:
     if plan == "ladder":
-        return rungs_figure(errors)
+        draw_rungs(errors, path)
+        return
     if plan == "plackett_burman":
-        return effects_figure(_printed(effects(PLANS[plan], errors, TRICKS)))
-    _, first, second, _ = PLANS[plan]
-    found = effects(PLANS[plan], errors, [first, second])
-    found[f"{first} × {second}"] = interaction(PLANS[plan], errors, first, second)
-    return effects_figure(_printed(found))
-
-
-def _printed(found: dict[str, Effect]) -> dict[str, Effect]:
+        found = effects(PLANS[plan], errors, TRICKS)
+    else:
+        _, first, second, _ = PLANS[plan]
+        found = effects(PLANS[plan], errors, [first, second])
+        found[f"{first} × {second}"] = interaction(PLANS[plan], errors, first, second)
     for name, (estimate, low, high) in found.items():
         print(f"{name}: {estimate:+.2f} points of validation error ({low:+.2f} to {high:+.2f})")
-    return found
+    draw_effects(found, len(next(iter(errors.values()))), path)
 
 
-def rungs_figure(errors: Mapping[str, Sequence[float]]) -> Figure:
+@house_style()
+def draw_rungs(errors: Mapping[str, Sequence[float]], path: Path) -> None:
     """Validation top-1 of each rung: the seeds as dots, their mean as a bar with its change from the rung before."""
     accuracies = {name: [100 - error for error in values] for name, values in errors.items()}
     means = [mean(values) for values in accuracies.values()]
-    figure = Figure(figsize=(8, 0.42 * len(errors) + 1.2), layout="constrained")
+    figure = Figure(figsize=(8, 0.42 * len(errors) + 1.5))
     axes = figure.add_subplot()
-    axes.barh(list(errors), means, color="0.85")
+    label = "mean of the seeds (change from the rung before, in points)"
+    axes.barh([spoken(rung) for rung in errors], means, color="0.85", label=label)
     for position, values in enumerate(accuracies.values()):
-        axes.plot(values, [position] * len(values), "o", color="tab:blue", markersize=4)
+        axes.plot(values, [position] * len(values), "o", color="C0", markersize=4, label="a seed")
         change = f" ({means[position] - means[position - 1]:+.1f})" if position else ""
-        axes.text(max(values), position, f"  {means[position]:.1f}{change}", va="center")
+        axes.text(max(values), position, f"  {means[position]:.1f}%{change}", va="center")
     axes.invert_yaxis()
     axes.margins(x=0.25)
-    axes.set_xlabel("validation top-1 in %")
-    return figure
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("validation top-1, %")
+    legend_of_all(figure)
+    save(figure, path, f"{len(means)} rungs with {len(next(iter(errors.values())))} seeds each")
 
 
-def effects_figure(found: Mapping[str, Effect]) -> Figure:
+@house_style()
+def draw_effects(found: Mapping[str, Effect], seeds: int, path: Path) -> None:
     """Each effect on the validation error with its interval."""
-    figure = Figure(figsize=(8, 0.42 * len(found) + 1.2), layout="constrained")
+    figure = Figure(figsize=(8, 0.42 * len(found) + 1.5))
     axes = figure.add_subplot()
-    estimates, lows, highs = zip(*found.values(), strict=True)
-    below = [estimate - low for estimate, low in zip(estimates, lows, strict=True)]
-    above = [high - estimate for estimate, high in zip(estimates, highs, strict=True)]
-    axes.errorbar(estimates, list(found), xerr=[below, above], fmt="o", color="tab:blue", capsize=3)
-    axes.axvline(0, color="0.5", linewidth=0.8)
+    for position, (estimate, low, high) in enumerate(found.values()):
+        axes.plot([low, high], [position, position], color="C0", marker="", linewidth=2)
+        axes.plot(estimate, position, "o", color="C0", markersize=5)
+    axes.set_yticks(range(len(found)), [spoken(name) for name in found])
+    axes.axvline(0, color=REFERENCE, linewidth=1)
     axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
     axes.set_xlabel("points of validation error where it is on, less where it is off")
-    return figure
+    save(figure, path, f"intervals of 95%; {seeds} seeds of each set of tricks")

@@ -94,8 +94,9 @@ def lesion(
         errors = [row.error for row in single]
         worst = single[int(np.argmax(errors))]
         print(
-            f"top-1 error of {subject.name} on {whole.images} images{title}: {whole.error:.1%}; with one link of "
-            f"{count} deleted {np.median(errors):.1%} in the median, {worst.error:.1%} without {worst.about['deleted']}"
+            f"top-1 error of {subject.name} on {whole.images} images{title}: {whole.error:.1%}; with one block or "
+            f"layer of {count} deleted {np.median(errors):.1%} in the median, {worst.error:.1%} without "
+            f"{worst.about['deleted']}"
         )
 
 

@@ -70,5 +70,10 @@ def logit_gap(
     )
     tables = by_network([records, *others])
     draw_and_publish(
-        subject, "logit_gap", records, directory, lambda path: logit_gap_figure(tables, optimum, path), wandb
+        subject,
+        "logit_gap",
+        records,
+        directory,
+        lambda path: logit_gap_figure(tables, optimum, path, subject.seen),
+        wandb,
     )

@@ -117,7 +117,9 @@ def paths(
         print(sentence)
 
     def draw(path: Path) -> None:
-        paths_figure(summary, _stage_summaries(exact), f"{subject.name}, {blocks} blocks", path)
+        seen = f"{subject.name}, {blocks} blocks; {subject.seen.data}, {images:,} test images"
+        note = f"{seen}; {samples} samples of each length, seed {seed}"
+        paths_figure(summary, _stage_summaries(exact), note, path)
 
     draw_and_publish(subject, "paths", records, directory, draw, wandb)
 

@@ -57,4 +57,6 @@ def responses(
     write_records(directory / "responses.csv", records)
     print(f"the {len(found)} layers of {subject.name} respond with a standard deviation of {mean(found.values()):.3f}")
     tables = by_network([records, *others])
-    draw_and_publish(subject, "responses", records, directory, lambda path: responses_figure(tables, path), wandb)
+    draw_and_publish(
+        subject, "responses", records, directory, lambda path: responses_figure(tables, path, subject.seen), wandb
+    )

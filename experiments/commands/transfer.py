@@ -17,6 +17,7 @@ from experiments.cli.initial_weights import as_flag
 from experiments.cli.recipes import EXPERIMENTS
 from experiments.cli.trusted_names import refusal
 from experiments.errors import UsageError
+from experiments.figures import REFERENCE, house_style, legend_of_all, looks, save
 from experiments.runs.directory import experiment_name, run_config
 from experiments.transfer.trained_once import train
 from experiments.unravel.records import write_records
@@ -158,25 +159,29 @@ def result(backbone: Candidate, task: str, mode: str, seed: int, run: Path, scor
 def write(rows: list[Row], folder: Path) -> None:
     """``transfer.csv`` and ``transfer.png``."""
     write_records(folder / "transfer.csv", rows)
-    plot(rows).savefig(folder / "transfer.png", dpi=110)
+    draw(rows, folder / "transfer.png")
 
 
-def plot(rows: list[Row]) -> Figure:
+@house_style()
+def draw(rows: list[Row], path: Path) -> None:
     """The score of each run by the top-1 of its backbone; lines are the means of random weights."""
     tasks, names = (list(dict.fromkeys(row[column] for row in rows)) for column in ("task", "backbone"))
-    figure = Figure(figsize=(4.5 * len(tasks) + 1.8, 3.5), layout="constrained")
-    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
-    for axes, task in zip(panels, tasks, strict=True):
-        for number, name in enumerate(names):
-            for mode, marker, line in ((MODES[0], "o", "--"), (MODES[1], "^", ":")):
+    figure = Figure(figsize=(4.5 * len(tasks), 4.2))
+    colours = looks(name for name in names if name != RANDOM)
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        for name in names:
+            for mode, fill, line in ((MODES[0], "full", "--"), (MODES[1], "none", ":")):
                 shown = [row for row in rows if (row["backbone"], row["task"], row["mode"]) == (name, task, mode)]
                 scores = [row["score"] for row in shown]
+                label = f"{name}, {mode}"
                 if name == RANDOM and shown:
-                    axes.axhline(mean(scores), color="0.5", linestyle=line, label=f"{name}, {mode}")
+                    axes.axhline(mean(scores), color=REFERENCE, linestyle=line, label=label)
                 elif known := [row["top1"] for row in shown if row["top1"] != ""]:
-                    axes.plot(known, scores, marker, color=f"C{number}", label=f"{name}, {mode}")
+                    axes.plot(known, scores, **colours[name], linestyle="none", fillstyle=fill, label=label)
         axes.set(xlabel="top-1 of the backbone", ylabel={"detection": "mAP", "segmentation": "mIoU"}[task])
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1, decimals=0))
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
-    return figure
+    legend_of_all(figure, columns=3)
+    size, seeds = rows[0], sorted({row["seed"] for row in rows})
+    note = f"{size['train_images']:,} training images, {size['val_images']:,} to validate on, {size['epochs']} epochs"
+    save(figure, path, f"{note}; seed {', '.join(map(str, seeds))}; lines are means over the seeds")

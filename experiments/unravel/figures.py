@@ -5,54 +5,75 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.figures import REFERENCE, chance, house_style, integers, legend_of_all, looks, save, spoken
 from experiments.unravel.records import Record
+from experiments.unravel.source import Seen
 
 Tables = Mapping[str, Sequence[Record]]
 """Records by network; the first network is the one in question, the others are there to compare with."""
+Looks = Mapping[str, Mapping[str, Any]]
 
 
-def lesion_figure(tables: Tables, path: Path) -> None:
-    """Error over the deleted link, over the number of links deleted at random, and over the start of a run.
+@house_style()
+def lesion_figure(tables: Tables, path: Path, seen: Seen = Seen()) -> None:  # noqa: B008
+    """Error over the deleted block or layer, over how many are deleted at random, and over the start of a run.
 
-    A network whose batch normalisation was estimated anew too has curves of both.
+    Bands are quartiles of the draws. A network whose batch normalisation was estimated anew too has curves of both.
     """
     tables = _by_statistics(tables)
+    shown = looks(tables)
     optional = {"random": _random, "run": _runs}
     panels = [_single]
     panels += [draw for kind, draw in optional.items() if any(_of_kind(records, kind) for records in tables.values())]
-    figure = Figure(figsize=(4.8 * len(panels), 3.6), layout="constrained")
+    figure = Figure(figsize=(3.2 * len(panels) + 0.6, 3.6))
     for panel, axes in zip(panels, np.atleast_1d(figure.subplots(1, len(panels), sharey=True)), strict=True):
-        panel(axes, tables)
+        panel(axes, tables, shown)
+        chance(axes, seen.classes)
         axes.set_ylim(0, 1)
-        axes.grid(alpha=0.3)
+        integers(axes.xaxis)
     figure.axes[0].set_ylabel("top-1 error")
-    figure.savefig(path, dpi=110)
+    legend_of_all(figure, columns=max(len(panels), 2))
+    save(figure, path, _note(tables, seen))
 
 
-def reorder_figure(tables: Tables, path: Path) -> None:
+@house_style()
+def reorder_figure(tables: Tables, path: Path, seen: Seen = Seen()) -> None:  # noqa: B008
     """Error over Kendall's τ: every draw, and the median of each tenth of τ (figure 5b)."""
-    figure = Figure(figsize=(5.4, 3.6), layout="constrained")
+    figure = Figure(figsize=(5.4, 3.6))
     axes = figure.subplots()
-    for (network, records), color in zip(tables.items(), cycle(_COLORS), strict=False):
+    for (network, records), look in zip(tables.items(), looks(tables).values(), strict=True):
         tau = np.array([float(record["tau"]) for record in records])
         errors = _errors(records)
-        axes.plot(tau, errors, ".", color=color, alpha=0.35, markersize=5)
+        axes.plot(tau, errors, **look, linestyle="none", alpha=0.35, markeredgewidth=0)
         bins = np.round(tau, 1)
         centres = np.unique(bins)
-        axes.plot(centres, [np.median(errors[bins == centre]) for centre in centres], color=color, label=network)
-    axes.set(xlabel="Kendall's τ with the trained order", ylabel="top-1 error", ylim=(0, 1))
+        medians = [np.median(errors[bins == centre]) for centre in centres]
+        axes.plot(centres, medians, color=look["color"], label=f"{spoken(network)}, median of each tenth of τ")
+    chance(axes, seen.classes)
+    axes.set(xlabel="Kendall's τ with the trained order of blocks", ylabel="top-1 error", ylim=(0, 1))
     axes.invert_xaxis()
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=110)
+    legend_of_all(figure, columns=2)
+    save(figure, path, _note(tables, seen))
 
 
-_COLORS = [f"C{number}" for number in range(10)]
+def _note(tables: Tables, seen: Seen) -> str:
+    """Data, images, seeds and draws."""
+    records = [record for table in tables.values() for record in table]
+    parts = [seen.data] if seen.data else []
+    images = {int(record["images"]) for record in records}
+    parts.append(" or ".join(f"{number:,}" for number in sorted(images)) + " test images")
+    random = [record for record in records if record.get("draw")]
+    if random:
+        draws = max(int(record["draw"]) for record in random) + 1
+        seeds = sorted({record["seed"] for record in random})
+        parts.append(f"{draws} random draws of each number, seed {', '.join(seeds)}")
+    return "; ".join([*parts, "one training of each network"])
 
 
 def _by_statistics(tables: Tables) -> Tables:
@@ -66,43 +87,46 @@ def _by_statistics(tables: Tables) -> Tables:
     return divided
 
 
-def _single(axes: Axes, tables: Tables) -> None:
-    for (network, records), color in zip(tables.items(), cycle(_COLORS), strict=False):
+def _single(axes: Axes, tables: Tables, shown: Looks) -> None:
+    boundaries = set()
+    for network, records in tables.items():
         lesions = _of_kind(records, "single")
         errors = _errors(lesions)
-        axes.plot(range(1, len(errors) + 1), errors, ".-", color=color, linewidth=1, label=network)
-        transitions = [number for number, lesion in enumerate(lesions) if lesion["transition"] == "1"]
-        axes.plot(np.array(transitions) + 1, errors[transitions], "o", color=color, fillstyle="none")
+        axes.plot(range(1, len(errors) + 1), errors, **shown[network], label=spoken(network))
+        boundaries |= {number for number, lesion in enumerate(lesions, start=1) if lesion["transition"] == "1"}
         for whole in _of_kind(records, "none"):
-            axes.axhline(float(whole["error"]), color=color, linestyle=":", linewidth=1)
-    axes.set(title="one deleted (dotted: none; circles: transitions)", xlabel="deleted link")
-    axes.legend()
+            axes.axhline(float(whole["error"]), color=shown[network]["color"], linestyle=":", linewidth=1)
+    for number in boundaries:
+        axes.axvline(number, color=REFERENCE, linewidth=0.8, alpha=0.6, zorder=0)
+    if boundaries:
+        axes.plot([], [], "-", color=REFERENCE, linewidth=0.8, marker="", label="a block that halves the image")
+    axes.plot([], [], ":", color=REFERENCE, linewidth=1, marker="", label="nothing deleted")
+    axes.set(title="one deleted", xlabel="deleted block or layer")
 
 
-def _random(axes: Axes, tables: Tables) -> None:
-    for number, (records, color) in enumerate(zip(tables.values(), cycle(_COLORS), strict=False)):
+def _random(axes: Axes, tables: Tables, shown: Looks) -> None:
+    for network, records in tables.items():
         lesions = _of_kind(records, "random")
+        if not lesions:
+            continue
         sizes = np.array([int(lesion["size"]) for lesion in lesions])
         positions = np.unique(sizes)
-        samples = [_errors(lesions)[sizes == size] for size in positions]
-        if number == 0:
-            axes.boxplot(samples, positions=positions, manage_ticks=False, widths=0.5, medianprops={"color": color})
-        else:
-            axes.plot(positions, [np.median(sample) for sample in samples], ".-", color=color, linewidth=1)
-    axes.set(title="several deleted at random", xlabel="deleted links")
+        low, median, high = np.transpose(
+            [np.quantile(_errors(lesions)[sizes == size], (0.25, 0.5, 0.75)) for size in positions]
+        )
+        axes.plot(positions, median, **shown[network])
+        axes.fill_between(positions, low, high, color=shown[network]["color"], alpha=0.2, linewidth=0)
+    axes.set(title="several deleted at random", xlabel="deleted blocks or layers (median, quartiles)")
 
 
-def _runs(axes: Axes, tables: Tables) -> None:
-    for (network, records), style in zip(tables.items(), cycle(("-", "--", ":", "-.")), strict=False):
-        runs = _of_kind(records, "run")
-        sizes = np.array([int(run["size"]) for run in runs])
-        for size, color in zip(np.unique(sizes), cycle(_COLORS), strict=False):
-            errors = _errors(runs)[sizes == size]
-            axes.plot(
-                range(1, len(errors) + 1), errors, style, color=color, linewidth=1, label=f"runs of {size}, {network}"
-            )
-    axes.set(title="consecutive links deleted", xlabel="first of them")
-    axes.legend(fontsize="small")
+def _runs(axes: Axes, tables: Tables, shown: Looks) -> None:
+    lengths = sorted({int(run["size"]) for records in tables.values() for run in _of_kind(records, "run")})
+    for length, style in zip(lengths, cycle(("-", "--", ":", "-.")), strict=False):
+        for network, records in tables.items():
+            errors = _errors([run for run in _of_kind(records, "run") if int(run["size"]) == length])
+            axes.plot(range(1, len(errors) + 1), errors, style, **shown[network] | {"marker": ""})
+        axes.plot([], [], style, color=REFERENCE, marker="", label=f"{length} consecutive ones")
+    axes.set(title="consecutive ones deleted", xlabel="first deleted block or layer")
 
 
 def _of_kind(records: Sequence[Record], kind: str) -> list[Record]:

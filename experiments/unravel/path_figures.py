@@ -3,122 +3,170 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rcParams
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.figures import (
+    REFERENCE,
+    chance,
+    house_style,
+    integers,
+    legend_above,
+    legend_of_all,
+    looks,
+    save,
+    spoken,
+)
 from experiments.unravel.path_lengths import distribution, effective_range, survivors
 from experiments.unravel.path_summary import PathSummary
 from experiments.unravel.records import Record
+from experiments.unravel.source import Seen
+
+_STYLES = ("-", "--", ":", "-.")
+_PAPER = 54, (5, 17)
+"""Blocks of the paper's network, and the lengths of 95% of its gradient."""
 
 
-def paths_figure(summary: PathSummary, stages: Mapping[str, PathSummary], title: str, path: Path) -> None:
+@house_style()
+def paths_figure(summary: PathSummary, stages: Mapping[str, PathSummary], note: str, path: Path) -> None:
     """Numbers of paths, gradients, contributions and the cumulative share, all over the path length."""
-    figure = Figure(figsize=(9.6, 6.4), layout="constrained")
+    figure = Figure(figsize=(9.6, 7))
     (counts, norms), (contributions, shares) = figure.subplots(2, 2)
     lengths = np.arange(len(summary.paths))
+    own = rcParams["axes.prop_cycle"].by_key()["color"][0]
 
     blocks = len(lengths) - 1
-    counts.bar(lengths, summary.paths, color="C7", label=f"all $2^{{{blocks}}}$")
+    counts.bar(lengths, summary.paths, color="0.8", label=f"all $2^{{{blocks}}}$ paths")
     effective = effective_range(np.nan_to_num(summary.norm))
-    for deleted in sorted({blocks // 5, 2 * blocks // 5} - {0}):  # the 10 and 20 of the paper's 54
+    deletions = sorted({blocks // 5, 2 * blocks // 5} - {0})  # the 10 and 20 of the paper's 54
+    for deleted, style in zip(deletions, _STYLES, strict=False):
         left = distribution(blocks, deleted)
         share = survivors(blocks, deleted, effective)
-        label = f"{deleted} blocks deleted: {left.sum():.2g} left,\n{share:.2g} of the effective ones"
-        counts.plot(lengths, left / left.sum(), ".-", linewidth=1, label=label)
-    counts.set(title="paths", ylabel="share of those that are left")
-    counts.set_ylim(top=1.6 * counts.get_ylim()[1])  # room for the legend
+        label = f"{deleted} blocks deleted: {left.sum():.2g} of them left, {share:.2g} of the effective ones"
+        counts.plot(lengths, left / left.sum(), style, color=own, marker="", label=label)
+    counts.set(ylabel="share of the paths that are left")
 
-    norms.semilogy(lengths, summary.norm, ".-", color="C3", label="sum of all paths, exact")
-    norms.semilogy(lengths, summary.single_norm, ".-", color="C0", label="a single path, mean of samples")
+    exact = {"color": own, "marker": "o", "label": "sum of all paths of a length, exact"}
+    sampled = {"color": own, "marker": "", "linestyle": "--", "label": "single paths, mean of samples"}
+    norms.semilogy(lengths, summary.norm, **exact)
+    norms.semilogy(lengths, summary.single_norm, **sampled)
     spread = (summary.single_norm_p10, summary.single_norm_p90)
-    norms.fill_between(lengths, *spread, color="C0", alpha=0.2, linewidth=0, label="10% to 90% of samples")
-    norms.set(title="norm of the gradient")
+    norms.fill_between(lengths, *spread, color=own, alpha=0.2, linewidth=0, label="10% to 90% of samples")
+    norms.set(ylabel="norm of the gradient")
 
     sums = summary.norm / np.nansum(summary.norm)
-    contributions.plot(lengths, sums, ".-", color="C3", label="norm of the sum, exact")
-    contributions.plot(lengths, summary.contribution, ".-", color="C0", label="C(n, k) · mean norm of a path")
-    contributions.set(title="contribution", ylabel="share of all lengths", xlabel="path length in blocks")
+    contributions.plot(lengths, sums, **exact)
+    contributions.plot(lengths, summary.contribution, **sampled | {"label": "C(n, k) · mean norm of a single path"})
+    if blocks == _PAPER[0]:
+        contributions.axvspan(*_PAPER[1], color="0.9", zorder=0, label="95% of it in the paper")
+    contributions.set(ylabel="share of the norms of all lengths")
 
-    shares.plot(lengths, summary.cumulative_share, ".-", color="C3", label="network")
-    for stage, within in stages.items():
-        shares.plot(within.cumulative_share, linewidth=1, label=f"within stage {stage}")
+    shares.plot(lengths, summary.cumulative_share, **exact | {"label": "whole network"})
+    for (stage, within), style in zip(stages.items(), cycle(_STYLES), strict=False):
+        shares.plot(within.cumulative_share, style, color=REFERENCE, marker="", label=f"within stage {stage}")
     shares.axhline(1, color="black", linewidth=0.5)
-    shares.set(title="of the gradient, by lengths up to", ylabel="share", xlabel="path length in blocks")
+    shares.set(ylabel="share of the gradient, up to a length")
 
     for axes in figure.axes:
-        axes.legend(fontsize="small")
-        axes.grid(alpha=0.3)
-    figure.suptitle(title)
-    figure.savefig(path, dpi=76)
+        axes.set_xlabel("path length in blocks")
+        integers(axes.xaxis)
+        legend_above(axes, columns=2 if axes is shares else 1)
+    save(figure, path, note)
 
 
-def ensemble_figure(rule: float, averaged: Sequence[float], alone: Sequence[float], title: str, path: Path) -> None:
+@house_style()
+def ensemble_figure(
+    rule: float,
+    averaged: Sequence[float],
+    alone: Sequence[float],
+    note: str,
+    path: Path,
+    seen: Seen = Seen(),  # noqa: B008
+) -> None:
     """Top-1 error of the p_l rule, of averages over 1, 2, … subnetworks, and of each of them alone."""
-    figure = Figure(figsize=(5.4, 3.6), layout="constrained")
+    figure = Figure(figsize=(5.4, 3.8))
     axes = figure.subplots()
     members = range(1, len(averaged) + 1)
-    axes.plot(members, averaged, color="C3", label="mean of the first k subnetworks")
-    axes.plot(members, alone, ".", color="C7", markersize=3, label="each alone")
-    axes.axhline(rule, color="C0", label="$p_l$ rule")
-    axes.set(title=title, xlabel="subnetworks", ylabel="top-1 error")
+    axes.plot(members, averaged, marker="", label="mean of the first k subnetworks")
+    axes.plot(members, alone, ".", color=REFERENCE, markersize=3, label="each alone")
+    axes.axhline(rule, color="black", linestyle="--", label="$p_l$ rule")
+    chance(axes, seen.classes)
+    axes.set(xlabel="number k of subnetworks", ylabel="top-1 error")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:.0f}")
-    axes.legend(fontsize="small")
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=100)
+    legend_of_all(figure, columns=2)
+    save(figure, path, note)
 
 
-def responses_figure(tables: Mapping[str, Sequence[Record]], path: Path) -> None:
+@house_style()
+def responses_figure(tables: Mapping[str, Sequence[Record]], path: Path, seen: Seen = Seen()) -> None:  # noqa: B008
     """Standard deviations of layer responses in their order and by size, of several networks (He et al., figure 7)."""
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    figure = Figure(figsize=(9.6, 3.8))
     ordered, by_size = figure.subplots(1, 2, sharey=True)
-    for network, records in tables.items():
+    for (network, records), look in zip(tables.items(), looks(tables).values(), strict=True):
         deviations = np.array([float(record["std"]) for record in records])
         layers = range(1, len(deviations) + 1)
-        ordered.plot(layers, deviations, linewidth=1, label=network)
-        by_size.plot(layers, np.sort(deviations)[::-1], linewidth=1)
+        ordered.plot(layers, deviations, **look, label=spoken(network))
+        by_size.plot(layers, np.sort(deviations)[::-1], **look)
     ordered.set(xlabel="layer", ylabel="standard deviation of the response")
     by_size.set(xlabel="layer, by size")
-    ordered.legend(fontsize="small")
     for axes in figure.axes:
-        axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=90)
+        integers(axes.xaxis)
+    legend_of_all(figure)
+    save(figure, path, _note(tables, seen, "test images"))
 
 
-def gradients_figure(tables: Mapping[str, Sequence[Record]], path: Path) -> None:
+@house_style()
+def gradients_figure(tables: Mapping[str, Sequence[Record]], path: Path, seen: Seen = Seen()) -> None:  # noqa: B008
     """‖∂L/∂x‖ over the depth of several networks, initial and trained; that at the image is left out."""
-    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.2))
     axes = figure.subplots()
-    for number, (network, records) in enumerate(tables.items()):
+    for (network, records), look in zip(tables.items(), looks(tables).values(), strict=True):
         for weights, style in (("initial", "--"), ("trained", "-")):
             _, *inner = [record for record in records if record["weights"] == weights]
             depths, norms = ([float(record[column]) for record in inner] for column in ("depth", "norm"))
-            label = f"{network}, {weights}: {float(inner[0]['slope']):+.3f}"
-            axes.semilogy(depths, norms, style, marker=".", color=f"C{number}", linewidth=1, label=label)
-    axes.set(
-        xlabel="layers before it", ylabel="‖∂L/∂x‖", title="gradient at the input of each block (slope of its log)"
-    )
-    axes.legend(fontsize="small")
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=90)
+            label = f"{spoken(network)}, {weights}: {float(inner[0]['slope']):+.3f} a layer"
+            axes.semilogy(depths, norms, style, **look, label=label)
+    axes.set(xlabel="layers before the block or layer", ylabel="‖∂L/∂x‖ at its input")
+    integers(axes.xaxis)
+    legend_of_all(figure, columns=2)
+    save(figure, path, _note(tables, seen, "training images") + "; numbers are slopes of the logarithm")
 
 
-def logit_gap_figure(tables: Mapping[str, Sequence[Record]], optimum: float, path: Path) -> None:
+@house_style()
+def logit_gap_figure(
+    tables: Mapping[str, Sequence[Record]],
+    optimum: float,
+    path: Path,
+    seen: Seen = Seen(),  # noqa: B008
+) -> None:
     """Distribution over images of the true logit minus the mean, and minus the largest, of the others."""
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    figure = Figure(figsize=(9.6, 4))
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, column, title in zip(panels, ("to_mean", "to_largest"), ("mean", "largest"), strict=True):
-        for number, (network, (mean, *percentiles)) in enumerate(tables.items()):
+    for axes, column, other in zip(panels, ("to_mean", "to_largest"), ("mean", "largest"), strict=True):
+        for (network, (mean, *percentiles)), look in zip(tables.items(), looks(tables).values(), strict=True):
             gaps = [float(record[column]) for record in percentiles]
             shares = [float(record["percentile"]) / 100 for record in percentiles]
-            label = f"{network}: {float(mean[column]):.2f}"
-            axes.plot(gaps, shares, color=f"C{number}", linewidth=1, label=label)
-        if np.isfinite(optimum):
-            axes.axvline(optimum, color="black", linestyle=":", linewidth=1, label=f"optimum: {optimum:.2f}")
-        axes.set(xlabel=f"true logit − {title} of the others")
-        axes.legend(fontsize="small")
-        axes.grid(alpha=0.3)
+            label = f"{spoken(network)}: {float(mean[column]):.2f} in the mean"
+            axes.plot(gaps, shares, **look, markevery=10, label=label)
+        _optimum(axes, optimum)
+        axes.set(xlabel=f"true logit − {other} of the others")
+        legend_above(axes)
     panels[0].set_ylabel("share of images below")
-    figure.savefig(path, dpi=90)
+    save(figure, path, _note(tables, seen, "test images"))
+
+
+def _optimum(axes: Axes, optimum: float) -> None:
+    if np.isfinite(optimum):
+        label = f"the paper's optimum: {optimum:.2f}"
+        axes.axvline(optimum, color="black", linestyle=":", linewidth=1, label=label)
+
+
+def _note(tables: Mapping[str, Sequence[Record]], seen: Seen, images: str) -> str:
+    counts = sorted({int(records[0]["images"]) for records in tables.values()})
+    return f"{f'{seen.data}; ' if seen.data else ''}{' or '.join(f'{count:,}' for count in counts)} {images}"

@@ -11,7 +11,7 @@ from experiments.runs.wandb_logger import WandbOptions, wandb_logger
 from experiments.unravel.figures import Tables
 from experiments.unravel.measure import Row, measure
 from experiments.unravel.records import Record, by_network
-from experiments.unravel.source import Subject
+from experiments.unravel.source import Seen, Subject
 
 
 def publish(name: str, records: Sequence[Record], figure: Path, options: WandbOptions) -> None:
@@ -38,14 +38,14 @@ def measure_and_draw(
     images: int,
     out: Path | None,
     others: list[list[Record]],
-    draw: Callable[[Tables, Path], Any],
+    draw: Callable[[Tables, Path, Seen], Any],
     wandb: WandbOptions,
 ) -> None:
     """Measure ``rows`` into ``{command}.csv``, with ``others`` drawn beside them; see :func:`draw_and_publish`."""
     directory = out or subject.directory
     records = measure(subject, rows, images, directory / f"{command}.csv")
     tables = by_network([records, *others])
-    draw_and_publish(subject, command, records, directory, lambda path: draw(tables, path), wandb)
+    draw_and_publish(subject, command, records, directory, lambda path: draw(tables, path, subject.seen), wandb)
 
 
 def draw_and_publish(
@@ -56,8 +56,7 @@ def draw_and_publish(
     draw: Callable[[Path], Any],
     wandb: WandbOptions,
 ) -> None:
-    """Draw ``{command}.png`` beside ``{command}.csv``, publish both, and print where they are."""
-    figure = directory / f"{command}.png"
-    draw(figure)
-    publish(f"{command}-{subject.name}", records, figure, wandb)
-    print(f"{directory / command}.csv and {figure} have the results")
+    """Draw ``{command}.png``, ``.svg`` and ``.pdf`` beside ``{command}.csv``, publish and print where they are."""
+    draw(directory / command)
+    publish(f"{command}-{subject.name}", records, directory / f"{command}.png", wandb)
+    print(f"{directory / command}.csv and .png, .svg, .pdf have the results")

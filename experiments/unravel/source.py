@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -35,6 +35,13 @@ from lit_models.weights import load_weights
 Batch = tuple[Tensor, Tensor]
 
 
+class Seen(NamedTuple):
+    """The data that a network was evaluated on, for the line below a figure and its line of chance."""
+
+    data: str = ""
+    classes: int | None = None
+
+
 @dataclass(frozen=True)
 class Subject:
     """A network in evaluation mode, and the data it is evaluated on."""
@@ -51,6 +58,11 @@ class Subject:
     def links(self) -> list[Link]:
         """Of the network, see :func:`lit_models.surgery.links`; :func:`taken_apart` checks them."""
         return links(self.net)
+
+    @property
+    def seen(self) -> Seen:
+        """What it is evaluated on."""
+        return Seen(type(self.data).__name__, self.data.num_classes)
 
     @property
     def device(self) -> torch.device:

@@ -41,7 +41,7 @@ def test_several_networks_look_at_photos(tiny_run, photos, tmp_path):
     assert {row["class"] for row in table} <= set(Digits().class_names)
     assert all(0 < float(row["probability"]) <= 1 for row in table)
     with Image.open(tmp_path / "attention.png") as figure:
-        assert figure.size == (3 * 220, 3 * 240)
+        assert figure.size == (3 * 440, 3 * 480)
     options = ["--data", "datamodules.Digits", "--data.image_size", "32", *OFF, "--out", str(tmp_path)]
     assert main(["attention", "timm:test_resnet", "--images", str(photos / "a.jpg"), *options]) == 0
     assert [row["network"] for row in rows(tmp_path / "attention.csv")] == ["timm:test_resnet"]

@@ -8,7 +8,6 @@ import yaml
 from experiments.__main__ import main
 from experiments.bag_of_tricks.arms import TEACHES, sheet_of
 from experiments.bag_of_tricks.tricks import BASELINE, PLANS, RUNGS
-from experiments.commands.ladder import effects_figure
 
 SMALL = [
     *("--data", "datamodules.Digits", "--data.train_size", "16", "--data.batch_size", "8"),
@@ -74,7 +73,7 @@ def test_what_is_missing_is_trained_once(climb, tmp_path, capsys):
     assert code == 0
     assert sorted(row["arm"] for row in rows) == ["00_baseline", "02_warmup", "09_distillation", TEACHES]
     assert all(0 <= float(row["val_error"]) <= 100 for row in rows)
-    assert 0 < (tmp_path / "results" / "ladder.png").stat().st_size < 100_000
+    assert 0 < (tmp_path / "results" / "ladder.png").stat().st_size < 400_000
     (config,) = (tmp_path / "runs").glob("09_distillation-*/09_distillation/*/config.yaml")
     taught = yaml.safe_load(config.read_text())
     assert taught["model"]["class_path"] == "lit_models.Distillation"
@@ -89,8 +88,3 @@ def test_a_plan_without_residuals_is_refused_before_it_trains(tmp_path, capsys):
     assert main(["ladder", "--plan", "warmup_by_batch", "--seeds", "1", "--results", str(tmp_path)]) == 1
     assert "at least 2" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-
-
-def test_effects_are_drawn_with_their_intervals():
-    (axes,) = effects_figure({"warmup": (-2.0, -3.0, -1.0), "mixup": (0.5, -0.5, 1.5)}).axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["warmup", "mixup"]

@@ -39,7 +39,7 @@ def test_one_command_makes_a_table_and_a_plot_of_backbones_frozen_and_fine_tuned
     top1 = json.loads((tiny_run / "summary.json").read_text())["metrics"]["val/top1"]
     assert [row["top1"] for row in rows] == ["", "", str(top1), str(top1)] * 2
     assert all(0 <= float(row["score"]) <= 1 and row["train_images"] == "4" for row in rows)
-    assert 0 < (tmp_path / "results" / "transfer.png").stat().st_size < 100_000
+    assert 0 < (tmp_path / "results" / "transfer.png").stat().st_size < 400_000
 
     weight = read_checkpoint(tiny_run / "checkpoints" / "best.ckpt")["state_dict"]["net.conv1.weight"]
     kept = {}
