@@ -1,0 +1,60 @@
+"""What fits have written into their run directories, found and read without torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+
+def is_fit(run: Path) -> bool:
+    """Whether a run directory is of a fit that has trained, and not of an evaluation, as its metrics say."""
+    metrics = run / "metrics.csv"
+    if not metrics.is_file():
+        return False
+    with open(metrics, newline="", encoding="utf-8") as file:
+        return any(column.startswith("train/") for column in next(csv.reader(file), []))
+
+
+def fits_below(folder: Path) -> list[Path]:
+    """The fits in ``folder`` at any depth, which may be one itself; oldest first, as their names begin with a time."""
+    if is_fit(folder):
+        return [folder]
+    return sorted(
+        (file.parent for file in folder.rglob("metrics.csv") if is_fit(file.parent)), key=lambda run: run.name
+    )
+
+
+def newest_fit(path: Path) -> Path:
+    """``path`` itself if it is a run directory, otherwise the newest fit below it.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    if (path / "metrics.csv").is_file():
+        return path
+    fits = fits_below(path)
+    if not fits:
+        raise FileNotFoundError(
+            f"{path} has no metrics.csv of a training run: give a run directory, as runs/<experiment>/<run>, or a"
+            " folder of them"
+        )
+    return fits[-1]
+
+
+def read_metrics(run: Path) -> dict[str, list[float | None]]:
+    """The columns of ``metrics.csv``, ``None`` where a row has no value."""
+    columns: dict[str, list[float | None]] = defaultdict(list)
+    with open(run / "metrics.csv", newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                columns[name].append(float(value) if value else None)
+    return dict(columns)
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """``summary.json``, empty where the run has none yet."""
+    path = run / "summary.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
