@@ -1,0 +1,114 @@
+"""What a run directory holds, read with sentences for what can't be read."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import yaml
+
+from experiments.errors import UsageError
+from experiments.report.charts import Point
+from experiments.runs.fits import read_metrics, read_summary
+from experiments.runs.safe_yaml import read_yaml
+
+Metrics = dict[str, list[float | None]]
+
+
+class RunFiles(NamedTuple):
+    """One run, with the evaluations that lie in it."""
+
+    name: str
+    path: Path
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    metrics: Metrics
+    tests: list[dict[str, Any]]
+    """``summary.json`` of each test of it, the oldest first."""
+
+    def by_epoch(self, column: str) -> list[Point]:
+        """The mean of what was logged in each epoch, from 1."""
+        values: dict[float, list[float]] = defaultdict(list)
+        for epoch, value in zip(self.metrics.get("epoch", []), self.metrics.get(column, []), strict=False):
+            if epoch is not None and value is not None:
+                values[epoch + 1].append(value)
+        return [(epoch, fmean(logged)) for epoch, logged in sorted(values.items())]
+
+    def by_step(self, column: str) -> list[Point]:
+        """Each value that was logged; of several in a step the last."""
+        pairs = zip(self.metrics.get("step", []), self.metrics.get(column, []), strict=False)
+        return sorted({step: value for step, value in pairs if step is not None and value is not None}.items())
+
+    def setting(self, name: str) -> Any:
+        """Of the configuration, such as ``model.init_args.lr``; ``None`` where there is none."""
+        value: Any = self.config
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
+
+
+def read_run(path: Path, name: str) -> RunFiles:
+    """The files of a run directory.
+
+    Raises:
+        UsageError: for a file that is damaged.
+        OSError: for one that can't be read.
+    """
+    with _readable(path / "metrics.csv"):
+        metrics = read_metrics(path)
+    tests = [
+        summary for folder in sorted((path / "test").glob("*")) if (summary := _summary(folder)).get("metrics")
+    ]
+    return RunFiles(name, path, _config(path / "config.yaml"), _summary(path), metrics, tests)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file that an analysis wrote, none where there is no file."""
+    if not path.is_file():
+        return []
+    with _readable(path), open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Each setting of a configuration that is no group of others, with its full name."""
+    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        value = dict(enumerate(value))
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from leaves(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns what a damaged file raises into one sentence that names it."""
+    try:
+        yield
+    except (csv.Error, ValueError, TypeError, yaml.YAMLError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"{path} can't be read ({reason}): restore it, or leave this run out") from error
+
+
+def _summary(run: Path) -> dict[str, Any]:
+    with _readable(run / "summary.json"):
+        summary = read_summary(run)
+        if not isinstance(summary, dict):
+            raise ValueError("it holds no settings")
+        return summary
+
+
+def _config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    with _readable(path):
+        config = read_yaml(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("it holds no settings")
+        return config
