@@ -41,6 +41,9 @@ EXPERIMENTS = {
         "experiments.bench",
     },
     "experiments.export": {"experiments", "experiments.cli", "experiments.runs"},
+    "experiments.report": {"experiments", "experiments.cli", "experiments.runs", "experiments.unravel"},
+    "experiments.bag_of_tricks": {"experiments.claims"},
+    "experiments.transfer": {"experiments.cli"},
     "experiments.commands": {
         "experiments",
         "experiments.cli",
@@ -50,6 +53,9 @@ EXPERIMENTS = {
         "experiments.check",
         "experiments.claims",
         "experiments.export",
+        "experiments.report",
+        "experiments.bag_of_tricks",
+        "experiments.transfer",
     },
 }
 LIBRARY = set(BELOW)
