@@ -137,8 +137,8 @@ class Photos(ImageData):
     @cached_property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         listing = self._folder.only_training
-        sizes = [size for size, _ in listing.stamps]
-        made_from = ["photo statistics 2", listing.files, sizes, self.corrupt, self.max_pixels]
+        sizes, _ = listing.stamps()
+        made_from = ["photo statistics 2", list(listing.files), sizes, self.corrupt, self.max_pixels]
         found = cached("statistics", made_from, lambda: photo_statistics(listing, self.corrupt, self.max_pixels))
         return check_std(tuple(found["mean"].tolist()), tuple(found["std"].tolist()))
 
@@ -161,7 +161,8 @@ class Photos(ImageData):
     def fingerprint(self, test: bool) -> str:
         """Hash of the names, sizes in bytes and labels of the files, which are not read."""
         listing = self._listing(test)
-        return fingerprint(listing.files, [size for size, _ in listing.stamps], listing.labels)
+        sizes, _ = listing.stamps()
+        return fingerprint(list(listing.files), sizes, listing.labels)
 
     def fetcher(self, test: bool) -> Callable[[BatchIndices], RawBatch]:
         """Decode, crop and resize."""

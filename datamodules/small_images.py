@@ -82,8 +82,8 @@ class SmallImages(InMemoryImages):
     def read(self, test: bool) -> tuple[Tensor, Tensor]:
         """uint8 (N, image_size, image_size, 3) and int64 (N,)."""
         listing = self._folder.test() if test else self._folder.training
-        sizes = [size for size, _ in listing.stamps]
-        changed = np.array([time for _, time in listing.stamps])
+        sizes, times = listing.stamps()
+        changed = np.array(times)
 
         def is_current(found: dict[str, np.ndarray]) -> bool:
             # A copy of the data set has other times: only then are the files read again, not decoded.
@@ -93,7 +93,7 @@ class SmallImages(InMemoryImages):
             content = np.frombuffer(_digest(listing), np.uint8)
             return {"images": self._decode(listing), "changed": changed, "content": content}
 
-        made_from = ["images 2", self._resize, self.image_size, listing.files, sizes]
+        made_from = ["images 2", self._resize, self.image_size, list(listing.files), sizes]
         return torch.from_numpy(cached("images", made_from, build, is_current)["images"]), listing.labels
 
     def report(self) -> dict[str, Any]:

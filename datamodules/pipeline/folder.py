@@ -3,17 +3,62 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+_EXTENSION = re.compile(rf"[^.].*({'|'.join(map(re.escape, EXTENSIONS))})$", re.IGNORECASE)
 _OF_SYSTEMS = {"__MACOSX", "Thumbs.db"}
+
+
+class Paths(Sequence[str]):
+    """Paths in one tensor: a quarter of the memory of as many texts, and worker processes share it.
+
+    They cannot share texts, as looking one up counts a reference in the memory it is in.
+    """
+
+    def __init__(self, text: Tensor) -> None:
+        self._text = text
+        """Their bytes, uint8, with a zero after each, which no path has in it."""
+        self._ends = (text == 0).nonzero()[:, 0]
+
+    @classmethod
+    def of(cls, paths: Iterable[str]) -> Paths:
+        """Those of texts."""
+        text = bytearray(os.fsencode("".join(f"{path}\0" for path in paths)))
+        return cls(torch.frombuffer(text, dtype=torch.uint8) if text else torch.zeros(0, dtype=torch.uint8))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Paths]) -> Paths:
+        """Those of all parts, one part after the other."""
+        return cls(torch.cat([part._text for part in parts]))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        start = self._ends[number - 1] + 1 if number else 0
+        return os.fsdecode(self._text[start : self._ends[number]].numpy().tobytes())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(os.fsdecode(self._text.numpy().tobytes()).split("\0")[:-1])
 
 
 class Listing(NamedTuple):
@@ -21,18 +66,24 @@ class Listing(NamedTuple):
 
     root: Path
     """Folder of the data set."""
-    files: list[str]
+    files: Sequence[str]
     """Paths below ``root``."""
     labels: Tensor
     """int64 (N,)."""
     class_names: list[str]
-    stamps: list[tuple[int, int]]
-    """Size in bytes and time of the last change in nanoseconds, of each file."""
 
     def __add__(self, other: Listing) -> Listing:  # type: ignore[override]
         """The images of both, these first."""
-        labels = torch.cat((self.labels, other.labels))
-        return self._replace(files=self.files + other.files, labels=labels, stamps=self.stamps + other.stamps)
+        files = Paths.joined([Paths.of(part.files) for part in (self, other)])
+        return self._replace(files=files, labels=torch.cat((self.labels, other.labels)))
+
+    def stamps(self) -> tuple[list[int], list[int]]:
+        """Size in bytes and time of the last change in nanoseconds, of each file; all are looked at now."""
+        found = np.empty((len(self.files), 2), np.int64)
+        for stamp, file in zip(found, self.files, strict=True):
+            status = os.stat(f"{self.root}/{file}")
+            stamp[:] = status.st_size, status.st_mtime_ns
+        return found[:, 0].tolist(), found[:, 1].tolist()
 
 
 class ImageFolder:
@@ -129,18 +180,16 @@ def list_images(root: Path, part: str, class_names: list[str] | None = None) -> 
             f"{', '.join(names[:5])}{' …' if len(names) > 5 else ''}."
         )
     below = "" if part == "." else f"{part}/"
-    files, labels, stamps = [], [], []
+    files = []
     for name in found:
         images = sorted(images_below(str(top / name), f"{below}{name}"))
         if not images:
             raise MisconfigurationException(
                 f"{top / name} has no image in it ({', '.join(sorted(EXTENSIONS))}); remove the folder or fill it."
             )
-        for file, size, changed in images:
-            files.append(file)
-            stamps.append((size, changed))
-        labels += [label[name]] * len(images)
-    return Listing(root, files, torch.tensor(labels), names, stamps)
+        files.append(Paths.of(images))
+    labels = torch.tensor([label[name] for name in found]).repeat_interleave(torch.tensor([len(of) for of in files]))
+    return Listing(root, Paths.joined(files), labels, names)
 
 
 def _folders(path: Path) -> Iterator[str]:
@@ -148,22 +197,30 @@ def _folders(path: Path) -> Iterator[str]:
         yield from (entry.name for entry in entries if not passed_over(entry.name) and entry.is_dir())
 
 
-def images_below(folder: str, name: str) -> Iterator[tuple[str, int, int]]:
-    """Path, size and time of the last change of each image below ``folder``; ``name`` is what its path begins with."""
+def images_below(folder: str, name: str) -> Iterator[str]:
+    """Path of each image below ``folder``; ``name`` is what it begins with."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if passed_over(entry.name):
+            found = entry.name
+            if passed_over(found):
                 continue
             if entry.is_dir():
                 leads_back = entry.is_symlink() and Path(os.path.realpath(folder)).is_relative_to(
                     os.path.realpath(entry.path)
                 )
                 if not leads_back:
-                    yield from images_below(entry.path, f"{name}/{entry.name}")
-            elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
-                status = entry.stat()  # also of what a link leads to; one that leads nowhere is named
-                if stat.S_ISREG(status.st_mode):  # to open a pipe or a device would wait for ever
-                    yield f"{name}/{entry.name}", status.st_size, status.st_mtime_ns
+                    yield from images_below(entry.path, f"{name}/{found}")
+            elif _EXTENSION.search(found) and _is_regular(entry):
+                yield f"{name}/{found}"
+
+
+def _is_regular(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file, of which the folder knows mostly; to open a pipe or a device would wait for ever.
+
+    Raises:
+        FileNotFoundError: it is a link that leads nowhere.
+    """
+    return entry.is_file() or stat.S_ISREG(entry.stat().st_mode)
 
 
 def passed_over(name: str) -> bool:

@@ -99,7 +99,7 @@ class Scenes(ResumableData):
         root, files = self.files(test=False)
         files = files[: len(files) - self.held_out]
         sizes = [os.path.getsize(root / file) for file in files]
-        listing = Listing(root, files, torch.zeros(len(files)), self.class_names, [])
+        listing = Listing(root, files, torch.zeros(len(files)), self.class_names)
         made_from = ["photo statistics 2", files, sizes, "stop", self.max_pixels]
         found = cached("statistics", made_from, lambda: photo_statistics(listing, max_pixels=self.max_pixels))
         return check_std(tuple(found["mean"].tolist()), tuple(found["std"].tolist()))

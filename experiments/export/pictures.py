@@ -44,7 +44,7 @@ def pictures(words: Iterable[str]) -> list[Picture]:
         path = os.path.expanduser(word)
         top = path if os.path.isdir(path) else os.path.dirname(path.partition("*")[0].partition("?")[0])
         if os.path.isdir(path):
-            files = [file for file, *_ in images_below(path.rstrip("/") or "/", path.rstrip("/"))]
+            files = list(images_below(path.rstrip("/") or "/", path.rstrip("/")))
         elif os.path.isfile(path):
             files = [path]
         else:

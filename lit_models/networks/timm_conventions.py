@@ -268,7 +268,7 @@ class TimmGoogLeNet(TimmConventions, GoogLeNet):
         modules = ("inception3b", "inception4e", "inception5b")
         return [
             {"module": "conv1", "num_chs": 64, "reduction": 2},
-            {"module": "conv3", "num_chs": 192, "reduction": 4},
+            {"module": "norm2", "num_chs": 192, "reduction": 4},
             *(
                 {"module": name, "num_chs": self.get_submodule(name).out_channels, "reduction": 2**i}
                 for i, name in enumerate(modules, start=3)

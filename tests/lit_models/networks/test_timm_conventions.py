@@ -132,7 +132,7 @@ def test_intermediates_are_the_maps_of_each_stage(name):
         net.forward_intermediates(x, output_fmt="NHWC")
 
 
-@one_of_each
+@pytest.mark.parametrize("name", [*ONE_OF_EACH, "googlenet"])
 @pytest.mark.parametrize("feature_cls", ["getter", "hook", "fx"])
 @torch.no_grad()
 def test_every_extractor_gives_the_intermediates(name, feature_cls):
@@ -144,7 +144,7 @@ def test_every_extractor_gives_the_intermediates(name, feature_cls):
         assert relative(got, expected) < 1e-5
 
 
-@one_of_each
+@pytest.mark.parametrize("name", [*ONE_OF_EACH, "googlenet"])
 def test_pruned_networks_end_in_the_last_map_that_is_asked_for(name):
     _assert_prunes(trained(name), images(name))
 
