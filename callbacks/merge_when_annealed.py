@@ -39,15 +39,15 @@ class MergeWhenAnnealed(L.Callback):
     The network is then what ``deep_training: false`` builds, and its checkpoints say so: they are loaded, resumed,
     tested and merged at the end like those of any network. Averaged weights are merged by themselves.
 
-    The optimizer keeps its state of all parameters that stay. For those of a merged convolution it begins anew: momentum
-    and squared gradients of a product don't follow from those of its factors.
+    The optimizer keeps its state of all parameters that stay. For those of a merged convolution it begins anew:
+    momentum and squared gradients of a product don't follow from those of its factors.
 
     Args:
         num_images: Number of images of the batch to compare on.
 
     Raises:
         MisconfigurationException: In ``setup``, for a network without pairs, one that can't be built without, and
-            callbacks and strategies that hold on to parameters; at the start, where λ is below 1 and nothing anneals it.
+            callbacks and strategies that hold on to parameters; at the start, where λ is below 1 and nothing moves it.
         MergeError: If the logits differ by more than rounding; the network is then as it was trained.
     """
 
@@ -91,8 +91,8 @@ class MergeWhenAnnealed(L.Callback):
         annealed = any(isinstance(other, ActivationAnnealing) for other in trainer.callbacks)  # type: ignore[attr-defined]
         if self._net.deep_training and not annealed and self._net.activation_lambda < 1:
             raise MisconfigurationException(
-                f"MergeWhenAnnealed waits for λ = 1, and nothing moves it from {self._net.activation_lambda.item():.4g}:"
-                " add ActivationAnnealing before it"
+                "MergeWhenAnnealed waits for λ = 1, and nothing moves it from"
+                f" {self._net.activation_lambda.item():.4g}: add ActivationAnnealing before it"
             )
 
     def on_train_batch_start(

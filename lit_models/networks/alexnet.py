@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link
-from lit_models.networks.annealed import check_lambda, check_mergeable, deep_conv, merge_layers, merge_pairs, series_or_relu
+from lit_models.networks.annealed import (
+    check_lambda,
+    check_mergeable,
+    deep_conv,
+    merge_layers,
+    merge_pairs,
+    series_or_relu,
+)
 from lit_models.networks.vanillanet import Block
 from lit_models.settings import keeps_arguments
 

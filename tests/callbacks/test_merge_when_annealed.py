@@ -145,7 +145,7 @@ def test_a_difference_leaves_the_network_as_it_was(fit, model, tmp_path, monkeyp
     right = callbacks.merge_when_annealed.pairs_merged
     monkeypatch.setattr(callbacks.merge_when_annealed, "pairs_merged", wrong)
     module = model()
-    with pytest.raises(MergeError, match="differs from the trained one.*stays as it was"):
+    with pytest.raises(MergeError, match=r"differs from the trained one.*stays as it was"):
         fit(tmp_path, ActivationAnnealing(1), MergeWhenAnnealed(), module=module, max_epochs=2)
     assert module.net.deep_training
 
