@@ -6,7 +6,9 @@ from callbacks.effective_paths import EffectivePathTraining
 from callbacks.frozen_stages import FrozenStages
 from callbacks.gradient_statistics import GradientStatistics
 from callbacks.learning_rate_warmup import LearningRateWarmup
-from callbacks.merge_at_fit_end import MergeAtFitEnd, MergeError
+from callbacks.merge_at_fit_end import MergeAtFitEnd
+from callbacks.merge_proof import MergeError
+from callbacks.merge_when_annealed import MergeWhenAnnealed
 from callbacks.run.best_checkpoint import BestCheckpoint
 from callbacks.run.last_checkpoint import LastCheckpoint
 from callbacks.run.prediction_writer import PredictionWriter
@@ -28,6 +30,7 @@ __all__ = [
     "LearningRateWarmup",
     "MergeAtFitEnd",
     "MergeError",
+    "MergeWhenAnnealed",
     "NonFiniteError",
     "PredictionWriter",
     "Reseeding",

@@ -33,6 +33,13 @@ class GradientStatistics(L.Callback):
         self._steps: Counter[str] = Counter()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._find_layers(pl_module)
+
+    def on_merge(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The network has other parameters than in ``setup``."""
+        self._find_layers(pl_module)
+
+    def _find_layers(self, pl_module: L.LightningModule) -> None:
         net = getattr(pl_module, "net", pl_module)
         blocks = net.residual_blocks() if isinstance(net, ResidualNetwork) else {}
         self._block: ResidualBlock | None = next(iter(blocks.values()), None)

@@ -13,16 +13,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
+from callbacks.merge_proof import MergeError, compare_merged
 from callbacks.requirements import network_with
 from lit_models.checkpoints import merged_checkpoint, write_atomically
 from lit_models.cost import count_macs, count_parameters
 from lit_models.interfaces import Reparameterizable
-from lit_models.surgery.reparameterize import logit_difference, merged_copy
+from lit_models.surgery.reparameterize import merged_copy
 from lit_models.tasks.loading import load_checkpoint
-
-
-class MergeError(RuntimeError):
-    """The merged network, or what its checkpoint loads as, does not compute what the trained one does."""
 
 
 class MergeAtFitEnd(L.Callback):
@@ -93,7 +90,9 @@ class MergeAtFitEnd(L.Callback):
             **_costs("trained", trained, self._images),
             **_costs("merged", merged, self._images),
         }
-        self._compare(trained, merged, self._images)
+        tolerances = {"float32": self.float32_tolerance, "float64": self.float64_tolerance}
+        untouched = "no merged checkpoint was written, and those of the training are untouched"
+        self._report |= compare_merged(trained, merged_copy, self._images, tolerances, untouched)
         path = Path(trainer.default_root_dir) / self.filename
         write_atomically(merged_checkpoint(pl_module, merged), path)
         try:
@@ -113,22 +112,6 @@ class MergeAtFitEnd(L.Callback):
     def _refuse(self, reason: str) -> None:
         rank_zero_warn(f"The network was not merged: {reason}")
         self._report = {"merged": False, "reason": reason}
-
-    def _compare(self, trained: nn.Module, merged: nn.Module, images: Tensor) -> None:
-        double = copy.deepcopy(trained).double()
-        for name, tolerance, before, after, inputs in (
-            ("float32", self.float32_tolerance, trained, merged, images),
-            ("float64", self.float64_tolerance, double, merged_copy(double), images.double()),
-        ):
-            absolute, relative = logit_difference(before, after, inputs)
-            self._report[f"max_logit_difference_{name}"] = absolute
-            self._report[f"relative_logit_difference_{name}"] = relative
-            if not relative <= tolerance:  # NaN is not
-                raise MergeError(
-                    f"the merged network differs from the trained one by {relative:.1e} of the largest logit in {name},"
-                    f" where MergeAtFitEnd allows {tolerance:.0e}: no merged checkpoint was written, and those of the"
-                    " training are untouched"
-                )
 
 
 @torch.no_grad()

@@ -147,6 +147,11 @@ class WeightAveraging(EMAWeightAveraging):
         # Before a checkpoint is saved: Lightning calls checkpoint callbacks last.
         self._swap_back(pl_module)
 
+    def on_merge(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The network has merged its pairs of convolutions: the average merges its own."""
+        assert self._average_model is not None
+        self._average_model.merge_pairs()
+
     # Checkpoints
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -194,6 +199,13 @@ class Average(AveragedModel):
         else:
             move_towards(averages, values, (1 - decay) * (1 - self.overflow))
         self.n_averaged += 1
+
+    def merge_pairs(self) -> None:
+        """Of the network in the module, a :class:`~lit_models.interfaces.DeeplyTrained` one."""
+        net: Any = getattr(self.module, "net", self.module)
+        net.set_activation_lambda(1.0)  # as that of the trained one, which the average follows when it is needed
+        net.merge_pairs()
+        self.tensors, self._learned = _tensors(self.module, remove_duplicate=False), None
 
     @torch.no_grad()
     def follow(self, model: nn.Module) -> None:

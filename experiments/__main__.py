@@ -148,6 +148,8 @@ def tool_words(tool: Any, args: list[str]) -> list[str]:
     if words and lists and lists[0] == next(iter(hints)):
         args = [json.dumps(words), *args[len(words) :]]
     for flag in (f"--{name}" for name in lists):
+        # --images=FOLDER as --images FOLDER; a list in brackets stays one word
+        args = [part for word in args for part in (word.split("=", 1) if word.startswith(f"{flag}=") else [word])]
         if flag in args:
             start = args.index(flag) + 1
             values = _values(args[start:])

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.cli import LightningCLI, _InstantiatorFn
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from torch import Tensor
+from torch.export import ExportedProgram
 
-SEEN_WITH = {"lightning": "2.6.6"}
+SEEN_WITH = {"lightning": "2.6.6", "torch": "2.14.1"}
 OVERRIDDEN = {
     "FathomCLI": {"_add_instantiators", "_get", "_parse_ckpt_path"},
     "_Writer": {"_check_log_dir_exists", "_record_new_keys"},
@@ -53,3 +59,18 @@ def _make_place(settings: dict[str, Any], key: str) -> None:
 def starts_from_this_process(trainer: L.Trainer) -> bool:
     """Whether the strategy of ``trainer`` forks or spawns its processes, and runs no command anew."""
     return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+
+
+def compile_ahead(program: ExportedProgram, path: Path) -> None:
+    """Compile ``program`` for the processor it is on, and write the package, a ``.pt2``, to ``path``."""
+    torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+
+
+def weights_packed_once() -> AbstractContextManager[Any]:
+    """Code that is generated within it holds its weights as constants, in the layout that their kernels want."""
+    return torch._inductor.config.patch(freezing=True)
+
+
+def load_compiled(path: Path) -> Callable[[Tensor], Tensor]:
+    """What :func:`compile_ahead` has written."""
+    return torch._inductor.aoti_load_package(str(path))

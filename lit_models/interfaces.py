@@ -62,6 +62,25 @@ class Reparameterizable(Protocol):
         """
 
 
+@runtime_checkable
+class DeeplyTrained(AnnealedActivations, Protocol):
+    """A network of pairs of convolutions joined by annealed activations, which can be merged before training ends.
+
+    Its constructor takes ``deep_training``, and ``False`` builds the form without pairs.
+    """
+
+    if TYPE_CHECKING:
+        deep_training: bool
+        """Whether it has the pairs."""
+
+    def merge_pairs(self) -> None:
+        """Merge the pairs in place, and keep the batch normalisation after each: still a network to be trained.
+
+        It computes what it did in evaluation mode. Parameters that are not of a pair stay as objects. Raises
+        ``ValueError`` at λ ≠ 1.
+        """
+
+
 class Window(NamedTuple):
     """A share of a batch: consecutive rows that start anywhere and continue at row 0 after the last one.
 

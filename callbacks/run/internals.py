@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -68,3 +69,12 @@ def move_towards(tensors: list[Tensor], targets: list[Tensor], share: Tensor) ->
 def leave_signals_alone(trainer: L.Trainer) -> None:
     """Let Lightning not ask the first device in each step whether it got SIGTERM, which waits for all devices."""
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
+
+def reduce_gradients_anew(trainer: L.Trainer) -> None:
+    """Have ``DistributedDataParallel`` reduce the gradients of the parameters that the module has by now."""
+    strategy: Any = trainer.strategy
+    if isinstance(strategy, DDPStrategy):
+        strategy.model._remove_autograd_hooks()
+        strategy.model = strategy.lightning_module
+        strategy.configure_ddp()

@@ -15,12 +15,12 @@ from torch import Tensor
 from datamodules.pipeline.image_data import ImageData
 from experiments.cli.data_of_run import data_of_run
 from experiments.errors import UsageError
-from experiments.export import onnx_file, pt2_file, repositories, weights
+from experiments.export import aoti_file, int8_file, onnx_file, pt2_file, repositories, weights
 from experiments.export.comparison import BATCHES, Difference, cases, difference, pixel_cases, real_images
 from experiments.export.subject import Subject, free_sides
 from experiments.export.trained import Trained, open_trained
 
-FORMATS = ("onnx", "pt2", "safetensors", "hub", "timm")
+FORMATS = ("onnx", "pt2", "aoti", "safetensors", "hub", "timm")
 TOLERANCE = {"describe": 1e-4, "embed": 2e-2}
 """Largest difference relative to the largest logit. Pixels resized in the graph are a level off here and there."""
 
@@ -30,6 +30,7 @@ def export(
     to: str = "onnx",
     out: Path | None = None,
     preprocess: Literal["embed", "describe"] = "describe",
+    int8: bool = False,
     data: ImageData | None = None,
 ) -> None:
     """Write a classifier in the formats that other programs load, each read back and compared on images of the run.
@@ -39,10 +40,12 @@ def export(
 
     Args:
         run: run directory, whose merged.ckpt is taken, or its best checkpoint if there is none; or a checkpoint.
-        to: formats, separated by commas: onnx, pt2, safetensors, hub, timm.
+        to: formats, separated by commas: onnx, pt2, aoti, safetensors, hub, timm.
         out: new folder.
         preprocess: describe: the file takes normalised images, float32 (N, C, H, W). embed: onnx and pt2 take pixels,
             uint8 (N, H, W, C) of any size, which they resize, crop and normalise as evaluation does.
+        int8: write model.int8.onnx, too, quantised on training images, and compare top-1 on the test images, size and
+            latency.
         data: data module for a checkpoint outside its run (default: the run's).
     """
     formats = to.split(",")
@@ -52,11 +55,18 @@ def export(
         raise UsageError("say where to write: --out FOLDER")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists: remove it or choose another folder")
+    if int8 and ("onnx" not in formats or preprocess == "embed"):
+        raise UsageError("--int8 quantises the ONNX file of normalised images: add onnx to --to, and leave embed out")
+    if preprocess == "embed" and "aoti" in formats:
+        raise UsageError("aoti takes normalised images: leave it out of --to, or --preprocess embed")
     if "onnx" in formats:
         onnx_file.check_packages()
+    if "aoti" in formats:
+        aoti_file.check_compiler()
     merged = run / "merged.ckpt"
     trained = open_trained(merged if merged.is_file() else run, data)
-    raw = real_images(data or data_of_run(_config(trained)), sum(BATCHES))
+    images = data or data_of_run(_config(trained))
+    raw = real_images(images, sum(BATCHES))
     subject = Subject(trained, trained.images(raw).contiguous(), _what_is_known(trained))
     compared = cases(subject, free_sides(subject.program))
     pixels = pixel_cases(subject, raw) if preprocess == "embed" else []
@@ -70,7 +80,11 @@ def export(
             read = _written(name, subject, folder, embedded)
             found = difference(read, pixels if embedded else compared)
             report[name] = _checked(name, found, TOLERANCE["embed" if embedded else "describe"])
-        for name, content in (("preprocess.json", subject.description), ("export.json", _report(subject, report))):
+        whole = _report(subject, report)
+        if int8:
+            whole["int8"] = int8_file.write(trained, folder, images)
+            print(int8_file.in_words(whole["int8"]))
+        for name, content in (("preprocess.json", subject.description), ("export.json", whole)):
             text = json.dumps(content, indent=2, ensure_ascii=False)
             (folder / name).write_text(text + "\n", encoding="utf-8")
         if out.exists():
@@ -81,8 +95,8 @@ def export(
 
 def _written(name: str, subject: Subject, folder: Path, embedded: bool) -> Callable[[Tensor], Tensor]:
     """Write a format, and read it back."""
-    if name in ("onnx", "pt2"):
-        file: Any = {"onnx": onnx_file, "pt2": pt2_file}[name]
+    if name in ("onnx", "pt2", "aoti"):
+        file: Any = {"onnx": onnx_file, "pt2": pt2_file, "aoti": aoti_file}[name]
         file.write(subject, folder, subject.preprocessed_program if embedded else subject.program)
         return file.read(folder)
     if name == "safetensors":

@@ -136,5 +136,7 @@ def _show_worst(seen: list[Seen], trained: Trained, path: Path, number: int) -> 
         wrong, right = names[one.classes[0]], names[one.label or 0]
         captions.append(f"{place}: {one.probabilities[0]:.0%} {wrong}, is {right}")
         print(f"{captions[-1]}: {one.picture.path}")
-    contact_sheet([image.numpy() for image in pixels if isinstance(image, Tensor)], captions, path)
+    missing = contact_sheet([image.numpy() for image in pixels if isinstance(image, Tensor)], captions, path)
+    if missing:
+        print(f"no font of this system has {missing}: these letters are dots on the sheet; install one (Noto Sans CJK)")
     print(f"the {len(mistakes)} most confident mistakes in {path}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -14,23 +15,27 @@ from lit_models.files import atomic
 _SIDE, _CAPTION, _GAP = 160, 16, 6
 
 
-def contact_sheet(images: list[np.ndarray], captions: list[str], path: Path) -> None:
+def contact_sheet(images: list[np.ndarray], captions: list[str], path: Path) -> str:
     """Write a PNG of captioned images, in rows.
 
     Args:
         images: uint8 (H, W, 1) or (H, W, 3).
-        captions: one for each image. What the built-in font lacks, such as Korean, becomes a dot.
+        captions: one for each image. A letter that no font of the system has becomes a dot.
         path: file to write.
+
+    Returns:
+        The letters that became dots.
     """
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
     sheet = Image.new("RGB", (columns * (_SIDE + _GAP), rows * (_SIDE + _CAPTION + _GAP)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    draw = ImageDraw.Draw(sheet)
+    font, missing = _font_for({letter for caption in captions for letter in caption})
     for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
         left, top = place % columns * (_SIDE + _GAP), place // columns * (_SIDE + _CAPTION + _GAP)
         picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
         sheet.paste(picture.resize((_SIDE, _SIDE)), (left, top))
-        text = "".join(letter if ord(letter) < 256 else "·" for letter in caption)
+        text = "".join("·" if letter in missing else letter for letter in caption)
         while draw.textlength(text, font) > _SIDE:
             text = text[:-1]
         draw.text((left, top + _SIDE + 1), text, "black", font)
@@ -38,3 +43,20 @@ def contact_sheet(images: list[np.ndarray], captions: list[str], path: Path) -> 
     sheet.save(content, "PNG")
     with atomic(path, "wb") as file:
         file.write(content.getvalue())
+    return "".join(sorted(missing))
+
+
+def _font_for(letters: set[str]) -> tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, set[str]]:
+    """The built-in font where it has all letters, otherwise the font of the system that lacks the fewest, and those."""
+    missing = {letter for letter in letters if ord(letter) > 255}  # the built-in one has Latin-1
+    best: tuple[Any, set[str]] = ImageFont.load_default(11), missing
+    if not missing:
+        return best
+    from matplotlib.font_manager import fontManager, get_font  # not at the top: it looks for all fonts
+
+    # One that comes with matplotlib has a box for every letter.
+    for path in sorted({found.fname for found in fontManager.ttflist if "Last Resort" not in found.name}):
+        lacks = {letter for letter in letters if ord(letter) not in get_font(path).get_charmap()}
+        if len(lacks) < len(best[1]):
+            best = ImageFont.truetype(path, 11), lacks
+    return best

@@ -49,10 +49,10 @@ def write(subject: Subject, folder: Path, program: ExportedProgram) -> None:
     onnx.save(model, folder / FILE)
 
 
-def read(folder: Path) -> Callable[[Tensor], Tensor]:
+def read(folder: Path, file: str = FILE) -> Callable[[Tensor], Tensor]:
     """The network in ONNX Runtime."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(folder / FILE), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(folder / file), providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
     return lambda images: torch.from_numpy(session.run(None, {given.name: images.numpy()})[0])

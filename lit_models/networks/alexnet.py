@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link
-from lit_models.networks.annealed import check_lambda, check_mergeable, deep_conv, merge_layers, series_or_relu
+from lit_models.networks.annealed import (
+    check_lambda,
+    check_mergeable,
+    deep_conv,
+    merge_layers,
+    merge_pairs,
+    series_or_relu,
+)
 from lit_models.networks.vanillanet import Block
 from lit_models.settings import keeps_arguments
 
@@ -101,6 +108,10 @@ class CIFARAlexNet(nn.Module):
     def set_activation_lambda(self, value: float) -> None:
         check_lambda(value)
         self.activation_lambda.fill_(value)
+
+    def merge_pairs(self) -> None:
+        """See :func:`~lit_models.networks.annealed.merge_pairs`."""
+        merge_pairs(self)
 
     def reparameterize(self) -> None:
         """Merge every pair of convolutions, every batch normalisation and every series activation.

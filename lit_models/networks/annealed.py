@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,6 +45,28 @@ class AnnealedConvs(nn.Module):
             self.second = None
         elif isinstance(self.first, nn.Sequential):
             self.first = _folded(self.first)
+
+    @torch.no_grad()
+    def merge_pair(self) -> None:
+        """Merge the two convolutions at λ = 1, and keep the batch normalisation after the second.
+
+        What it computes in evaluation mode stays. In training mode the normalisation that is kept removes the shift of
+        the one that is folded, whose scale is from then on that of its running statistics, γ/σ, a part of the weights.
+        A convolution without bias stays without: its bias is taken from the running mean of what is kept.
+        """
+        if self.second is None:
+            return
+        has_bias = _convolution(self.first).bias is not None
+        conv = compose_pointwise(_folded(self.first), _convolution(self.second))
+        if isinstance(self.second, nn.Sequential):
+            norm: Any = self.second[1]
+            if not has_bias:
+                norm.running_mean -= conv.bias
+                conv.bias = None
+            self.first = nn.Sequential(conv, norm)
+        else:
+            self.first = conv
+        self.second = None
 
 
 class SeriesActivation(nn.Module):
@@ -114,6 +138,27 @@ def merge_layers(net: nn.Module) -> None:
     for module in list(net.modules()):
         if isinstance(module, AnnealedConvs | SeriesActivation):
             module.merge()
+
+
+def merge_pairs(net: Any) -> None:
+    """Merge every pair of convolutions of ``net`` in place, which is then what ``deep_training=False`` builds.
+
+    Raises:
+        NetworkError: If λ ≠ 1.
+    """
+    if net.deep_training:
+        check_mergeable(net.activation_lambda)
+    for module in net.modules():
+        if isinstance(module, AnnealedConvs):
+            module.merge_pair()
+    net.deep_training = False
+
+
+def _convolution(layer: nn.Module) -> nn.Conv2d:
+    """Of ``layer``, which may have batch normalisation after it."""
+    conv = layer[0] if isinstance(layer, nn.Sequential) else layer
+    assert isinstance(conv, nn.Conv2d)
+    return conv
 
 
 def _folded(layer: nn.Module) -> nn.Conv2d:

@@ -13,7 +13,14 @@ from torch import Tensor, nn
 
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link, Rescale
-from lit_models.networks.annealed import check_lambda, check_mergeable, deep_conv, merge_layers, series_or_relu
+from lit_models.networks.annealed import (
+    check_lambda,
+    check_mergeable,
+    deep_conv,
+    merge_layers,
+    merge_pairs,
+    series_or_relu,
+)
 from lit_models.networks.residual import GatedBlock
 from lit_models.networks.resnet import CIFARResNet, Shortcut
 from lit_models.settings import keeps_arguments
@@ -126,6 +133,10 @@ class AnnealedCIFARResNet(CIFARResNet):
         check_lambda(value)
         for block in self._annealed_blocks():
             block.activation_lambda.fill_(value)
+
+    def merge_pairs(self) -> None:
+        """See :func:`~lit_models.networks.annealed.merge_pairs`."""
+        merge_pairs(self)
 
     def reparameterize(self) -> None:
         """Merge the convolutions of every block, its batch normalisations, and its series activations.

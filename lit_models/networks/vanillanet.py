@@ -32,6 +32,7 @@ from lit_models.networks.annealed import (
     check_lambda,
     check_mergeable,
     merge_layers,
+    merge_pairs,
     with_bn,
 )
 from lit_models.networks.dilation import DenseMaxPool, check_stride, dilate, stride_of
@@ -291,6 +292,10 @@ class VanillaNet(nn.Module):
     def set_activation_lambda(self, value: float) -> None:
         check_lambda(value)
         self.activation_lambda.fill_(value)
+
+    def merge_pairs(self) -> None:
+        """See :func:`~lit_models.networks.annealed.merge_pairs`."""
+        merge_pairs(self)
 
     def reparameterize(self) -> None:
         """Merge every pair of convolutions and every batch normalisation (section 3.1); see the module's table.

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from lit_models.interfaces import Reparameterizable
+from lit_models.interfaces import DeeplyTrained, Reparameterizable
 
 
 def merged_copy(net: nn.Module) -> nn.Module:
@@ -19,6 +19,17 @@ def merged_copy(net: nn.Module) -> nn.Module:
     """
     merged: Any = copy.deepcopy(net)
     cast(Reparameterizable, merged).reparameterize()
+    return merged
+
+
+def pairs_merged(net: nn.Module) -> nn.Module:
+    """A copy of ``net`` without pairs of convolutions.
+
+    Raises:
+        ValueError: At λ ≠ 1.
+    """
+    merged: Any = copy.deepcopy(net)
+    cast(DeeplyTrained, merged).merge_pairs()
     return merged
 
 

@@ -150,6 +150,18 @@ def is_fused(optimizer: Optimizer) -> bool:
     return bool(optimizer.defaults.get("fused"))
 
 
+def take_parameters(optimizer: Optimizer, other: Optimizer) -> None:
+    """Have ``optimizer`` train the parameters of ``other``, group by group, with its own settings and hooks.
+
+    It keeps its state of parameters that it had. The others' begins anew, as in a first step.
+    """
+    for group, new in zip(optimizer.param_groups, other.param_groups, strict=True):
+        group["params"] = new["params"]
+    kept = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    for parameter in [parameter for parameter in optimizer.state if parameter not in kept]:
+        del optimizer.state[parameter]
+
+
 def settings_of(optimizer: Any, arguments: Iterable[str]) -> list[dict[str, Any]]:
     """Hyperparameters of each parameter group as the user set them: peak lr, weight decay, momentum, ``arguments``."""
     names = ("initial_lr", "weight_decay", "momentum", *arguments)

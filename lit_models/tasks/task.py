@@ -28,6 +28,7 @@ from lit_models.tasks.optimization import (
     make_optimizer,
     restore_settings,
     settings_of,
+    take_parameters,
     unscaled,
 )
 from lit_models.tasks.restored_state import check_kinds, check_optimizer_state
@@ -138,7 +139,12 @@ class Task(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         self._configured_lr = self.lr
-        optimizer = make_optimizer(
+        optimizer = self._make_optimizer()
+        scheduler = LambdaLR(optimizer, self.lr_factor())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _make_optimizer(self) -> Optimizer:
+        return make_optimizer(
             self.net,
             self.optimizer_name,
             lr=self.peak_lr,
@@ -149,8 +155,10 @@ class Task(L.LightningModule):
             head_lr_scale=self.head_lr_scale,
             **self.optimizer_args,
         )
-        scheduler = LambdaLR(optimizer, self.lr_factor())
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def renew_parameters(self) -> None:
+        """Have the optimizer train the parameters that the network has by now; see :func:`take_parameters`."""
+        take_parameters(self.optimizers(use_pl_optimizer=False), self._make_optimizer())  # type: ignore[arg-type]
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)

@@ -3,10 +3,13 @@
 import logging
 
 import pytest
+import torch
 
 from experiments.__main__ import main
+from experiments.bench.official_form import STAGES, official_form
 from experiments.bench.stochastic_depth import Variant, _table
 from experiments.bench.timing import in_turn, ratio_and_spread
+from lit_models import VanillaNet
 
 REFERENCE = "run + teacher's forward pass"
 
@@ -58,3 +61,32 @@ def test_a_time_is_divided_by_the_work_that_its_round_did():
     assert cells["executed work"] == ["1.000", "0.633"]
     assert cells["time"] == ["1.00", "0.50"]
     assert cells["time / work"] == ["1.00", "1.00"]
+
+
+def test_the_official_form_computes_what_a_merged_vanillanet_does():
+    for depth in STAGES:
+        ours = VanillaNet(10, depth=depth, width=4, reparameterized=True).eval()
+        official = official_form(depth, 10, width=4)
+        for theirs, value in zip(official.parameters(), ours.parameters(), strict=True):
+            theirs.data.copy_(value.data.normal_(std=0.3))
+        images = torch.randn(2, 3, 64, 64)
+        with torch.no_grad():
+            torch.testing.assert_close(official(images), ours(images))
+
+
+def test_forms_are_timed_beside_the_official_one_and_the_floors(capsys):
+    sizes = ["--width", "4", "--image_size", "64", "--rounds", "2", "--forms", "[eager]"]
+    assert main(["bench", "latency", "--networks", "[vanillanet5]", *sizes]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("official vanillanet5") == 2  # float32 and bfloat16
+    assert printed.count("GB a second") == 2
+    assert main(["bench", "latency", "--networks", "[vanillanet4]"]) == 1
+    assert "vanillanet4" in capsys.readouterr().err
+
+
+def test_a_step_without_pairs_keeps_less(capsys):
+    sizes = ["--width", "4", "--image_size", "16", "--batch_size", "4", "--rounds", "1", "--depth", "5"]
+    assert main(["bench", "merged-pairs", *sizes]) == 0
+    rows = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert [row[0].strip() for row in rows] == ["pairs", "merged"]
+    assert float(rows[1][5]) < 0.9

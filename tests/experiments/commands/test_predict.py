@@ -11,6 +11,7 @@ from lightning.pytorch import seed_everything
 from PIL import Image
 
 from datamodules import Photos, SmallImages
+from experiments.export.contact_sheet import contact_sheet
 from experiments.export.pictures import pictures
 from experiments.export.trained import open_trained
 from experiments.export.wilson import wilson_interval
@@ -103,7 +104,7 @@ def test_labelled_images_give_an_accuracy_and_a_sheet_of_mistakes(tiny_run, digi
 
     (digits_folder / "test" / "영 zero").rename(digits_folder / "test" / "0")
     (digits_folder / "test" / "하나 one").rename(digits_folder / "test" / "1")
-    assert main(["predict", str(tiny_run), "--images", str(digits_folder / "test"), "--worst", "2"]) == 0
+    assert main(["predict", str(tiny_run), f"--images={digits_folder / 'test'}", "--worst", "2"]) == 0
     printed = capsys.readouterr().out
     (table,) = (tiny_run / "predict").glob("*/predictions.csv")
     rows = rows_of(table)
@@ -113,6 +114,16 @@ def test_labelled_images_give_an_accuracy_and_a_sheet_of_mistakes(tiny_run, digi
     sheet = np.asarray(Image.open(table.with_name("worst.png")))
     assert sheet.std() > 10
     shutil.rmtree(tiny_run / "predict")
+
+
+def test_captions_take_a_font_that_has_their_letters(tmp_path):
+    """Greek is in a font that comes with matplotlib; the last letter is in none."""
+    image = np.zeros((8, 8, 3), np.uint8)
+    assert contact_sheet([image], ["λ"], tmp_path / "greek.png") == ""
+    assert contact_sheet([image], ["·"], tmp_path / "dot.png") == ""
+    assert contact_sheet([image], ["a\U0010fffd"], tmp_path / "none.png") == "\U0010fffd"
+    greek, dot = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("greek", "dot"))
+    assert (greek != dot).any()
 
 
 def test_a_folder_names_a_class_in_whatever_code_points(tmp_path):

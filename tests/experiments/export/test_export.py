@@ -57,7 +57,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def described(run):
-    assert main(["export", str(run), "--to", ",".join(FORMATS), "--out", str(run / "described")]) == 0
+    assert main(["export", str(run), "--to", ",".join(FORMATS), "--int8", "true", "--out", str(run / "described")]) == 0
     return run / "described"
 
 
@@ -77,8 +77,13 @@ def photo(tmp_path_factory):
 
 def test_all_formats_and_their_differences(described):
     report = json.loads((described / "export.json").read_text())
+    int8 = report["int8"]
     assert list(report["formats"]) == list(FORMATS)
     assert all(found["relative"] <= 1e-4 for found in report["formats"].values())
+    before, after = (int8["files"][name] for name in ("model.onnx", "model.int8.onnx"))
+    assert int8["images"] == 359
+    assert after["top1"] > before["top1"] - 0.05
+    assert after["milliseconds_an_image"] > 0
     assert report["merge"] < 1e-4
     assert report["height_and_width_are_free"]
     about = json.loads((described / "preprocess.json").read_text())
@@ -89,7 +94,16 @@ def test_all_formats_and_their_differences(described):
     assert "to be filled in" in card
     assert "class_path: datamodules.Digits" in card
     assert {path.name for path in described.iterdir()} == {
-        *("model.onnx", "model.pt2", "model.safetensors", "network.py", "config.json", "README.md"),
+        *(
+            "model.onnx",
+            "model.int8.onnx",
+            "model.pt2",
+            "model.aoti.pt2",
+            "model.safetensors",
+            "network.py",
+            "config.json",
+            "README.md",
+        ),
         *("preprocess.json", "export.json"),
     }
 
@@ -116,7 +130,7 @@ def test_the_scripts_of_the_page_run_without_fathom(run, described, embedded, ph
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        assert len(names) == {"describe": 5, "embed": 2}[kind]
+        assert len(names) == {"describe": 6, "embed": 2}[kind]
         assert done.stdout.count(f"{expected}\n") == len(names), done.stdout
 
 

@@ -48,6 +48,6 @@ def test_every_format_gives_the_logits(family, tmp_path):
     compared = cases(subject, free_sides(subject.program))
     assert free_sides(subject.program) == (family not in ("timm vit", "CIFARVGG"))
     assert compared[2][1].std(0).min() > 1e-4  # the logits differ from image to image
-    for name in FORMATS:
+    for name in set(FORMATS) - {"aoti"}:  # compiling takes long; test_export does it once
         found = difference(_written(name, subject, tmp_path, False), compared)
         assert found.relative < 1e-4, (name, found)

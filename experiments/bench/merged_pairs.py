@@ -1,0 +1,93 @@
+"""What a step of training saves once the pairs of convolutions of a VanillaNet are merged."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from callbacks.run.run_summary import hardware
+from experiments.bench.timing import in_turn, now, ratio_and_spread
+from lit_models import VanillaNet
+from lit_models.surgery.reparameterize import pairs_merged
+
+
+def merged_pairs(
+    depth: int = 6, width: int = 32, image_size: int = 32, batch_size: int = 128, rounds: int = 9, threads: int = 1
+) -> None:
+    """Time steps with AdamW of a VanillaNet at λ = 1, before and after its pairs of convolutions are merged.
+
+    In turns, in float32; a ratio is taken within the round. With one thread on a CPU, seconds are those that the
+    process has had. Memory is that of the activations that a forward pass keeps for the backward pass.
+
+    Args:
+        depth: of the VanillaNet.
+        width: of its stem.
+        image_size: side of the images; the stem is that of small images.
+        batch_size: images in a step.
+        rounds: turns of each.
+        threads: of the CPU.
+    """
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    deep = VanillaNet(10, depth=depth, width=width, stem_kernel=2, stem_stride=2)
+    deep.set_activation_lambda(1.0)
+    nets = {"pairs": copy.deepcopy(deep), "merged": pairs_merged(deep)}
+    images = torch.randn(batch_size, 3, image_size, image_size, device=device)
+    images = images.to(memory_format=torch.channels_last)
+    steps = {name: _step(net.to(device, memory_format=torch.channels_last), images) for name, net in nets.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    clock: Callable[[], float] = time.process_time if threads == 1 and device.type == "cpu" else lambda: now(device)
+    for number in range(rounds + 1):
+        for name in in_turn(list(steps), number):
+            start = clock()
+            steps[name]()
+            if number:
+                seconds[name].append(clock() - start)
+    table = Table(title=f"VanillaNet-{depth}, batch {batch_size}, {hardware(device)}, {rounds} rounds")
+    for column in ("", "ms a step", "time", "fastest–slowest round", "activations kept, MB", "memory"):
+        table.add_column(column, justify="right" if column else "left")
+    kept = {name: kept_for_backward(net, images) for name, net in nets.items()}
+    for name in nets:
+        ratio, spread = ratio_and_spread(seconds[name], seconds["pairs"])
+        share = f"{kept[name] / kept['pairs']:.3f}"
+        row = (f"{1000 * median(seconds[name]):.1f}", ratio, spread, f"{kept[name] / 1e6:.1f}", share)
+        table.add_row(name, *row)
+    Console(width=140).print(table)
+
+
+def kept_for_backward(net: nn.Module, images: Tensor) -> int:
+    """Bytes of activations that a forward pass keeps; weights are none."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = net(images)
+    del logits
+    return sum(kept.values())
+
+
+def _step(net: nn.Module, images: Tensor) -> Callable[[], None]:
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4)
+    targets = torch.arange(len(images), device=images.device) % 10
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(net(images), targets).backward()
+        optimizer.step()
+
+    return step
