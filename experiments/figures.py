@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -23,7 +22,7 @@ FORMATS = (".png", ".svg", ".pdf")
 REFERENCE = "0.45"
 """Colour of what is no network: chance, an optimum, all paths."""
 
-house_style: partial[AbstractContextManager[None]] = partial(matplotlib.style.context, STYLE)
+house_style = partial(matplotlib.style.context, STYLE)
 """Context or decorator in which a figure is drawn and saved."""
 
 

@@ -190,6 +190,8 @@ class ImageData(ResumableData):
 
     def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Augment, normalise and mix; see the class for shapes."""
+        if isinstance(batch, Tensor):  # the example of Lightning's model summary, as the network gets it
+            return batch
         images, targets = self._mix(self.augment_and_normalise(batch), batch)
         if self.trainer is not None:  # Lightning casts a batch before this hook, which makes the images
             images = self.trainer.precision_plugin.convert_input(images)

@@ -37,9 +37,11 @@ class SaveConfig(SaveConfigCallback):
         else:
             self._write(path)
 
-        config = self.config.as_dict()
-        for logger in trainer.loggers:
-            if not isinstance(logger, MetricsCSV | DispensableWandbLogger):  # for the latter see WandbRecord
+        # For Weights & Biases see WandbRecord.
+        others = [one for one in trainer.loggers if not isinstance(one, MetricsCSV | DispensableWandbLogger)]
+        if others:
+            config = read_yaml(self.parser.dump(self.config, skip_unset=False))
+            for logger in others:
                 logger.log_hyperparams({name: config[name] for name in ("seed_everything", "model", "data", "trainer")})
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
@@ -56,6 +57,8 @@ class ImageClassifier(Task):
     ) -> None:
         super().__init__(net, **optimization)
         describe(self, net, loss=loss, schedule=self.schedule)
+        if image_size and mean:  # for Lightning's model summary and ``to_onnx``
+            self.example_input_array = torch.zeros(1, len(mean), image_size, image_size)
         self.num_classes = num_classes
         self.loss_name = name_of(loss)
         self.loss_function: Loss = loss

@@ -199,6 +199,11 @@ class Task(L.LightningModule):
         return recipe(self)
 
     @property
+    def hparams_initial(self) -> dict[str, Any]:  # type: ignore[override]
+        """For loggers: with lists in the place of tuples, so that any YAML loader reads their ``hparams.yaml``."""
+        return {name: _listed(value) for name, value in super().hparams_initial.items()}
+
+    @property
     def peak_lr(self) -> float:
         """``lr``, scaled to the batch size of this fit where it is meant for another."""
         if self.lr_batch_size is None:
@@ -233,3 +238,9 @@ class Task(L.LightningModule):
         if self.schedule == "constant":
             return []
         return [round(epoch * steps_per_epoch(self.trainer)) - self.warmup_steps for epoch in self.milestones]
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _listed(inner) for name, inner in value.items()}
+    return [_listed(inner) for inner in value] if isinstance(value, tuple | list) else value

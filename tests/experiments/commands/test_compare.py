@@ -133,3 +133,45 @@ def test_the_cost_of_an_inception_module(capsys):
     assert "358.06M" in printed
     assert "672" in printed
     assert "480" in printed
+
+
+@pytest.fixture
+def seeds(run):
+    """Three rates of three seeds, whose validation accuracies are rate + seed / 100."""
+    for lr in ("0.05", "0.1", "0.2"):
+        for seed in (0, 1, 2):
+            directory = run("rates", f"2026010{seed}-{lr}", [0.1, float(lr) + seed / 100], {"seconds": 90, "epochs": 2})
+            (directory / "config.yaml").write_text(
+                f"seed_everything: {seed}\nmodel: {{class_path: A, init_args: {{lr: {lr}, net: {{class_path: B}}}}}}\n"
+            )
+    return directory.parent
+
+
+def test_seeds_become_one_row_with_mean_and_deviation(seeds, tmp_path, capsys):
+    test = seeds / "20260105-0.1" / "test" / "1"
+    test.mkdir(parents=True)
+    (test / "metrics.csv").write_text("epoch,step,test/top1\n0,1,0.9\n")
+    options = ["--group-by", "model.lr", "--over", "seed", "--metric", "val/top1", "--out", tmp_path / "rates"]
+    code, printed = compare(capsys, seeds.parent, *options)
+    assert code == 0, printed.err
+    rows = [line.split() for line in printed.out.splitlines() if line.startswith(" lr ")]
+    assert [row[:3] for row in rows] == [["lr", "0.05", "3"], ["lr", "0.1", "3"], ["lr", "0.2", "3"]]
+    assert "0.0600 ± 0.0100" in printed.out
+    assert "0.2100 ± 0.0100" in printed.out
+    assert max(map(len, printed.out.splitlines()[:-1])) <= 80
+    with open(tmp_path / "rates.csv", newline="") as file:
+        last = [row for row in csv.DictReader(file) if row["run"] == "lr 0.2"][-1]
+    assert (last["value"], last["std"], last["runs"]) == ("0.21", "0.01", "3")
+    assert {path.suffix for path in tmp_path.glob("rates.*")} == {".csv", ".png", ".svg", ".pdf"}
+
+
+def test_groups_of_runs_that_differ_otherwise_are_refused(seeds, tmp_path, capsys):
+    code, printed = compare(capsys, seeds, "--group-by", "model", "--out", tmp_path / "rates")
+    assert code == 1
+    assert (
+        "the runs of model A differ in model.lr (0.05 and 0.1), not in seed alone: add it to --group-by" in printed.err
+    )
+    code, printed = compare(capsys, seeds, "--group-by", "model.rate", "--out", tmp_path / "rates")
+    assert code == 1
+    assert "no run has the setting model.rate" in printed.err
+    assert not list(tmp_path.glob("rates.*"))
