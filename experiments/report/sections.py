@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -120,7 +120,8 @@ def curves(runs: Sequence[RunFiles]) -> list[Chart]:
             for name, part in (("val", "validation"), ("train", "training"))
             if (points := run.by_epoch(f"{name}/{score}"))
         ]
-        charts.append(Chart(metric_name(score), "epoch", lines, percent=score.startswith(("top", "mixed"))))
+        title = metric_name(score)
+        charts.append(Chart(title[0].upper() + title[1:], "epoch", lines, percent=score.startswith(("top", "mixed"))))
     for title, names in (
         ("Learning rate", [column for column in columns if column == "lr" or column.startswith("lr/")]),
         ("λ of the activations", ["activation_lambda"]),
@@ -131,9 +132,8 @@ def curves(runs: Sequence[RunFiles]) -> list[Chart]:
             for i, name in enumerate(names)
             if (points := run.by_step(name))
         ]
-        if lines:
-            charts.append(Chart(title, "step", lines, steps=title.startswith("λ")))
-    return [chart for chart in (*charts, *_depth(runs)) if any(line.points for line in chart.lines)]
+        charts.append(Chart(title, "step", lines, steps=title.startswith("λ")))
+    return _with_points([*charts, *_depth(runs)])
 
 
 def _depth(runs: Sequence[RunFiles]) -> Iterator[Chart]:
@@ -206,7 +206,13 @@ def analyses(runs: Sequence[RunFiles]) -> list[Chart]:
         for said, column, dashed in (("of the gradient, exactly", "share", False), ("of all paths", "paths", True))
     ]
     charts.append(Chart("Shares by path length", "path length", lines, percent=True))
-    return [chart for chart in charts if any(line.points for line in chart.lines)]
+    return _with_points(charts)
+
+
+def _with_points(charts: Iterable[Chart]) -> list[Chart]:
+    """Without the lines of runs that have not logged them, and the charts of which no run has."""
+    drawn = (chart._replace(lines=[line for line in chart.lines if line.points]) for chart in charts)
+    return [chart for chart in drawn if chart.lines]
 
 
 def _means(rows: list[dict[str, str]]) -> list[tuple[float, float]]:
