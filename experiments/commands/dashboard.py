@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,19 +23,8 @@ PAPERS = {
 """Sections of each workspace; the claims follow where the paper has some."""
 
 
-def dashboard(
-    papers: tuple[str, ...] = (), project: str | None = None, entity: str | None = None, out: Path | None = None
-) -> None:
-    """Build a Weights & Biases workspace for each paper, or write what would be built.
-
-    It shows the runs of a project by what they log: training, stochastic depth, annealing and merge, analyses,
-    transfer, and the paper's claims. Each call makes new workspaces, and changes none.
-
-    Args:
-        papers: folders of papers, such as vanillanet (default: all).
-        project: that the runs were logged to (default: WANDB_PROJECT, or fathom).
-        entity: user or team (default: WANDB_ENTITY, or that of the login).
-        out: write the specifications into this file, as JSON; nothing is sent, and no login is needed.
+def dashboard(args: list[str]) -> None:
+    """Build a workspace for each paper, or write what would be built.
 
     Raises:
         UsageError: for an unknown paper, where wandb-workspaces is not installed, or where the server can't be reached.
@@ -42,26 +32,48 @@ def dashboard(
     from experiments.cli.messages import did_you_mean
     from experiments.runs.wandb_environment import wandb_environment
 
+    options, unknown = _parser().parse_known_args(args)
+    if unknown:
+        raise UsageError(f"fathom dashboard does not take {unknown[0]}: --help has its flags")
+    papers = options.papers or list(PAPERS)
     for paper in papers:
         if paper not in PAPERS:
-            raise UsageError(f"there is no paper {paper!r}{did_you_mean(paper, PAPERS)}: give {', '.join(PAPERS)}")
+            known = did_you_mean(paper, PAPERS) or f": papers are {', '.join(PAPERS)}"
+            raise UsageError(f"there is no paper {paper!r}{known}")
     if find_spec("wandb_workspaces") is None:
         raise UsageError("a dashboard needs wandb-workspaces: pip install 'fathom-depth[dashboard]'")
-    from experiments.internals import workspace_view
-
     environment = wandb_environment()
-    project = project or environment.get("project", "fathom")
-    entity = entity or environment.get("entity")
-    if out is not None:
-        from lit_models.files import atomic
-
-        views = {paper: workspace_view(workspace(paper, project, entity or "")) for paper in papers or PAPERS}
-        with atomic(out) as file:
-            file.write(json.dumps(views, indent=2, ensure_ascii=False) + "\n")
-        print(f"{out} has the specification of {len(views)} workspace{'s' * (len(views) > 1)}")
+    project = options.project or environment.get("project", "fathom")
+    entity = options.entity or environment.get("entity")
+    if options.out is None:
+        for paper in papers:
+            print(_saved(paper, project, entity))
         return
-    for paper in papers or PAPERS:
-        print(_saved(paper, project, entity))
+    from experiments.internals import workspace_view
+    from lit_models.files import atomic
+
+    views = {paper: workspace_view(workspace(paper, project, entity or "")) for paper in papers}
+    with atomic(options.out) as file:
+        file.write(json.dumps(views, indent=2, ensure_ascii=False) + "\n")
+    print(f"{options.out} has the specification of {len(views)} workspace{'s' * (len(views) > 1)}")
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="fathom dashboard",
+        description="Build a Weights & Biases workspace for each paper: training, stochastic depth, annealing and"
+        " merge, analyses, transfer, and the paper's claims, over what runs log. Each call makes new workspaces, and"
+        " changes none. It needs pip install 'fathom-depth[dashboard]'.",
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    parser.add_argument("papers", nargs="*", metavar="PAPER", help=f"{', '.join(PAPERS)} (all)")
+    parser.add_argument("--project", help="that the runs were logged to (WANDB_PROJECT, or fathom)")
+    parser.add_argument("--entity", help="user or team (WANDB_ENTITY, or that of the login)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the specifications as JSON; nothing is sent, no login is needed"
+    )
+    return parser
 
 
 def workspace(paper: str, project: str, entity: str) -> Any:
@@ -99,9 +111,7 @@ def panels(section: str) -> Iterator[Any]:
         yield wr.LinePlot(title="Mean |gradient|", x="epoch", metric_regex="gradient_mean_abs/.*", log_y=True)
     elif section == "Stochastic depth":
         yield by_epoch("Blocks in a step", "stochastic_depth/effective_depth")
-        yield by_epoch(
-            "Work of a step", "stochastic_depth/executed_work", "stochastic_depth/planned_work", **share
-        )
+        yield by_epoch("Work of a step", "stochastic_depth/executed_work", "stochastic_depth/planned_work", **share)
         yield from panels("Gradients")
     elif section == "Annealing and merge":
         yield by_epoch("λ of the activations", "activation_lambda", **share)

@@ -61,9 +61,7 @@ def read_run(path: Path, name: str) -> RunFiles:
     """
     with _readable(path / "metrics.csv"):
         metrics = read_metrics(path)
-    tests = [
-        summary for folder in sorted((path / "test").glob("*")) if (summary := _summary(folder)).get("metrics")
-    ]
+    tests = [summary for folder in sorted((path / "test").glob("*")) if (summary := _summary(folder)).get("metrics")]
     return RunFiles(name, path, _config(path / "config.yaml"), _summary(path), metrics, tests)
 
 

@@ -105,7 +105,10 @@ def test_it_is_there_without_an_error(browser, page):
     assert counted[".pictures img"] == 2 * 2 * 9
     assert browser.script("return [...document.images].every(image => image.naturalWidth > 0)")
     assert browser.script("return [...document.querySelectorAll('nav a')].every(a => document.querySelector(a.hash))")
-    assert browser.script("return performance.getEntriesByType('resource').filter(e => !/^data:/.test(e.name)).length") == 0
+    assert (
+        browser.script("return performance.getEntriesByType('resource').filter(e => !/^data:/.test(e.name)).length")
+        == 0
+    )
 
 
 @pytest.mark.parametrize("width", [375, 1280])
@@ -127,7 +130,9 @@ def test_text_can_be_read(browser, page, scheme):
 def test_it_is_told_to_those_who_do_not_see_it(browser, page):
     browser.look(page, 1280)
     assert browser.script("return [...document.images].every(image => image.alt)")
-    assert browser.script("return [...document.querySelectorAll('figure > svg')].every(svg => svg.ariaLabel.length > 20)")
+    assert browser.script(
+        "return [...document.querySelectorAll('figure > svg')].every(svg => svg.ariaLabel.length > 20)"
+    )
     # Whatever scrolls or opens is reached with the Tab key.
     assert browser.script("return [...document.querySelectorAll('.scroll, pre')].every(part => part.tabIndex === 0)")
     hover = browser.script("return document.querySelector('.hit title').textContent")
