@@ -14,7 +14,7 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import Tensor
 from torch.export import ExportedProgram
 
-SEEN_WITH = {"lightning": "2.6.6", "torch": "2.14.1"}
+SEEN_WITH = {"lightning": "2.6.6", "torch": "2.14.1", "wandb-workspaces": "0.4.13"}
 OVERRIDDEN = {
     "FathomCLI": {"_add_instantiators", "_get", "_parse_ckpt_path"},
     "_Writer": {"_check_log_dir_exists", "_record_new_keys"},
@@ -30,6 +30,11 @@ RESTORING = ("restore_training_state", "_restore_modules_and_callbacks")
 def attach_data(trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataModule) -> None:
     """Let the loops of ``trainer`` take their batches from ``data``, as ``trainer.fit`` does."""
     trainer._data_connector.attach_data(model, datamodule=data)
+
+
+def workspace_view(workspace: Any) -> dict[str, Any]:
+    """What would be sent to Weights & Biases when a workspace of ``wandb_workspaces`` is saved."""
+    return workspace._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 class RecordFacts(_InstantiatorFn):

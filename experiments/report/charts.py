@@ -62,7 +62,9 @@ class Chart(NamedTuple):
         return {
             "x_ticks": [(across(tick), f"{tick:g}") for tick in x_ticks if x_low <= tick <= x_high],
             "y_ticks": [
-                (place(tick), self.said(tick)) for tick in y_ticks if (tick > 0 or not self.log) and _inside(place(tick))
+                (place(tick), self.said(tick))
+                for tick in y_ticks
+                if (tick > 0 or not self.log) and _inside(place(tick))
             ],
             "lines": [self._line(line, across, place) for line in self.lines],
         }

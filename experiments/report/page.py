@@ -15,7 +15,7 @@ from experiments.report.predictions import Predictions, data_uri, predictions
 from experiments.report.run_files import RunFiles
 from lit_models.files import atomic
 
-PICTURES = 24
+PICTURES = 18
 """In a report, of the first images and of the worst ones, over all runs."""
 _PICTURE_WIDTH = 900
 
@@ -34,7 +34,7 @@ def evaluated(run: RunFiles, images: int, runs: int) -> Predictions | str:
         return f"They are made of classifiers, and this run trained a {kind}."
     if not images:
         return "They were left out, with --images 0."
-    found = predictions(run.path, images, max(PICTURES // runs, 4))
+    found = predictions(run.path, images, max(PICTURES // runs, 3))
     return f"There are none, as the network could not be asked: {found}" if isinstance(found, str) else found
 
 

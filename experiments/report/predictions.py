@@ -100,11 +100,12 @@ def _confused(matrix: torch.Tensor, names: list[str]) -> list[tuple[str, str, in
 
 
 def _picture(pixels: Any, truth: str, top: str, loss: float) -> Picture:
-    right = re.match(rf"{re.escape(truth)} [\d.]+(, |$)", top) is not None
+    # The five most probable classes as "NAME 0.97, …", and a name may have commas and blanks.
+    name, probability = re.match(r"(.*?) (\d\.\d\d)(?:, |$)", top, re.DOTALL).groups()  # type: ignore[union-attr]
     image = Image.fromarray(np.ascontiguousarray(pixels.squeeze()))
     side = max(image.size)
     image.thumbnail((_SIDE, _SIDE))
-    return Picture(data_uri(image), truth, right, top.split(", ")[0], loss, side)
+    return Picture(data_uri(image), truth, name == truth, f"{name} {float(probability):.0%}", loss, side)
 
 
 def data_uri(image: Image.Image) -> str:

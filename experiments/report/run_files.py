@@ -61,9 +61,7 @@ def read_run(path: Path, name: str) -> RunFiles:
     """
     with _readable(path / "metrics.csv"):
         metrics = read_metrics(path)
-    tests = [
-        summary for folder in sorted((path / "test").glob("*")) if (summary := _summary(folder)).get("metrics")
-    ]
+    tests = [summary for folder in sorted((path / "test").glob("*")) if (summary := _summary(folder)).get("metrics")]
     return RunFiles(name, path, _config(path / "config.yaml"), _summary(path), metrics, tests)
 
 
@@ -76,14 +74,18 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Each setting of a configuration that is no group of others, with its full name."""
+    """Each setting of a configuration that is no group of others, with its full name; callbacks by their class."""
     if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
-        value = dict(enumerate(value))
+        value = {_class(item) or number: item for number, item in enumerate(value)}
     if isinstance(value, dict) and value:
         for key, inner in value.items():
-            yield from leaves(inner, f"{name}.{key}" if name else str(key))
+            yield from leaves(inner, name if key == "init_args" else f"{name}.{key}" if name else str(key))
     else:
         yield name, value
+
+
+def _class(item: Any) -> str:
+    return str(item.get("class_path", "")).rpartition(".")[2] if isinstance(item, dict) else ""
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -53,7 +53,7 @@ def how_it_ended(run: RunFiles) -> str:
         return "It left no summary: it was killed before its training began, or an old version wrote it."
     status, epochs = summary.get("status"), summary.get("epochs", 0)
     if status == "training":
-        seen = max((epoch for epoch, _ in run.by_epoch("train/loss")), default=0)
+        seen = max((epoch + 1 for epoch in run.metrics.get("epoch", []) if epoch is not None), default=0)
         return f"It is still running, or was killed: its last epoch with metrics is {seen:g}."
     after = f"after {epochs} epochs in {duration(summary.get('seconds', 0))}"
     resumed = f", resumed {summary['resumed']} times" if summary.get("resumed") else ""
@@ -120,7 +120,8 @@ def curves(runs: Sequence[RunFiles]) -> list[Chart]:
             for name, part in (("val", "validation"), ("train", "training"))
             if (points := run.by_epoch(f"{name}/{score}"))
         ]
-        charts.append(Chart(metric_name(score), "epoch", lines, percent=score.startswith(("top", "mixed"))))
+        title = metric_name(score)
+        charts.append(Chart(title[0].upper() + title[1:], "epoch", lines, percent=score.startswith(("top", "mixed"))))
     for title, names in (
         ("Learning rate", [column for column in columns if column == "lr" or column.startswith("lr/")]),
         ("λ of the activations", ["activation_lambda"]),
@@ -131,9 +132,8 @@ def curves(runs: Sequence[RunFiles]) -> list[Chart]:
             for i, name in enumerate(names)
             if (points := run.by_step(name))
         ]
-        if lines:
-            charts.append(Chart(title, "step", lines, steps=title.startswith("λ")))
-    return [chart for chart in (*charts, *_depth(runs)) if any(line.points for line in chart.lines)]
+        charts.append(Chart(title, "step", lines, steps=title.startswith("λ")))
+    return _with_points([*charts, *_depth(runs)])
 
 
 def _depth(runs: Sequence[RunFiles]) -> Iterator[Chart]:
@@ -141,7 +141,10 @@ def _depth(runs: Sequence[RunFiles]) -> Iterator[Chart]:
     yield Chart(
         "Blocks in a step, of stochastic depth",
         "epoch",
-        [Line(f"{_prefix(run, runs)}mean", run.by_epoch("stochastic_depth/effective_depth"), i) for i, run in enumerate(runs)],
+        [
+            Line(f"{_prefix(run, runs)}mean", run.by_epoch("stochastic_depth/effective_depth"), i)
+            for i, run in enumerate(runs)
+        ],
     )
     yield Chart(
         "Work in a step, of that of all blocks",
@@ -201,12 +204,20 @@ def analyses(runs: Sequence[RunFiles]) -> list[Chart]:
         )
     )
     lines = [
-        Line(f"{_prefix(run, runs)}{said}", [(float(row["length"]), float(row[column])) for row in rows], number, dashed)
+        Line(
+            f"{_prefix(run, runs)}{said}", [(float(row["length"]), float(row[column])) for row in rows], number, dashed
+        )
         for number, run, rows in paths
         for said, column, dashed in (("of the gradient, exactly", "share", False), ("of all paths", "paths", True))
     ]
     charts.append(Chart("Shares by path length", "path length", lines, percent=True))
-    return [chart for chart in charts if any(line.points for line in chart.lines)]
+    return _with_points(charts)
+
+
+def _with_points(charts: Iterable[Chart]) -> list[Chart]:
+    """Without the lines of runs that have not logged them, and the charts of which no run has."""
+    drawn = (chart._replace(lines=[line for line in chart.lines if line.points]) for chart in charts)
+    return [chart for chart in drawn if chart.lines]
 
 
 def _means(rows: list[dict[str, str]]) -> list[tuple[float, float]]:
@@ -242,7 +253,10 @@ def merge_proof(run: RunFiles) -> tuple[list[tuple[str, str, str]], Rows] | None
         return None
     pairs = [name.removesuffix("_trained") for name in merge if name.endswith("_trained")]
     compared = [
-        (name.replace("macs", "multiply-adds an image").replace("_", " "), *(_plain(merge.get(f"{name}_{form}")) for form in ("trained", "merged")))
+        (
+            name.replace("macs", "multiply-adds an image").replace("_", " "),
+            *(_plain(merge.get(f"{name}_{form}")) for form in ("trained", "merged")),
+        )
         for name in pairs
     ]
     used = {f"{name}_{form}" for name in pairs for form in ("trained", "merged")}
@@ -270,7 +284,10 @@ def provenance(run: RunFiles) -> Rows:
         ("data", summary.get("data")),
         ("fingerprint of the data", summary.get("data_fingerprint")),
         ("began from", run.setting("ckpt_path") or run.setting("model.init_args.weights")),
-        ("versions", ", ".join(f"{name} {version}" for name, version in (summary.get("versions") or {}).items()) or None),
+        (
+            "versions",
+            ", ".join(f"{name} {version}" for name, version in (summary.get("versions") or {}).items()) or None,
+        ),
     ]
     return [(name, value) for name, value in rows if value is not None]
 
@@ -296,7 +313,7 @@ def metric_name(column: str) -> str:
     """A column of metrics as people say it."""
     part, _, name = column.rpartition("/")
     said = _SHORT.get(name, name.replace("_", " "))
-    return f"{ {'val': 'validation', 'test': 'test', 'train': 'training'}.get(part, part)} {said}".strip()
+    return f"{ {'val': 'validation', 'test': 'test', 'train': 'training'}.get(part, part) } {said}".strip()
 
 
 def duration(seconds: float) -> str:

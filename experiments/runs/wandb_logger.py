@@ -149,7 +149,7 @@ class DispensableWandbLogger(WandbLogger):
         mode = os.environ.get("WANDB_MODE")
         try:
             if self._experiment is None and not self._offline:
-                _see_server()
+                see_server()
             if self._experiment is None:
                 import wandb
 
@@ -202,7 +202,7 @@ class DispensableWandbLogger(WandbLogger):
             say("W&B", where)
 
 
-def _see_server() -> None:
+def see_server() -> None:
     """Raises ``OSError`` where W&B's server gives no answer or refuses the key; W&B itself would try for minutes."""
     import wandb
 

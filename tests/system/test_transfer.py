@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from drill import QUIET, SQUARES, ProcessGroup, differences, finished_run, run_d
 from PIL import Image
 
 from experiments.__main__ import main
+from experiments.commands.dashboard import panels
 
 SEGMENTER = """
 model:
@@ -67,6 +69,19 @@ def test_a_fit_is_summed_up_drawn_explained_and_tested(name, metric, runs, flags
     printed = capsys.readouterr().out
     assert "12 training images" in printed
     assert "batches of 4" in printed
+
+
+def test_the_panels_of_the_dashboard_name_what_they_log(runs):
+    pytest.importorskip("wandb_workspaces")
+    logged = {"val/pictures"}
+    for run in runs.values():
+        logged |= {*(run / "metrics.csv").read_text().partition("\n")[0].split(",")}
+    named = set()
+    for panel in panels("Transfer"):
+        named |= {*getattr(panel, "y", []), *getattr(panel, "media_keys", []), getattr(panel, "metric_regex", None)}
+    named.discard(None)
+    assert len(named) == 7
+    assert {name for name in named if not any(re.fullmatch(name, key) for key in logged)} == set()
 
 
 def predicted(run, *flags):

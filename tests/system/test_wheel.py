@@ -3,7 +3,7 @@
 import zipfile
 
 PACKAGES = ("lit_models", "datamodules", "callbacks", "experiments")
-SHIPPED = {".py", ".yaml", ".sh", ".ipynb", ".csv", ".typed"}
+SHIPPED = {".css", ".html", ".py", ".yaml", ".sh", ".ipynb", ".csv", ".typed"}
 
 
 def test_the_wheel_has_every_file_that_is_used(wheel, repository):

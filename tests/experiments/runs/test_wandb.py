@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -302,3 +303,65 @@ def test_a_diverged_run_raises_an_alert_and_a_switch_keeps_checkpoints_here(tiny
     (alert,) = (record.alert for record in whole_records(path) if record.HasField("alert"))
     assert alert.level == "ERROR"
     assert alert.text == sentence
+
+
+def panel_keys(view):
+    """The metrics, patterns of metrics and media that the panels of a workspace name."""
+    for section in view["spec"]["section"]["panelBankConfig"]["sections"]:
+        for config in (panel["config"] for panel in section["panels"]):
+            if section["name"] != "Transfer":  # see tests/system/test_transfer.py
+                yield from (name.removeprefix("summary_metrics.") for name in config.get("metrics", []))
+                yield from (config[name] for name in ("xAxis", "metricRegex") if name in config)
+                yield from config.get("mediaKeys", [])
+
+
+def test_every_panel_of_a_dashboard_names_what_a_run_logs(
+    offline_run, offline_test, tiny_config, tiny_run, fathom, tmp_path, monkeypatch
+):
+    pytest.importorskip("wandb_workspaces")
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    out = tmp_path / "workspaces.json"
+    assert fathom("dashboard", "--entity", "me", "--out", out) == (0, "")
+    views = json.loads(out.read_text())
+    assert {view["project"] for view in views.values()} == {"mine"}
+    assert {"resnet", "stochastic_depth", "vanillanet", "transfer"} <= views.keys()
+    claims = views["vanillanet"]["spec"]["section"]["panelBankConfig"]["sections"][-1]["panels"][0]["config"]["value"]
+    assert claims.count("\n| V") > 5
+
+    folder, keep = tmp_path / "runs", ("--wandb.artifacts", "false", "--wandb.mode", "offline")
+    flags = ("--trainer.log_every_n_steps", "1", "--data.mixup_alpha", "0.2", "--trainer.default_root_dir", folder)
+    callbacks = [word for name in ("StochasticDepth", "GradientStatistics") for word in ("--trainer.callbacks+", name)]
+    assert fathom("fit", "--config", tiny_config, *flags, *callbacks, *keep) == (0, "")
+    lesion = ("lesion", tiny_run, "--images", "16", "--draws", "1", "--sizes", "[1]", "--out", tmp_path / "lesion")
+    assert fathom(*lesion) == (0, "")
+    found = [offline_run[1], offline_test[1], *map(whole_records, tmp_path.rglob("run-*.wandb"))]
+    assert len(found) == 4
+    logged = set().union(*(last(recorded, "history").keys() for recorded in found))
+    named = {name for view in views.values() for name in panel_keys(view)}
+    assert len(named) > 20
+    assert {name for name in named if not any(re.fullmatch(name, key) for key in logged)} == set()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["vanilanet", "--out", "x"], "there is no paper 'vanilanet'; did you mean vanillanet?"),
+        (["--projct", "x"], "fathom dashboard does not take --projct: --help has its flags"),
+        (["resnet"], "see to the network and `wandb login`, or write the specification with --out FILE"),
+    ],
+)
+def test_mistakes_with_a_dashboard_are_one_sentence(words, sentence, fathom, monkeypatch):
+    pytest.importorskip("wandb_workspaces")
+    refused = ConnectionRefusedError("refused")
+    monkeypatch.setattr("experiments.runs.wandb_logger.see_server", lambda: (_ for _ in ()).throw(refused))
+    code, said = fathom("dashboard", *words)
+    assert code == 1
+    assert said.endswith(sentence)
+
+
+def test_a_dashboard_without_its_package_says_how_to_get_it(fathom, monkeypatch):
+    monkeypatch.setattr("experiments.commands.dashboard.find_spec", lambda _: None)
+    assert fathom("dashboard", "--out", "x") == (
+        1,
+        "a dashboard needs wandb-workspaces: pip install 'fathom-depth[dashboard]'",
+    )
