@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,7 +13,7 @@ from experiments.claims.sheet import Claim
 from experiments.claims.statistics import Grade
 from experiments.figures import REFERENCE, house_style, legend_of_all, save
 
-VERDICTS = {
+VERDICTS: dict[str, dict[str, Any]] = {
     "held": {"color": "C0", "marker": "o"},
     "contradicted": {"color": "C1", "marker": "s"},
     "absent": {"color": "C3", "marker": "v"},

@@ -17,7 +17,7 @@ from experiments.unravel.source import Seen
 
 Tables = Mapping[str, Sequence[Record]]
 """Records by network; the first network is the one in question, the others are there to compare with."""
-Looks = Mapping[str, Mapping[str, Any]]
+Looks = Mapping[str, dict[str, Any]]
 
 
 @house_style()
