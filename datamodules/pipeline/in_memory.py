@@ -125,8 +125,9 @@ class InMemoryImages(ImageData):
     @property
     def _memory(self) -> torch.device:
         """Where the images are."""
-        on_device = self.on_device and self.trainer is not None
-        return self.trainer.strategy.root_device if on_device else torch.device("cpu")
+        if self.trainer is None or not self.on_device:
+            return torch.device("cpu")
+        return self.trainer.strategy.root_device
 
     def _training_batches(self, position: Callable[[], tuple[int, int]]) -> Iterator[BatchIndices]:
         batches = super()._training_batches(position)
