@@ -75,6 +75,7 @@ def reduce_gradients_anew(trainer: L.Trainer) -> None:
     """Have ``DistributedDataParallel`` reduce the gradients of the parameters that the module has by now."""
     strategy: Any = trainer.strategy
     if isinstance(strategy, DDPStrategy):
-        strategy.model._remove_autograd_hooks()
+        wrapped: Any = strategy.model
+        wrapped._remove_autograd_hooks()
         strategy.model = strategy.lightning_module
         strategy.configure_ddp()

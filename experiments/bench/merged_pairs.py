@@ -43,7 +43,9 @@ def merged_pairs(
     nets = {"pairs": copy.deepcopy(deep), "merged": pairs_merged(deep)}
     images = torch.randn(batch_size, 3, image_size, image_size, device=device)
     images = images.to(memory_format=torch.channels_last)
-    steps = {name: _step(net.to(device, memory_format=torch.channels_last), images) for name, net in nets.items()}
+    for net in nets.values():
+        net.to(device).to(memory_format=torch.channels_last)
+    steps = {name: _step(net, images) for name, net in nets.items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     clock: Callable[[], float] = time.process_time if threads == 1 and device.type == "cpu" else lambda: now(device)
     for number in range(rounds + 1):
