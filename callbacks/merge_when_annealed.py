@@ -106,7 +106,11 @@ class MergeWhenAnnealed(L.Callback):
         broadcast_buffers(module)  # ranks have running statistics of their own, and would merge with them
         net = self._net
         trained = copy.deepcopy(cast(nn.Module, net)).cpu().float().eval()
-        report: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step, "parameters": count_parameters(net)}
+        report: dict[str, Any] = {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "parameters": count_parameters(net),
+        }
         report |= compare_merged(trained, pairs_merged, images.float().cpu(), TOLERANCES, "the network stays as it was")
         net.merge_pairs()
         for other in trainer.callbacks:  # type: ignore[attr-defined]

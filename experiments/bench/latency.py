@@ -146,7 +146,7 @@ def _eager(setting: Setting, name: str, layout: Layout) -> Run:
 
 def _compiled(setting: Setting, name: str, layout: Layout) -> Run:
     net, images = _laid_out(setting.network(name), layout), setting.images(layout)
-    fast = torch.compile(net, dynamic=False)
+    fast: Any = torch.compile(net, dynamic=False)
     fast(images)
     return lambda: fast(images)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def workspace(paper: str, project: str, entity: str) -> Any:
 
 def panels(section: str) -> Iterator[Any]:
     """The panels of a section."""
-    import wandb_workspaces.reports.v2 as wr
+    wr: Any = import_module("wandb_workspaces.reports.v2")
 
     def by_epoch(title: str, *metrics: str, **options: Any) -> Any:
         return wr.LinePlot(title=title, x="epoch", y=list(metrics), title_x="epoch", **options)
@@ -133,7 +134,7 @@ def panels(section: str) -> Iterator[Any]:
 
 def claims(paper: str, sheet: Any) -> Any:
     """A table of what the paper claims, and how each claim is decided."""
-    import wandb_workspaces.reports.v2 as wr
+    wr: Any = import_module("wandb_workspaces.reports.v2")
 
     rows = [
         f"| {claim.id} | {claim.sentence} | {claim.papers_value} |"
@@ -152,7 +153,7 @@ def _saved(paper: str, project: str, entity: str | None) -> str:
 
     try:
         see_server()
-        return str(workspace(paper, project, entity or wandb.Api().default_entity).save().url)
+        return str(workspace(paper, project, entity or str(wandb.Api().default_entity)).save().url)
     except Exception as error:  # each of the client's layers has a family of its own
         raise UsageError(
             f"Weights & Biases can't save the workspace ({error}): see to the network and `wandb login`, or write the"
