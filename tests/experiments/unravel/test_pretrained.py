@@ -45,8 +45,8 @@ def test_it_is_opened_with_its_data_and_begins_anew(folder):
 
 def test_a_misspelt_name_is_one_sentence(folder):
     keep_network(CIFARResNet(num_classes=10, depth=8, width=4), folder / "small.safetensors", "Digits", {})
-    with pytest.raises(MisconfigurationException, match=r"no network pretrained:smal; did you mean small\?"):
-        open_subject("pretrained:smal")
+    with pytest.raises(MisconfigurationException, match=r"no network pretrained:small2; did you mean small\?"):
+        open_subject("pretrained:small2")
 
 
 def test_those_that_come_with_fathom_load_and_are_small():
