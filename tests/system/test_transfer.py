@@ -37,7 +37,7 @@ def flags(voc_tree, street_tree, tmp_path_factory):
     """Those of a fit of one epoch, by the name of its recipe."""
     streets = tmp_path_factory.mktemp("recipes") / "streets.yaml"
     streets.write_text(SEGMENTER)
-    short = [*QUIET, "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"]
+    short = [*QUIET, "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1"]
     return {
         config.stem: ["--config", str(config), "--data.root", str(root), *short]
         for config, root in ((SQUARES, voc_tree), (streets, street_tree))

@@ -12,7 +12,7 @@ from experiments.claims.sheet import read_sheet
 from experiments.cli.recipes import recipes
 
 EXACT = {"G1", "G2", "G15", "S13", "S15", "E6", "E10", "E14", "B7a", "B10a", "V8", "V10", "V11"}
-TIME = {"S9", "S12", "B6", "G3t", "V7", "V9"}
+TIME = {"S9", "S12", "B6", "G3t", "G3w", "V7", "V9"}
 
 
 @pytest.fixture(scope="module")

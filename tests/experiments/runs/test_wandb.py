@@ -336,7 +336,8 @@ def test_every_panel_of_a_dashboard_names_what_a_run_logs(
     assert fathom(*lesion) == (0, "")
     found = [offline_run[1], offline_test[1], *map(whole_records, tmp_path.rglob("run-*.wandb"))]
     assert len(found) == 4
-    logged = set().union(*(last(recorded, "history").keys() for recorded in found))
+    history = [record.history.item for recorded in found for record in recorded if record.HasField("history")]
+    logged = {item.key or item.nested_key[0] for items in history for item in items}
     named = {name for view in views.values() for name in panel_keys(view)}
     assert len(named) > 20
     assert {name for name in named if not any(re.fullmatch(name, key) for key in logged)} == set()
