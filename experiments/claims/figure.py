@@ -44,7 +44,10 @@ def forest(claims: Sequence[Claim], grades: Mapping[str, Grade], path: Path) -> 
         ):
             _panel(axes, shown, grades, label)
         legend_of_all(figure, columns=6)
-    save(figure, path, "intervals of 95%; a filled marker is our value")
+    note = (
+        "intervals of 95% of differences, otherwise the range over networks, pairs or rounds; filled markers are ours"
+    )
+    save(figure, path, note)
 
 
 def _panel(axes: Axes, claims: Sequence[Claim], grades: Mapping[str, Grade], label: str) -> None:
