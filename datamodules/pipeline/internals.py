@@ -62,11 +62,13 @@ class OwnedWorkers(DataLoader[Any]):
             TimeoutError: the next batch has not come for ten minutes.
             BaseException: after :meth:`hurry`, instead of both, what its argument raises.
         """
+        batches: Iterator[Any] | None = None
         try:
-            batches = iter(self)
             while True:
                 self._awaited = object()
                 try:
+                    if batches is None:
+                        batches = iter(self)  # which waits for workers of the pass before, to begin anew
                     batch = next(batches)
                 except StopIteration:
                     return

@@ -68,7 +68,9 @@ print(trainer.global_step)
 """
 
 
-@pytest.mark.parametrize("name", ["CIFAR10", "SVHN", "FashionMNIST"])
+@pytest.mark.parametrize(
+    "name", ["CIFAR10", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SVHN", "FashionMNIST"))]
+)
 def test_ranks_download_once(tmp_path, free_port, name):
     environment = os.environ | {
         "PYTHONPATH": str(Path(__file__).parents[2]),

@@ -85,6 +85,8 @@ def ends(tmp_path_factory, make_photos):
         "test": ["test", "--ckpt_path", checkpoint],
         "predict": ["predict", "--ckpt_path", checkpoint],
         "SIGTERM in test": ["test", "--ckpt_path", checkpoint],
+        # Step 3 is then the last of an epoch: the next begins with a worker that is stopped.
+        "stop in mid-run, then SIGTERM": ["fit", "--data.batch_size", "8"],
     }
     cases = {}
     for name, (command, *flags) in arguments.items():

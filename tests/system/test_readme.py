@@ -52,7 +52,7 @@ def test_an_evening_on_a_laptop(readme, copy):
     (evening,) = (block for block in blocks(readme, "bash") if "fathom lesion" in block)
     lines = [line.split("#")[0].strip() for line in evening.replace("\\\n", " ").splitlines()]
     commands = [line.removeprefix("fathom ").replace("'", "").split() for line in lines if line.startswith("fathom ")]
-    assert len(commands) == 7
+    assert len(commands) == 8
     small = ("--data", "Digits", "--data.image_size", "8", "--model.net.init_args.depth", "8")
     for command in commands:
         if command[0] == "fit":

@@ -45,6 +45,7 @@ def url(tmp_path, monkeypatch):
     return f"local://{tmp_path / 'shards'}"
 
 
+@pytest.mark.slow
 def test_a_run_is_killed_and_resumed_whatever_the_cache_may_hold(url, config, fathom, tmp_path, monkeypatch):
     flags = ["--config", str(config), "--data.root", url, *QUIET]
     assert fathom(*command(tmp_path / "whole", flags)) == (0, "")

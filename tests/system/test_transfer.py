@@ -142,7 +142,7 @@ def _has_begun(folder):
     return run_directory(folder) is not None and any(folder.glob("*/*/checkpoints/last.ckpt"))
 
 
-@pytest.mark.parametrize("name", ["squares", "streets"])
+@pytest.mark.parametrize("name", ["squares", pytest.param("streets", marks=pytest.mark.slow)])
 def test_two_ranks_of_which_one_has_no_object_and_nothing_to_validate_end(name, flags, tmp_path, repository, voc_tree):
     """Of two training images the second has no object; of one validation image the second rank has none."""
     words = [*flags[name], "--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "1"]

@@ -33,7 +33,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("method", [pytest.param("spawn", marks=pytest.mark.slow), "forkserver"])
 def test_workers_of_every_start_method_work_and_end(tmp_path, make_photos, method):
     make_photos(tmp_path / "data")
     (tmp_path / "script.py").write_text(START)
