@@ -29,8 +29,8 @@ def sheet_of(plan: str, seeds: int, flags: Sequence[str], root: Path) -> Sheet:
             words += ["--model.teacher", f"{teacher}.ckpt"]  # a required setting: its value follows once it is known
         return Arm(id=name, paper=plan, regime=regime, seconds=1, words=(*words, *flags), teacher=teacher)
 
-    plans = PLANS[plan]
-    arms = {name: arm(name, configs(on), TEACHES if "distillation" in on else None) for name, on in plans.items()}
+    tricks = PLANS[plan]
+    arms = {name: arm(name, configs(on), TEACHES if "distillation" in on else None) for name, on in tricks.items()}
     if any(one.teacher for one in arms.values()):
         arms[TEACHES] = arm(TEACHES, TEACHER)
     claim = Claim(
@@ -42,7 +42,7 @@ def sheet_of(plan: str, seeds: int, flags: Sequence[str], root: Path) -> Sheet:
         regime=regime,
         statistic="every",
         quantity=QUANTITY,
-        arms=dict.fromkeys(plans, 1),
+        arms=dict.fromkeys(tricks, 1),
         looks=(seeds,),
     )
     return Sheet({plan: regime}, arms, {plan: claim}, {plan: plan}, {}, root)

@@ -243,15 +243,16 @@ class Driver:
 
     def _analyse(self) -> None:
         """Every analysis that a claim wants of a network that is there, and the networks that come with Fathom."""
-        runs: dict[str, Path] = {}
-        for arm, row in unkept(self.ledger):
-            runs = runs or {run.directory.name: run.directory for run in runs_below(self.folders)}
+        networks, analyses = list(unkept(self.ledger)), list(lacking(self.claims, self.ledger))
+        if not networks and not analyses:
+            return
+        runs = {run.directory.name: run.directory for run in runs_below(self.folders)}
+        for arm, row in networks:
             if row["run"] in runs:
                 keep_weights(self.ledger, arm, row, runs[row["run"]])
-        for arm, analysis, row in lacking(self.claims, self.ledger):
+        for arm, analysis, row in analyses:
             if self._over.is_set():
                 return
-            runs = runs or {run.directory.name: run.directory for run in runs_below(self.folders)}
             if row["run"] in runs:
                 print(f"{arm.id}, seed {row['seed']}: {analysis}", flush=True)
                 analyse_network(self.ledger, arm, analysis, row, runs[row["run"]])

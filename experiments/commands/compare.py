@@ -17,7 +17,7 @@ from rich.table import Table
 
 from experiments.cli.messages import did_you_mean
 from experiments.errors import UsageError
-from experiments.runs.fits import fits_below, newest_fit, read_metrics, read_summary
+from experiments.runs.fits import epoch_means, fits_below, newest_fit, read_metrics, read_summary
 from experiments.runs.safe_yaml import read_yaml
 
 Curve = dict[int, float]
@@ -110,14 +110,7 @@ def named_apart(paths: list[Path]) -> dict[Path, str]:
 def read_run(path: Path, name: str) -> Run:
     """The metrics, the summary and the configuration of a run directory."""
     columns = read_metrics(path)
-    curves = {}
-    for column in columns.keys() - {"epoch", "step"}:
-        values: dict[int, list[float]] = defaultdict(list)
-        for epoch, value in zip(columns["epoch"], columns[column], strict=True):
-            if epoch is not None and value is not None:
-                values[int(epoch)].append(value)
-        if values:
-            curves[column] = {epoch: fmean(logged) for epoch, logged in values.items()}
+    curves = {name: curve for name in columns.keys() - {"epoch", "step"} if (curve := epoch_means(columns, name))}
     config = path / "config.yaml"
     content = read_yaml(config.read_text(encoding="utf-8")) if config.is_file() else {}
     return Run(name, curves, read_summary(path), content if isinstance(content, dict) else {})

@@ -14,7 +14,7 @@ from experiments.bag_of_tricks.plan import Effect, effects, interaction
 from experiments.bag_of_tricks.tricks import PLANS, TRICKS
 from experiments.claims.driver import Driver
 from experiments.claims.rows import TRAININGS, Ledger
-from experiments.commands.reproduce import seconds
+from experiments.commands.reproduce import add_driver_flags
 from experiments.errors import UsageError
 from experiments.figures import REFERENCE, house_style, legend_of_all, save, spoken
 
@@ -67,17 +67,7 @@ def _parser() -> ArgumentParser:
         " others: two tricks and their interaction (default: ladder)",
     )
     parser.add_argument("--seeds", type=int, default=2, help="of the runs of each arm (default: 2)")
-    parser.add_argument(
-        "--budget", type=seconds, default=24 * 3600.0, help="wall time, such as 60m or 8h (default: 24h)"
-    )
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at once (default: 1)")
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        nargs="+",
-        default=[Path("runs/ladder")],
-        help="folders in which runs are looked for; the first gets new ones",
-    )
+    add_driver_flags(parser, budget="24h", runs=Path("runs/ladder"))
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the rows and the figure")
     return parser
 

@@ -70,17 +70,7 @@ def _parser() -> ArgumentParser:
         allow_abbrev=False,
         exit_on_error=False,
     )
-    parser.add_argument("--budget", type=seconds, default=3600.0, help="wall time, such as 60m or 8h (default: 60m)")
-    parser.add_argument(
-        "--jobs", type=int, default=1, help="trainings at once; 0 trains nothing and takes what lies in --runs"
-    )
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        nargs="+",
-        default=[Path("runs/claims")],
-        help="folders in which runs are looked for; the first gets new ones",
-    )
+    add_driver_flags(parser, budget="60m", runs=Path("runs/claims"))
     parser.add_argument("--list", action="store_true", help="print the state and price of every claim")
     parser.add_argument("--dry_run", action="store_true", help="print the trainings in their order, and do nothing")
     parser.add_argument(
@@ -100,7 +90,24 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def seconds(text: str) -> float:
+def add_driver_flags(parser: ArgumentParser, budget: str, runs: Path) -> None:
+    """``--budget``, ``--jobs`` and ``--runs`` of a command that trains by a ``Driver``, with their defaults."""
+    parser.add_argument(
+        "--budget", type=_seconds, default=budget, help=f"wall time, such as 60m or 8h (default: {budget})"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="trainings at once; 0 trains nothing and takes what lies in --runs"
+    )
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        nargs="+",
+        default=[runs],
+        help="folders in which runs are looked for; the first gets new ones",
+    )
+
+
+def _seconds(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     if not match:
         raise ArgumentTypeError(f"{text} is no time: give a number with s, m or h, such as 60m")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
 
 import yaml
 
 from experiments.errors import UsageError
 from experiments.report.charts import Point
-from experiments.runs.fits import read_metrics, read_summary
+from experiments.runs.fits import epoch_means, read_metrics, read_summary
 from experiments.runs.safe_yaml import read_yaml
 
 Metrics = dict[str, list[float | None]]
@@ -33,11 +31,7 @@ class RunFiles(NamedTuple):
 
     def by_epoch(self, column: str) -> list[Point]:
         """The mean of what was logged in each epoch, from 1."""
-        values: dict[float, list[float]] = defaultdict(list)
-        for epoch, value in zip(self.metrics.get("epoch", []), self.metrics.get(column, []), strict=False):
-            if epoch is not None and value is not None:
-                values[epoch + 1].append(value)
-        return [(epoch, fmean(logged)) for epoch, logged in sorted(values.items())]
+        return [(epoch + 1, mean) for epoch, mean in sorted(epoch_means(self.metrics, column).items())]
 
     def by_step(self, column: str) -> list[Point]:
         """Each value that was logged; of several in a step the last."""

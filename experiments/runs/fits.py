@@ -6,6 +6,7 @@ import csv
 import json
 from collections import defaultdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 
@@ -52,6 +53,15 @@ def read_metrics(run: Path) -> dict[str, list[float | None]]:
             for name, value in row.items():
                 columns[name].append(float(value) if value else None)
     return dict(columns)
+
+
+def epoch_means(metrics: dict[str, list[float | None]], column: str) -> dict[int, float]:
+    """Epoch, from 0, to the mean of what was logged of ``column`` in it; none of a column that was not logged."""
+    values: dict[int, list[float]] = defaultdict(list)
+    for epoch, value in zip(metrics.get("epoch", []), metrics.get(column, []), strict=False):
+        if epoch is not None and value is not None:
+            values[int(epoch)].append(value)
+    return {epoch: fmean(logged) for epoch, logged in values.items()}
 
 
 def read_summary(run: Path) -> dict[str, Any]:

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 import datamodules
 import lit_models
 from datamodules.pipeline.image_data import ImageData
 from experiments.cli.messages import did_you_mean
+from lit_models.files import atomic
 from lit_models.settings import as_setting
 
 EXPERIMENTS = Path(__file__).parents[1]
@@ -80,11 +81,12 @@ def keep_network(net: nn.Module, path: Path, data: str, facts: dict[str, str]) -
         "facts": json.dumps(facts),
     }
     state = {key: _compact(value).contiguous() for key, value in net.state_dict().items()}
-    path.parent.mkdir(exist_ok=True)
-    save_file(state, path, metadata)
+    with atomic(path, "wb") as file:
+        file.write(save(state, metadata))
     rows = "".join(f"| {name} | {value} |\n" for name, value in facts.items())
     card = f"# {path.stem}\n\n| | |\n| --- | --- |\n{rows}\n`fathom lesion pretrained:{path.stem}` takes it apart.\n"
-    path.with_suffix(".md").write_text(card, encoding="utf-8")
+    with atomic(path.with_suffix(".md")) as file:
+        file.write(card)
 
 
 def _compact(value: torch.Tensor) -> torch.Tensor:
