@@ -22,6 +22,7 @@ from typing import NamedTuple
 import lightning  # noqa: F401  # now, as its log handler keeps the stderr of this moment, not that of one test
 import pytest
 import torch
+from filelock import FileLock
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
@@ -172,15 +173,22 @@ def fake_cuda_forward():
 
 
 @pytest.fixture(scope="session")
-def quickstart_run(tmp_path_factory):
-    """The run directory of one whole quickstart, and what it printed."""
+def quickstart_run(tmp_path_factory, request):
+    """The run directory of one whole quickstart, and what it printed; the test processes share it."""
     from experiments.commands.quickstart import quickstart
 
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        quickstart(runs=str(tmp_path_factory.mktemp("quickstart") / "runs"))
-    run_directory = Path(printed.getvalue().split("the run is in ")[1].split("\n")[0])
-    return run_directory, printed.getvalue()
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if hasattr(request.config, "workerinput") else base) / "quickstart"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        said = folder / "printed.txt"
+        if not said.is_file():
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                quickstart(runs=str(folder / "runs"))
+            said.write_text(printed.getvalue())
+    printed = said.read_text()
+    return Path(printed.split("the run is in ")[1].split("\n")[0]), printed
 
 
 @pytest.fixture(scope="session")

@@ -111,7 +111,7 @@ def _fit(shards: Path, folder: Path, name: str, port: str, ranks: int = 1, worke
     return [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in range(ranks)]
 
 
-@pytest.mark.parametrize(("ranks", "workers"), [(1, 2), (2, 1)])
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 2), pytest.param(2, 1, marks=pytest.mark.slow)])
 def test_a_fit_validates_and_is_resumed_in_mid_epoch(shards, tmp_path, free_port, ranks, workers):
     whole = _fit(shards, tmp_path, "whole", free_port, ranks, workers)
     steps = 72 // (4 * ranks)

@@ -121,6 +121,7 @@ def test_a_detector_is_not_taken_apart(command, runs, fathom):
     assert "classif" in said
 
 
+@pytest.mark.slow
 def test_a_detector_killed_and_resumed_ends_as_one_that_never_was(flags, tmp_path):
     words = [*flags["squares"], "--trainer.max_epochs", "3", "--last_checkpoint.every_n_steps", "1"]
     words += ["--trainer.log_every_n_steps", "1", "--trainer.default_root_dir"]
