@@ -12,7 +12,7 @@ import io
 import shutil
 import tempfile
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -57,6 +57,7 @@ class SmallNetwork(NamedTuple):
     parameters: int
 
 
+@cache
 def every_network():
     """Whatever public class of those files can be built from a number of classes, by name."""
     modules = [import_module(f"lit_models.networks.{file.name}") for file in iter_modules(lit_models.networks.__path__)]

@@ -74,7 +74,7 @@ def test_early_stopping_is_the_end(killed_after_training, fit, tmp_path, interva
     assert not found, found[:10]
 
 
-@pytest.mark.parametrize("at", [4, 6, 7])
+@pytest.mark.parametrize("at", [4, pytest.param(6, marks=pytest.mark.slow), 7])
 def test_whatever_stopped_the_training_it_ends_there_again(killed_after_training, fit, monkeypatch, tmp_path, at):
     """Here it is gone when the end is done again."""
 

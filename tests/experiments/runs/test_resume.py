@@ -44,7 +44,7 @@ def test_the_run_has_what_a_resumed_one_could_lose(whole, event):
 
 # The first; one after a checkpoint; in a validation; the last of an epoch and the first of the next; in a validation
 # in the middle of an optimizer step; the last of all.
-@pytest.mark.parametrize("at", [1, 7, 9, 11, 12, 15, STEPS])
+@pytest.mark.parametrize("at", [1, 7, *(pytest.param(at, marks=pytest.mark.slow) for at in (9, 11, 15)), 12, STEPS])
 def test_a_run_killed_in_any_step_ends_as_if_it_had_not_been(whole, fit, event, tmp_path, at):
     assert fit(tmp_path, at=at)[0] == -9
     code, said = fit(tmp_path)

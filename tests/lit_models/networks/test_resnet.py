@@ -1,5 +1,7 @@
 """Networks against torchvision, timm and the papers' numbers."""
 
+from functools import partial
+
 import pytest
 import timm
 import torch
@@ -96,27 +98,27 @@ def test_cost_of_imagenet_networks(depth, parameters, original, b, d):
 
 SMALL = [
     *[
-        CIFARResNet(14, shortcut=shortcut, downsample=downsample, preactivation=preactivation, width=8)
+        partial(CIFARResNet, 14, shortcut=shortcut, downsample=downsample, preactivation=preactivation, width=8)
         for shortcut in "ABC"
         for downsample in ("stride", "average_pool")
         for preactivation in (False, True)
     ],
-    CIFARResNet(14, shortcut="none"),
-    CIFARResNet(8, in_channels=1, num_classes=7),
-    ResNet(18, shortcut="none", num_classes=10),
+    partial(CIFARResNet, 14, shortcut="none"),
+    partial(CIFARResNet, 8, in_channels=1, num_classes=7),
+    partial(ResNet, 18, shortcut="none", num_classes=10),
     *[
-        ResNet(50, variant=variant, preactivation=preactivation, num_classes=10)
+        partial(ResNet, 50, variant=variant, preactivation=preactivation, num_classes=10)
         for variant in ("original", "B", "C", "D")
         for preactivation in (False, True)
     ],
-    ResNet(50, shortcut="A", num_classes=10),
-    ResNet(18, shortcut="C", num_classes=10),
+    partial(ResNet, 50, shortcut="A", num_classes=10),
+    partial(ResNet, 18, shortcut="C", num_classes=10),
 ]
 
 
-@pytest.mark.parametrize("net", SMALL)
-def test_every_network_trains_all_of_its_parameters(net):
-    net.zero_grad()
+@pytest.mark.parametrize("build", SMALL)
+def test_every_network_trains_all_of_its_parameters(build):
+    net = build()
     in_channels = next(m for m in net.modules() if isinstance(m, nn.Conv2d)).in_channels
     # 33 pixels: shortcut and branch must agree on how an odd size is halved.
     for size in (32, 33):
