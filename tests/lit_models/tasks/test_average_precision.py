@@ -233,6 +233,6 @@ def test_without_pycocotools_a_sentence_says_what_to_install():
     script += "try: a.COCOAveragePrecision(2)\nexcept ValueError as error: print(type(error).__name__, error)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
     assert done.stdout == (
-        f"{NetworkError.__name__} The average precision of COCO needs pycocotools: pip install"
-        " 'fathom-depth[detection]'.\n"
+        f"{NetworkError.__name__} COCO's average precision and its run lengths of masks need pycocotools:"
+        " pip install 'fathom-depth[detection]'.\n"
     )
