@@ -58,7 +58,7 @@ class ValidationPictures(L.Callback):
             drawn = [draw_objects(image, detection, names) for image, detection in zip(seen, found, strict=True)]
             overlays: dict[str, Any] = {"boxes": [_wandb_boxes(detection, names) for detection in found]}
             if "masks" in found[0]:
-                classes = [_classes(detection, len(names), seen.shape[2:]) for detection in found]
+                classes = [_classes(detection, len(names), (seen.shape[2], seen.shape[3])) for detection in found]
                 overlays["masks"] = [_wandb_mask(mask, [*names, "no object"]) for mask in classes]
         else:
             masks = pl_module(images).argmax(1).cpu()

@@ -298,7 +298,7 @@ def _fetch(
         of_image = [*compress(objects.masks[rows], keep)]
         run_lengths += of_image
         if draws is not None:
-            resized = (resized_mask(one, (height, width), image.shape[:2]) for one in of_image)
+            resized = (resized_mask(one, (height, width), (image.shape[0], image.shape[1])) for one in of_image)
             masks += (mask[:, ::-1] if mirrored else mask for mask in resized)
     sizes = [(image.shape[0], image.shape[1]) for image in images]
     room = canvas(sizes, divisor, 3)
@@ -315,7 +315,7 @@ def _fetch(
         originals,
         [objects.ids[index] for index in indices.tolist()],
         run_lengths if with_masks else None,
-        _stacked(masks, room.shape[1:3]) if with_masks and draws is not None else None,
+        _stacked(masks, (room.shape[1], room.shape[2])) if with_masks and draws is not None else None,
     )
 
 
