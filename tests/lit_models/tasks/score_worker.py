@@ -69,16 +69,25 @@ def batch(numbers, name=str):
     return detections, targets, torch.stack([m for *_, m, _ in images]), torch.stack([p for *_, p in images])
 
 
-def main(folder, rank, *images_of_ranks):
-    world_size = len(images_of_ranks)
+def main(folder, rank, *shares):
+    """Write the scores for each share-out, as ``6,5`` images to two ranks; all are the same eleven."""
+    world_size = shares[0].count(",") + 1
     if world_size > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world_size)
+    found = [scored(rank, [int(count) for count in share.split(",")]) for share in shares]
+    Path(folder, f"rank{rank}.json").write_text(json.dumps(found))
+    if world_size > 1:
+        dist.destroy_process_group()
+
+
+def scored(rank, images_of_ranks):
+    """The scores of all metrics, on a rank."""
     metrics = [VOCAveragePrecision(CLASSES), VOCAveragePrecision(CLASSES, "area"), SegmentationScores(CLASSES)]
     with suppress(ValueError):  # without pycocotools
         metrics.append(COCOAveragePrecision(CLASSES, masks=True))
     # As a sampler deals them out.
     mine = list(range(sum(images_of_ranks)))
-    mine = mine[rank::world_size] if 0 not in images_of_ranks else mine * (images_of_ranks[rank] > 0)
+    mine = mine[rank :: len(images_of_ranks)] if 0 not in images_of_ranks else mine * (images_of_ranks[rank] > 0)
     assert len(mine) == images_of_ranks[rank]
     for start in range(0, len(mine), 4):
         detections, targets, masks, predictions = batch(mine[start : start + 4])
@@ -87,11 +96,8 @@ def main(folder, rank, *images_of_ranks):
                 metric.update(predictions, masks)
             else:
                 metric.update(detections, targets)
-    scores = [{name: value.tolist() for name, value in metric.compute().items()} for metric in metrics]
-    Path(folder, f"rank{rank}.json").write_text(json.dumps(scores))
-    if world_size > 1:
-        dist.destroy_process_group()
+    return [{name: value.tolist() for name, value in metric.compute().items()} for metric in metrics]
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *(int(argument) for argument in sys.argv[2:]))
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])
