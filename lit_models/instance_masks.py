@@ -40,7 +40,7 @@ def run_lengths(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[str
     encode = pycocotools("mask").encode
     return [
         encode(np.asfortranarray(pasted(mask[None], box[None], size)[0].numpy().view(np.uint8)))["counts"].decode()
-        for mask, box in zip(masks, boxes, strict=True)
+        for mask, box in zip(masks.cpu(), boxes.cpu(), strict=True)
     ]
 
 

@@ -95,7 +95,10 @@ def test_masks_follow_their_boxes_through_scale_and_mirror(coco_tree):
     """The photo says where its square is; and whoever asks for no masks gets none."""
     pytest.importorskip("pycocotools", reason="pycocotools, of the extra detection, is not installed")
     options = {"test": "test2017", "image_size": 48, "max_size": 128, "train_sizes": [32, 48, 67], **STATISTICS}
-    plain, data = (COCODetection(coco_tree, masks=masks, batch_size=5, **options) for masks in (False, True))
+    plain, data = (
+        COCODetection(coco_tree, masks=masks, num_workers=int(masks), batch_size=5, **options)
+        for masks in (False, True)
+    )
     assert plain.fingerprint(test=False) != data.fingerprint(test=False)
     heights = set()
     for epoch in range(3):
