@@ -12,11 +12,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from lit_models.pictures import draw_boxes, draw_mask, pixels, write_picture
+from lit_models.instance_masks import pasted
+from lit_models.pictures import draw_mask, draw_objects, pixels, write_picture
 
 
 class ValidationPictures(L.Callback):
-    """Draws boxes or masks over the first validation images after each validation.
+    """Draws objects or classes of pixels over the first validation images after each validation.
 
     The pictures are ``pictures/epoch-NNN.png`` in the run directory; Weights & Biases gets the images with its own
     overlays, which can be switched off there class by class.
@@ -54,11 +55,11 @@ class ValidationPictures(L.Callback):
         if isinstance(targets, dict):
             sizes = targets["sizes"][: self.images]
             found = [_above(detection, self.min_score) for detection in pl_module(images, sizes)]
-            drawn = [
-                draw_boxes(image, detection["boxes"], detection["labels"], names, detection["scores"])
-                for image, detection in zip(seen, found, strict=True)
-            ]
+            drawn = [draw_objects(image, detection, names) for image, detection in zip(seen, found, strict=True)]
             overlays: dict[str, Any] = {"boxes": [_wandb_boxes(detection, names) for detection in found]}
+            if "masks" in found[0]:
+                classes = [_classes(detection, len(names), (seen.shape[2], seen.shape[3])) for detection in found]
+                overlays["masks"] = [_wandb_mask(mask, [*names, "no object"]) for mask in classes]
         else:
             masks = pl_module(images).argmax(1).cpu()
             drawn = [draw_mask(image, mask, len(names)) for image, mask in zip(seen, masks, strict=True)]
@@ -74,6 +75,15 @@ class ValidationPictures(L.Callback):
 def _above(detection: dict[str, Tensor], min_score: float) -> dict[str, Tensor]:
     kept = detection["scores"] >= min_score
     return {name: column[kept] for name, column in detection.items()}
+
+
+def _classes(detection: dict[str, Tensor], nothing: int, size: tuple[int, int]) -> Tensor:
+    """The class of the best object at each pixel of an image of ``size``, or ``nothing``: (H, W)."""
+    classes = torch.full(size, nothing)
+    masks = pasted(detection["masks"], detection["boxes"], size)
+    for mask, label in zip(masks.flip(0), detection["labels"].flip(0).tolist(), strict=True):
+        classes[mask] = label
+    return classes
 
 
 def _wandb_boxes(detection: dict[str, Tensor], names: list[str]) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
+from itertools import compress
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
@@ -19,6 +21,7 @@ from datamodules.pipeline.fingerprint import fingerprint
 from datamodules.pipeline.objects import Objects
 from datamodules.pipeline.randomness import uniforms
 from datamodules.pipeline.resizes import DETECTION_DRAWS, photo_with_boxes
+from datamodules.pipeline.run_lengths import resized_mask
 from datamodules.pipeline.scenes import Scenes, canvas
 from datamodules.pipeline.voc import read_voc
 
@@ -40,6 +43,10 @@ class RawObjects(NamedTuple):
     sizes: list[tuple[int, int]]
     original_sizes: list[tuple[int, int]]
     ids: list[int | str]
+    run_lengths: list[str] | None
+    """Of the masks, in the original images."""
+    masks: Tensor | None
+    """uint8 (B, H, W), in training."""
 
 
 class ObjectDetection(Scenes):
@@ -49,7 +56,8 @@ class ObjectDetection(Scenes):
     each at the top left of a canvas that is padded with 0. ``targets`` has, of all images one after another, ``boxes``
     float32 (B, 4), x1 y1 x2 y2 in pixels of the canvas, ``labels`` int64 (B,) from 0, and ``difficult`` bool (B,); and
     of each image, on the host, ``counts``, the number of its boxes, ``sizes``, its height and width on the canvas,
-    ``original_sizes`` and ``ids``.
+    ``original_sizes`` and ``ids``. With masks there are also, of each box, its ``run_lengths`` in the original image,
+    as COCO compresses them to a text; and in training ``masks`` uint8 (B, H, W), 1 in the object.
 
     The short side of a photo is resized to ``image_size`` unless the long side would exceed ``max_size``.
 
@@ -63,6 +71,8 @@ class ObjectDetection(Scenes):
 
     train_on_difficult = True
     """Whether difficult objects are trained on; the score ignores them in any case."""
+    masks = False
+    """Whether objects have masks."""
 
     def __init__(
         self,
@@ -115,7 +125,8 @@ class ObjectDetection(Scenes):
     def fingerprint(self, test: bool) -> str:
         """Hash of the names of the files, the sizes of the photos, and the objects; the photos are not read."""
         part = self._part(test)
-        return fingerprint(part.files, part.sizes, part.counts, part.boxes, part.labels, part.difficult)
+        masks = [part.masks] if self.masks else []
+        return fingerprint(part.files, part.sizes, part.counts, part.boxes, part.labels, part.difficult, *masks)
 
     def fetcher(self, test: bool) -> Callable[[BatchIndices], RawObjects]:
         """Decode, resize and mirror."""
@@ -124,7 +135,14 @@ class ObjectDetection(Scenes):
         train = partial(transform, shorts=shorts)
         evaluation = partial(transform, shorts=(self.image_size,))
         return partial(
-            _fetch, self._part(test), train, evaluation, self.seed, self.size_divisor, self.train_on_difficult
+            _fetch,
+            self._part(test),
+            train,
+            evaluation,
+            self.seed,
+            self.size_divisor,
+            self.train_on_difficult,
+            self.masks,
         )
 
     def on_after_batch_transfer(self, batch: RawObjects, dataloader_idx: int) -> tuple[Tensor, dict[str, Any]]:
@@ -140,6 +158,8 @@ class ObjectDetection(Scenes):
             "original_sizes": originals,
             "ids": batch.ids,
         }
+        masks = {"run_lengths": batch.run_lengths, "masks": batch.masks}
+        targets |= {name: value for name, value in masks.items() if value is not None}
         return self.on_canvas(batch.images, batch.extents), targets
 
     def report(self) -> dict[str, Any]:
@@ -204,6 +224,8 @@ class COCODetection(ObjectDetection):
             ``annotations/instances_train2017.json``.
         val: the validation part; with none there is no validation.
         test: the test part.
+        masks: read the masks of the objects too, which needs the extra ``detection``; objects without one are dropped
+            and counted.
         image_size: short side in pixels.
         max_size: limit on the long side.
         **options: see :class:`ObjectDetection`.
@@ -217,19 +239,21 @@ class COCODetection(ObjectDetection):
         train: str = "train2017",
         val: str | None = "val2017",
         test: str = "val2017",
+        masks: bool = False,
         image_size: int = 800,
         max_size: int = 1333,
         **options: Any,
     ) -> None:
         super().__init__(image_size=image_size, max_size=max_size, **options)
         self.root = root
+        self.masks = masks
         self._parts = [self._read(part) for part in (train, val) if part]
         self.class_names = self._parts[0].class_names
         self.num_classes = len(self.class_names)
         self._test_part = test
 
     def _read(self, part: str) -> Objects:
-        return read_coco(self.root, part, f"annotations/instances_{part}.json")
+        return read_coco(self.root, part, f"annotations/instances_{part}.json", self.masks)
 
     @property
     def training(self) -> list[Objects]:
@@ -244,28 +268,38 @@ class COCODetection(ObjectDetection):
 
 def _fetch(
     objects: Objects,
-    train: Callable[..., tuple[Tensor, Tensor]],
-    evaluation: Callable[..., tuple[Tensor, Tensor]],
+    train: Callable[..., tuple[Tensor, Tensor, bool]],
+    evaluation: Callable[..., tuple[Tensor, Tensor, bool]],
     seed: int,
     divisor: int,
     train_on_difficult: bool,
+    with_masks: bool,
     batch: BatchIndices,
 ) -> RawObjects:
     indices, epoch = batch.indices, batch.epoch
     draws = None if epoch is None else uniforms(seed, epoch, indices, DETECTION_DRAWS).numpy()
     images, boxes, labels, difficult, originals = [], [], [], [], []
+    masks: list[np.ndarray] = []
+    run_lengths: list[str] = []
     for position, index in enumerate(indices.tolist()):
         path = f"{objects.root}/{objects.files[index]}"
         rows = objects.of(index)
-        keep = slice(None) if train_on_difficult or draws is None else ~objects.difficult[rows]
+        keep = ~objects.difficult[rows] | (train_on_difficult or draws is None)
         height, width = objects.sizes[index].tolist()
         transform = evaluation if draws is None else partial(train, draws=draws[position])
-        image, moved = transform(read_bytes(path), path, size=(height, width), boxes=objects.boxes[rows][keep])
+        image, moved, mirrored = transform(
+            read_bytes(path), path, size=(height, width), boxes=objects.boxes[rows][keep]
+        )
         images.append(image)
         boxes.append(moved)
         labels.append(objects.labels[rows][keep])
         difficult.append(objects.difficult[rows][keep])
         originals.append((height, width))
+        of_image = [*compress(objects.masks[rows], keep)]
+        run_lengths += of_image
+        if draws is not None:
+            resized = (resized_mask(one, (height, width), (image.shape[0], image.shape[1])) for one in of_image)
+            masks += (mask[:, ::-1] if mirrored else mask for mask in resized)
     sizes = [(image.shape[0], image.shape[1]) for image in images]
     room = canvas(sizes, divisor, 3)
     for image, place, (height, width) in zip(images, room, sizes, strict=True):
@@ -280,4 +314,15 @@ def _fetch(
         sizes,
         originals,
         [objects.ids[index] for index in indices.tolist()],
+        run_lengths if with_masks else None,
+        _stacked(masks, (room.shape[1], room.shape[2])) if with_masks and draws is not None else None,
     )
+
+
+def _stacked(masks: list[np.ndarray], size: tuple[int, int]) -> Tensor:
+    """uint8 (B, H, W), each mask at the top left."""
+    room = canvas([size] * max(len(masks), 1), 1)[: len(masks)]
+    for place, mask in zip(room.numpy(), masks, strict=True):
+        height, width = mask.shape
+        place[:height, :width] = mask
+    return room

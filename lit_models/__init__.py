@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lit_models.tasks.segmentation import Segmenter
     from lit_models.transfer.faster_rcnn import FasterRCNN
     from lit_models.transfer.fcn import FCN
+    from lit_models.transfer.mask_rcnn import MaskRCNN
     from lit_models.transfer.retinanet import RetinaNet
 
 _MODULES = {
@@ -41,6 +42,7 @@ _MODULES = {
     "FasterRCNN": "transfer.faster_rcnn",
     "GoogLeNet": "networks.googlenet",
     "ImageClassifier": "tasks.classification",
+    "MaskRCNN": "transfer.mask_rcnn",
     "NetworkError": "errors",
     "ResNet": "networks.resnet",
     "RetinaNet": "transfer.retinanet",
@@ -65,6 +67,7 @@ __all__ = [
     "FasterRCNN",
     "GoogLeNet",
     "ImageClassifier",
+    "MaskRCNN",
     "NetworkError",
     "ResNet",
     "RetinaNet",

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from lit_models.files import atomic
+from lit_models.instance_masks import pasted, run_lengths
 
 _GOLDEN_ANGLE = 0.381966
 _VOID, _VOID_COLOUR = 255, (224, 224, 192)  # as in Pascal VOC
@@ -69,6 +70,26 @@ def draw_boxes(
     )
 
 
+def draw_objects(image: Tensor, found: Mapping[str, Tensor], class_names: Sequence[str]) -> Tensor:
+    """Detections with the names of their classes and scores, and their masks if there are any; see :func:`draw_boxes`.
+
+    Args:
+        image: uint8 (3, H, W).
+        found: ``boxes`` (D, 4) in pixels, ``labels`` (D,), ``scores`` (D,), and perhaps ``masks`` (D, 1, S, S).
+        class_names: of all K classes.
+
+    Returns:
+        uint8 (3, H, W).
+    """
+    image = image.cpu()
+    if "masks" in found and len(found["masks"]):
+        palette = colours(len(class_names))
+        masks = pasted(found["masks"], found["boxes"], (image.shape[1], image.shape[2]))
+        of_object = [palette[label] for label in found["labels"].tolist()]
+        image = draw_segmentation_masks(image, masks, 0.5, of_object)
+    return draw_boxes(image, found["boxes"], found["labels"], class_names, found["scores"])
+
+
 def draw_mask(image: Tensor, mask: Tensor, num_classes: int, alpha: float = 0.6) -> Tensor:
     """The classes of the pixels as colours over the image; void pixels stay as they are.
 
@@ -113,24 +134,31 @@ def coco_results(
     """Detections as COCO's results have them, in pixels of the original images.
 
     Args:
-        detections: of each image ``boxes`` (D, 4) on the canvas, ``scores`` (D,) and ``labels`` (D,).
+        detections: of each image ``boxes`` (D, 4) on the canvas, ``scores`` (D,) and ``labels`` (D,), and perhaps
+            ``masks`` (D, 1, S, S).
         ids: of the images.
         sizes: height and width of the images on the canvas.
         original_sizes: height and width of the images in their files.
         categories: id of each label (default: the label plus 1).
 
     Returns:
-        ``image_id``, ``category_id``, ``bbox`` (x, y, width, height) and ``score`` of each detection.
+        ``image_id``, ``category_id``, ``bbox`` (x, y, width, height) and ``score`` of each detection; and its
+        ``segmentation``, compressed run lengths, if it has a mask.
     """
     results = []
     for found, image, (height, width), original in zip(detections, ids, sizes, original_sizes, strict=True):
         scale = torch.tensor([original[1] / width, original[0] / height] * 2, dtype=torch.float64)
         boxes = found["boxes"].detach().cpu().double() * scale
         sides = torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), 1).tolist()
+        of_image: list[dict[str, Any]] = []
         for box, score, label in zip(sides, found["scores"].tolist(), found["labels"].tolist(), strict=True):
             category = label + 1 if categories is None else categories[label]
             box = [round(value, 3) for value in box]
-            results.append({"image_id": image, "category_id": category, "bbox": box, "score": round(score, 6)})
+            of_image.append({"image_id": image, "category_id": category, "bbox": box, "score": round(score, 6)})
+        if "masks" in found:
+            for result, counts in zip(of_image, run_lengths(found["masks"], boxes, original), strict=True):
+                result["segmentation"] = {"size": list(original), "counts": counts}
+        results += of_image
     return results
 
 

@@ -334,7 +334,7 @@ def street_tree(voc_tree, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def coco_tree(voc_tree, tmp_path_factory):
-    """Its photos and boxes in the layout of COCO, with the categories 3 and 7; photo 0 has a crowd."""
+    """Its photos and objects in the layout of COCO, with the categories 3 and 7; photo 0 has a crowd."""
     import json
 
     root = tmp_path_factory.mktemp("coco")
@@ -348,9 +348,12 @@ def coco_tree(voc_tree, tmp_path_factory):
             images.append({"id": 100 + number, "file_name": f"{number:06}.jpg", "height": 48, "width": 64})
             _, (left, top, right, bottom) = bright_square(number)
             one = {"id": number, "image_id": 100 + number, "category_id": (3, 7)[number % 2], "iscrowd": 0}
-            objects.append({**one, "bbox": [left, top, right - left, bottom - top]})
+            polygon = [left, top, right, top, right, bottom, left, bottom]
+            objects.append({**one, "bbox": [left, top, right - left, bottom - top], "segmentation": [polygon]})
         if part == "train":
-            objects.append({"id": 99, "image_id": 100, "category_id": 3, "iscrowd": 1, "bbox": [0, 0, 64, 20]})
+            one = {"id": 99, "image_id": 100, "category_id": 3, "iscrowd": 1, "bbox": [0, 0, 64, 20]}
+            runs = [0, *[20, 28] * 64]  # down the columns
+            objects.append({**one, "segmentation": {"size": [48, 64], "counts": runs}})
         content = {"images": images, "annotations": objects, "categories": categories}
         (root / "annotations" / f"instances_{part}2017.json").write_text(json.dumps(content))
     return root

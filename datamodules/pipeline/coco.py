@@ -12,18 +12,21 @@ import numpy as np
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules.pipeline.objects import AnnotatedImage, Objects, gather
+from datamodules.pipeline.run_lengths import has_mask, run_lengths
 
 
-def read_coco(root: str | Path, images: str, annotations: str) -> Objects:
+def read_coco(root: str | Path, images: str, annotations: str, masks: bool = False) -> Objects:
     """The images of one part, and their objects.
 
     Labels follow the ids of the categories, which may have gaps: the lowest id is label 0. A crowd is marked difficult.
-    ``remarks`` counts crowds, and objects with an empty polygon, whose boxes are kept.
+    ``remarks`` counts crowds, and objects with an empty polygon. These keep their boxes; where masks are read, objects
+    without one are dropped and counted.
 
     Args:
         root: folder of the data set.
         images: folder of the images, below ``root``.
         annotations: JSON file with ``images``, ``annotations`` and ``categories``, below ``root``.
+        masks: whether to read the masks of the objects too.
 
     Raises:
         MisconfigurationException: what is broken, missing or contradictory, in one sentence that names the file.
@@ -48,7 +51,10 @@ def read_coco(root: str | Path, images: str, annotations: str) -> Objects:
             raise MisconfigurationException(f"{where} image {image}, which is not listed; remove or add it.")
         if category not in label:
             raise MisconfigurationException(f"{where} category {category}, which is not listed; remove or add it.")
-        of_image[image].append((label[category], box, one))
+        if not masks or has_mask(one.get("segmentation")):
+            of_image[image].append((label[category], box, one))
+    if objects and not of_image:
+        raise MisconfigurationException(f"{path} has no masks of its objects; set masks to false, or replace it.")
     try:
         there = set(_files(root / images))
     except OSError as error:
@@ -67,6 +73,7 @@ def read_coco(root: str | Path, images: str, annotations: str) -> Objects:
                 [its for its, _, _ in of_image[number]],
                 [bool(one.get("iscrowd")) for _, _, one in of_image[number]],
                 str(path),
+                [_mask(one, path, height, width) for _, _, one in of_image[number]] if masks else (),
             )
             for number, file, height, width in listed
         ),
@@ -75,6 +82,8 @@ def read_coco(root: str | Path, images: str, annotations: str) -> Objects:
     )
     found.remarks["crowds"] = int(found.difficult.sum())
     found.remarks["empty_polygons"] = sum(one.get("segmentation") in ([], [[]]) for *_, one in objects)
+    if masks:
+        found.remarks["objects_without_masks"] = len(objects) - sum(map(len, of_image.values()))
     return found
 
 
@@ -94,6 +103,16 @@ def _read(path: Path) -> dict[str, Any]:
 def _files(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         return [entry.name for entry in entries]
+
+
+def _mask(annotation: dict[str, Any], path: Path, height: int, width: int) -> str:
+    try:
+        return run_lengths(annotation["segmentation"], height, width)
+    except ValueError as error:
+        number, image = annotation.get("id"), annotation["image_id"]
+        raise MisconfigurationException(
+            f"{path}: annotation {number} of image {image} {error}; correct or remove it."
+        ) from error
 
 
 def _corners(boxes: list[Any], path: Path, image: Any) -> np.ndarray:

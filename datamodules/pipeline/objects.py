@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,8 @@ class AnnotatedImage(NamedTuple):
     """Objects that the score ignores."""
     source: str
     """File of the annotation, for errors."""
+    masks: Sequence[str] = ()
+    """Of each box, where masks are read: see :func:`~datamodules.pipeline.run_lengths.run_lengths`."""
 
 
 class Objects(NamedTuple):
@@ -53,13 +56,16 @@ class Objects(NamedTuple):
     """What COCO's files call the classes: from 1 where nothing else is said, possibly with gaps."""
     remarks: Counter[str]
     """How many images have no object, and how many boxes were clipped or dropped."""
+    masks: list[str]
+    """Run lengths of each box, or none at all where masks are not read."""
 
     def __add__(self, other: Objects) -> Objects:  # type: ignore[override]
         """The images of both, these first."""
         columns = ("sizes", "counts", "boxes", "labels", "difficult")
         joined: dict[str, Any] = {name: torch.cat((getattr(self, name), getattr(other, name))) for name in columns}
-        files, ids, remarks = self.files + other.files, self.ids + other.ids, self.remarks + other.remarks
-        return self._replace(files=files, ids=ids, remarks=remarks, **joined)
+        lists = ("files", "ids", "remarks", "masks")
+        joined |= {name: getattr(self, name) + getattr(other, name) for name in lists}
+        return self._replace(**joined)
 
     def of(self, index: int) -> slice:
         """Where the boxes of an image are."""
@@ -84,6 +90,7 @@ def gather(
     """
     remarks: Counter[str] = Counter()
     kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    masks: list[str] = []
     listed: list[AnnotatedImage] = []
     seen: set[int | str] = set()
     for image in images:
@@ -93,6 +100,7 @@ def gather(
         boxes, keep = checked_boxes(image, class_names, remarks)
         labels, difficult = np.array(image.labels, dtype=np.int64), np.array(image.difficult, dtype=bool)
         kept.append((boxes, labels[keep], difficult[keep]))
+        masks += compress(image.masks, keep)
         listed.append(image)
         remarks["images_without_objects"] += not len(boxes)
     if not listed:
@@ -110,6 +118,7 @@ def gather(
         list(class_names),
         list(category_ids or range(1, len(class_names) + 1)),
         remarks,
+        masks,
     )
 
 

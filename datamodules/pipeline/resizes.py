@@ -70,8 +70,8 @@ def photo_with_boxes(
     draws: np.ndarray | None = None,
     flip: bool = True,
     max_pixels: int = MAX_PIXELS,
-) -> tuple[Tensor, Tensor]:
-    """Resize a photo and its boxes, and mirror half of them: uint8 (H, W, 3) and float32 (B, 4).
+) -> tuple[Tensor, Tensor, bool]:
+    """Resize a photo and its boxes, and mirror half of them.
 
     Args:
         data: an encoded image.
@@ -84,6 +84,9 @@ def photo_with_boxes(
         flip: mirror where the draw is below one half.
         max_pixels: see :func:`~datamodules.pipeline.decode.decode`.
 
+    Returns:
+        uint8 (H, W, 3), float32 (B, 4), and whether they are mirrored.
+
     Raises:
         MisconfigurationException: see :func:`check_size`.
         DecodeError: not an image, truncated or broken.
@@ -93,9 +96,8 @@ def photo_with_boxes(
     height, width = fit(*size, short, long)
     image = resized_photo(data, name, height, width, max_pixels)
     boxes = boxes * boxes.new_tensor([width / size[1], height / size[0]] * 2)
-    if flip and draws is not None and draws[1] < 0.5:
-        image, boxes = image.flip(1), flipped_boxes(boxes, width)
-    return image, boxes
+    mirrored = flip and draws is not None and bool(draws[1] < 0.5)
+    return (image.flip(1), flipped_boxes(boxes, width), True) if mirrored else (image, boxes, False)
 
 
 def flipped_boxes(boxes: Tensor, width: int) -> Tensor:

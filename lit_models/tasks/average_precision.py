@@ -18,6 +18,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lit_models.errors import NetworkError
+from lit_models.instance_masks import pycocotools, run_lengths
 
 Interpolation = Literal["11-point", "area"]
 IGNORED, FALSE, TRUE = -1, 0, 1
@@ -123,18 +124,25 @@ class COCOAveragePrecision(_RowMetric):
     96²); the area is that of the box. An image has at most 100 detections.
 
     ``compute`` returns ``map``, ``map50``, ``map75``, ``map_small``, ``map_medium``, ``map_large`` and ``ap`` (K,), of
-    each class; NaN where there is no object.
+    each class; NaN where there is no object. With ``masks`` it also returns these with ``mask_`` before their names,
+    for the overlap of masks in place of boxes; the area is then that of the mask.
 
     Args:
         num_classes: K, without the background.
+        masks: whether masks are scored too.
 
     Raises:
-        NetworkError: pycocotools is not installed.
+        NetworkError: pycocotools is not installed; in ``update``, masks are to be scored and there are none.
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, masks: bool = False) -> None:
         super().__init__(num_classes)
-        _pycocotools()
+        pycocotools("cocoeval")
+        self.masks = masks
+        if masks:
+            # A line of text for each, as run lengths are of any length: height, width, run lengths.
+            self._add_rows("mask_lines", 1, torch.uint8)
+            self._add_rows("true_mask_lines", 1, torch.uint8)
         self._add_rows("boxes", 5, torch.float32)  # and the score
         self._add_rows("labels", 2, torch.int64)  # image, class
         self._add_rows("true_boxes", 4, torch.float32)
@@ -145,7 +153,9 @@ class COCOAveragePrecision(_RowMetric):
 
         Args:
             detections: of each image.
-            targets: of all images; with ``sizes`` and ``original_sizes`` of each if the boxes lie on resized ones.
+            targets: of all images; with ``sizes`` and ``original_sizes`` of each if the boxes lie on resized ones, and
+                ``run_lengths`` of all objects if masks are scored, see
+                :func:`~lit_models.instance_masks.run_lengths`.
         """
         to_original = _scales(targets)
         for number, (found, truth, key) in enumerate(_images(detections, targets)):
@@ -154,18 +164,51 @@ class COCOAveragePrecision(_RowMetric):
             self._append("labels", np.column_stack((np.full_like(labels, key), labels)))
             self._append("true_boxes", true_boxes * to_original[number])
             self._append("true_labels", np.column_stack((np.full_like(true_labels, key), true_labels, difficult)))
+        if self.masks and detections:
+            self._keep_masks(detections, targets, to_original)
+
+    def _keep_masks(
+        self, detections: Sequence[Mapping[str, Tensor]], targets: Mapping[str, Any], to_original: np.ndarray
+    ) -> None:
+        if "run_lengths" not in targets or "masks" not in detections[0]:
+            raise NetworkError(
+                "the score coco_masks compares masks, and there are none: take a network that finds them, as MaskRCNN,"
+                " and COCODetection with masks: true; or score: coco"
+            )
+        sizes = targets["original_sizes"]
+        for one, scale, size in zip(detections, to_original, sizes, strict=True):
+            boxes = one["boxes"].cpu() * torch.from_numpy(scale)
+            self._append_lines("mask_lines", run_lengths(one["masks"], boxes, size), [size] * len(boxes))
+        of_object = [size for size, count in zip(sizes, targets["counts"], strict=True) for _ in range(count)]
+        self._append_lines("true_mask_lines", targets["run_lengths"], of_object)
+
+    def _append_lines(self, name: str, counts: Sequence[str], sizes: Sequence[tuple[int, int]]) -> None:
+        lines = "".join(f"{h} {w} {text}\n" for text, (h, w) in zip(counts, sizes, strict=True))
+        self._append(name, np.frombuffer(lines.encode(), dtype=np.uint8).copy())
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        lines = (line.split() for line in self._rows(name).tobytes().decode().splitlines())
+        return [{"size": [int(height), int(width)], "counts": counts} for height, width, counts in lines]
 
     def compute(self) -> dict[str, Tensor]:
         """The means () and ``ap`` (K,)."""
-        coco, evaluation = _pycocotools()
+        scores = self._judged("bbox")
+        if self.masks:
+            scores |= {f"mask_{name}": score for name, score in self._judged("segm").items()}
+        return scores
+
+    def _judged(self, overlap: Literal["bbox", "segm"]) -> dict[str, Tensor]:
         found, truth = self._rows("labels"), self._rows("true_labels")
+        boxes, true_boxes = self._rows("boxes"), self._rows("true_boxes")
+        masks, true_masks = (
+            self._lines(name) if overlap == "segm" else None for name in ("mask_lines", "true_mask_lines")
+        )
         classes = range(self.num_classes)
-        boxes = self._rows("boxes")
         images = np.unique(np.concatenate((found[:, 0], truth[:, 0]))).tolist()
         with redirect_stdout(io.StringIO()):
-            objects = _data_set(coco, images, classes, self._rows("true_boxes"), truth, np.zeros(len(truth)))
-            results = _data_set(coco, images, classes, boxes[:, :4], np.pad(found, ((0, 0), (0, 1))), boxes[:, 4])
-            judged = evaluation(objects, results, "bbox")
+            objects = _data_set(images, classes, true_boxes, truth, np.zeros(len(truth)), true_masks)
+            results = _data_set(images, classes, boxes[:, :4], np.pad(found, ((0, 0), (0, 1))), boxes[:, 4], masks)
+            judged = pycocotools("cocoeval").COCOeval(objects, results, overlap)
             judged.evaluate()
             judged.accumulate()
             judged.summarize()
@@ -293,38 +336,36 @@ def _means(ap: np.ndarray, mean: float | None = None, **others: float) -> dict[s
     }
 
 
-def _pycocotools() -> tuple[Any, Any]:
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ModuleNotFoundError as error:
-        raise NetworkError(
-            "The average precision of COCO needs pycocotools: pip install 'fathom-depth[detection]'."
-        ) from error
-    return COCO, COCOeval
-
-
 def _data_set(
-    coco: Any, images: list[int], classes: range, boxes: np.ndarray, keys: np.ndarray, scores: np.ndarray
+    images: list[int],
+    classes: range,
+    boxes: np.ndarray,
+    keys: np.ndarray,
+    scores: np.ndarray,
+    masks: list[dict[str, Any]] | None,
 ) -> Any:
     sides = boxes[:, 2:] - boxes[:, :2]
-    annotations = [
+    areas = sides.prod(1) if masks is None else pycocotools("mask").area(masks)
+    annotations: list[dict[str, Any]] = [
         # Id 0 is what pycocotools takes for "not matched".
         {"id": number, "image_id": image, "category_id": label, "iscrowd": crowd, "bbox": box, "area": area, "score": s}
         for number, ((image, label, crowd), box, area, s) in enumerate(
             zip(
                 keys.tolist(),
                 np.column_stack((boxes[:, :2], sides)).tolist(),
-                sides.prod(1).tolist(),
+                areas.tolist(),
                 scores.tolist(),
                 strict=True,
             ),
             start=1,
         )
     ]
-    data = coco()
+    for annotation, mask in zip(annotations, masks or (), strict=False):
+        annotation["segmentation"] = mask
+    data = pycocotools("coco").COCO()
     data.dataset = {
-        "images": [{"id": image} for image in images],
+        # Their sizes are looked up and not used, as run lengths have their own.
+        "images": [{"id": image, "height": None, "width": None} for image in images],
         "categories": [{"id": label} for label in classes],
         "annotations": annotations,
     }

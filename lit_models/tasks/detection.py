@@ -20,18 +20,19 @@ from lit_models.transfer.targets import Detections, Targets
 Batch = tuple[Tensor, dict[str, Any]]
 """Normalised images (N, C, H, W), each at the top left of its canvas; and of all images one after another ``boxes``
 (B, 4), ``labels`` and ``difficult`` (B,), with the numbers of boxes ``counts``, the images' ``sizes`` on the canvas,
-``original_sizes`` and ``ids``, each a list of N."""
-Score = Literal["voc07", "voc", "coco"]
+``original_sizes`` and ``ids``, each a list of N. In training
+there may be ``masks`` (B, H, W), and in evaluation ``run_lengths``, a list of B."""
+Score = Literal["voc07", "voc", "coco", "coco_masks"]
 """Average precision as in Pascal VOC 2007 (11 points), as in VOC 2010 and later (area), both at an IoU of 0.5, and as
-in COCO (mean over ten IoU)."""
+in COCO (mean over ten IoU): of boxes, or of boxes and masks."""
 
 
 class Detector(Task):
     """Trains and evaluates a network that detects objects.
 
     Args:
-        net: ``FasterRCNN``, ``RetinaNet``, or any network that takes images (N, C, H, W), their sizes, and in training
-            targets, and returns losses by name in training and detections in evaluation.
+        net: ``FasterRCNN``, ``MaskRCNN``, ``RetinaNet``, or any network that takes images (N, C, H, W), their sizes,
+            and in training targets, and returns losses by name in training and detections in evaluation.
         num_classes: K, without the background.
         score: See ``Score``.
         image_size: short side of the images in pixels. Stored in the checkpoint for inference, like the next three.
@@ -126,17 +127,18 @@ class Detector(Task):
         return "lr", "train/*", "val/*"
 
     def explain(self, trainer: L.Trainer) -> dict[str, str]:
-        return super().explain(trainer) | {"loss": "of classes and boxes, summed"}
+        return super().explain(trainer) | {"loss": "the parts that the network returns, summed"}
 
 
 def by_image(targets: dict[str, Any]) -> Targets:
-    """The boxes, labels and difficulties of a batch, image by image: views, no copies."""
+    """The boxes, labels, difficulties and masks of a batch, image by image: views, no copies."""
     counts = targets["counts"]
-    columns = {name: targets[name].split(counts) for name in ("boxes", "labels", "difficult")}
+    given = [name for name in ("boxes", "labels", "difficult", "masks") if name in targets]
+    columns = {name: targets[name].split(counts) for name in given}
     return [{name: column[i] for name, column in columns.items()} for i in range(len(counts))]
 
 
 def _score(name: Score, num_classes: int) -> VOCAveragePrecision | COCOAveragePrecision:
-    if name == "coco":
-        return COCOAveragePrecision(num_classes)
+    if name in ("coco", "coco_masks"):
+        return COCOAveragePrecision(num_classes, masks=name == "coco_masks")
     return VOCAveragePrecision(num_classes, "11-point" if name == "voc07" else "area")

@@ -91,6 +91,37 @@ def test_coco_has_its_ids_and_neither_trains_on_crowds_nor_forgets_them(coco_tre
     assert tested["original_sizes"] == [(48, 64)] * 3
 
 
+def test_masks_follow_their_boxes_through_scale_and_mirror(coco_tree):
+    """The photo says where its square is; and whoever asks for no masks gets none."""
+    pytest.importorskip("pycocotools", reason="pycocotools, of the extra detection, is not installed")
+    options = {"test": "test2017", "image_size": 48, "max_size": 128, "train_sizes": [32, 48, 67], **STATISTICS}
+    plain, data = (
+        COCODetection(coco_tree, masks=masks, num_workers=int(masks), batch_size=5, **options)
+        for masks in (False, True)
+    )
+    assert plain.fingerprint(test=False) != data.fingerprint(test=False)
+    heights = set()
+    for epoch in range(3):
+        pairs = zip(data.batches("train", epoch), plain.batches("train", epoch), strict=True)
+        for (images, targets), (same_images, same_targets) in pairs:
+            masks, run_lengths = targets.pop("masks"), targets.pop("run_lengths")
+            assert equal((images, targets), (same_images, same_targets))
+            assert masks.dtype == torch.uint8
+            # One object a photo, as the crowd is not trained on.
+            assert masks.shape == (len(run_lengths), *images.shape[2:]) == (len(images), *images.shape[2:])
+            columns = (targets[name] for name in ("sizes", "labels", "boxes"))
+            for image, mask, (height, _), label, box in zip(images, masks, *columns, strict=True):
+                heights.add(height)
+                rows, columns = mask.nonzero().unbind(1)
+                edges = torch.stack((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
+                assert (edges - box).abs().max() <= 1
+                assert ((image[label] > 2) != mask.bool()).sum() <= mask.sum() / 5  # but for blurred edges
+    assert heights == {32, 48, 67}
+    ((_, tested),) = data.batches("test")
+    assert len(tested["run_lengths"]) == 3
+    assert "masks" not in tested
+
+
 def test_the_palette_masks_of_voc_are_read_as_indices(voc_tree):
     root = voc_tree / "VOCdevkit" / "VOC2007"
     lists = {"test": "ImageSets/Segmentation/test.txt", "val": "ImageSets/Segmentation/val.txt"}

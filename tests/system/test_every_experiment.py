@@ -79,6 +79,7 @@ def scenes(name: str, folder: Path, tree) -> list[str]:
         "detection_bccd": ["--data.root", str(tree("voc_tree")), *parts],
         "faster_rcnn_voc": ["--data.root", str(tree("voc_tree")), *parts[:2], "--data.max_size", "128"],
         "retinanet_vanillanet13_coco": ["--data.root", str(tree("coco_tree")), "--data.max_size", "128"],
+        "mask_rcnn_vanillanet13_coco": ["--data.root", str(tree("coco_tree")), "--data.max_size", "128"],
         "segmentation_camvid": ["--data.root", str(tree("street_tree"))],
         # As ADE20K's layout has its masks in other folders.
         "fcn_ade20k": ["--data", "datamodules.SegmentationFolder", "--data.root", str(tree("street_tree"))],
@@ -91,7 +92,7 @@ def scenes(name: str, folder: Path, tree) -> list[str]:
                 module.running_mean.normal_(0, 0.1)  # as in one that has been trained
         write_atomically(classifier_checkpoint(net, net_args), folder / "backbone.ckpt")
         flags += ["--model.net.backbone", str(folder / "backbone.ckpt")]
-    if name == "retinanet_vanillanet13_coco":
+    if name.endswith("vanillanet13_coco"):
         flags += ["--model.net.backbone.width", "16"]
     if name == "fcn_ade20k":
         flags += ["--data.class_names", "[dark, red, green]", "--data.val", "null"]

@@ -105,6 +105,49 @@ def test_detections_are_written_with_the_ids_and_in_the_pixels_of_the_files(runs
     assert 24 < bottom <= 48.001
 
 
+MASKS = """
+model:
+  class_path: lit_models.Detector
+  init_args:
+    net:
+      class_path: lit_models.MaskRCNN
+      init_args:
+        pyramid_channels: 16
+        head_channels: 32
+        mask_channels: 16
+        training_proposals: [50, 50]
+        test_proposals: [50, 50]
+        regions_per_image: 32
+        min_score: 0.01
+    score: coco_masks
+    lr: 0.01
+"""
+
+
+def test_a_mask_rcnn_learns_draws_and_writes_masks(coco_tree, tmp_path):
+    decode = pytest.importorskip("pycocotools.mask", reason="pycocotools, of the extra detection, is missing").decode
+    (tmp_path / "masks.yaml").write_text(MASKS)
+    words = ["fit", "--config", str(SQUARES), "--config", str(tmp_path / "masks.yaml"), *QUIET, *PICTURES]
+    words += ["--data", "datamodules.COCODetection", "--data.root", str(coco_tree), "--data.masks", "true"]
+    words += ["--data.train", "train2017", "--data.val", "val2017", "--data.test", "test2017"]
+    words += ["--trainer.max_epochs", "12", "--trainer.check_val_every_n_epoch", "12", "--trainer.accelerator", "cpu"]
+    assert main([*words, "--trainer.default_root_dir", str(tmp_path)]) == 0
+    (run,) = tmp_path.glob("*/*/summary.json")
+    assert json.loads(run.read_text())["metrics"]["val/mask_map50"] > 0.5
+    assert (run.parent / "pictures" / "epoch-011.png").is_file()
+    found = json.loads((predicted(run.parent) / "detections.json").read_text())
+    best = {one["image_id"]: one for one in sorted(found, key=lambda one: one["score"])}
+    assert {*best} == {117, 118, 119}
+    for one in best.values():
+        mask = decode(one["segmentation"])
+        assert mask.shape == (48, 64)
+        left, top, width, height = one["bbox"]
+        assert mask.sum() > 0.5 * width * height
+        rows, columns = mask.nonzero()
+        assert left - 1 <= columns.min() <= columns.max() <= left + width + 1
+        assert top - 1 <= rows.min() <= rows.max() <= top + height + 1
+
+
 def test_masks_have_the_names_and_sizes_of_their_photos(runs):
     folder = predicted(runs["streets"]) / "masks"
     assert sorted(path.name for path in folder.iterdir()) == ["000017.png", "000018.png", "000019.png"]

@@ -34,12 +34,13 @@ def test_boxes_lie_on_their_objects_after_resizing_and_mirroring(flip):
     image[12:36, 8:32] = 255
     boxes = torch.tensor([[8.0, 12, 32, 36]])
     draws = np.array([0.0, 0.4 if flip else 0.6])
-    out, moved = photo_with_boxes(encoded(image), "i", (60, 80), boxes, [120, 30], 999, draws)
+    out, moved, mirrored = photo_with_boxes(encoded(image), "i", (60, 80), boxes, [120, 30], 999, draws)
+    assert mirrored == flip
     assert out.shape == (120, 160, 3)
     rows, columns = (out[:, :, 0] > 127).nonzero().unbind(1)
     seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     assert moved.tolist() == [[float(side) for side in seen]]
-    out, moved = photo_with_boxes(encoded(image), "i", (60, 80), boxes, [120, 30], 999)
+    out, moved, _ = photo_with_boxes(encoded(image), "i", (60, 80), boxes, [120, 30], 999)
     assert out.shape == (30, 40, 3)
     assert moved.tolist() == [[4, 6, 16, 18]]
 

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from torch import tensor
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from lit_models.errors import NetworkError
 from lit_models.tasks.average_precision import COCOAveragePrecision, VOCAveragePrecision
 
 sys.path.insert(0, str(Path(__file__).parent))
-from score_worker import CLASSES, batch
+from score_worker import CLASSES, ORIGINAL, batch, polygon
 
 # Seven images of rafaelpadilla/Object-Detection-Metrics: objects x, y, width, height; detections with a score first.
 OBJECTS = [
@@ -171,43 +171,66 @@ def test_objects_that_are_not_found_score_nothing():
 def test_coco_equals_pycocotools_on_files_of_its_own(tmp_path):
     coco = pytest.importorskip("pycocotools.coco", reason="pycocotools, of the extra detection, is not installed")
     from pycocotools.cocoeval import COCOeval
+    from pycocotools.mask import area as area_of
+    from pycocotools.mask import encode
 
-    metric = COCOAveragePrecision(CLASSES)
+    metric = COCOAveragePrecision(CLASSES, masks=True)
     truth, found = [], []
     numbers = range(40)
     detections, targets, _, _ = batch(numbers, name=int)
-    sizes = {"sizes": [(100, 200)] * 40, "original_sizes": [(50, 100)] * 40}
-    metric.update(detections, targets | sizes)
+    metric.update(detections, targets)
     starts = np.cumsum([0, *targets["counts"]])
     for number in numbers:
         for i in range(starts[number], starts[number + 1]):
             x1, y1, x2, y2 = (targets["boxes"][i] / 2).tolist()
-            box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
+            outline = [polygon(targets["boxes"][i])]
+            box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "segmentation": outline}
             crowd = {"iscrowd": int(targets["difficult"][i]), "category_id": int(targets["labels"][i])}
             truth.append({"id": i + 1, "image_id": number, **box, **crowd})
         one = detections[number]
-        for box, score, label in zip(*(one[key].tolist() for key in ("boxes", "scores", "labels")), strict=True):
+        masks = paste_masks_in_image(one["masks"], one["boxes"].double() / 2, ORIGINAL)
+        columns = (one[key].tolist() for key in ("boxes", "scores", "labels"))
+        for box, score, label, mask in zip(*columns, masks, strict=True):
             x1, y1, x2, y2 = (side / 2 for side in box)
             result = {"image_id": number, "category_id": label, "score": score}
+            result["segmentation"] = encode(np.asfortranarray(mask[0] > 0.5))
+            result["segmentation"]["counts"] = result["segmentation"]["counts"].decode()
             found.append(result | {"bbox": [x1, y1, x2 - x1, y2 - y1]})
     categories = [{"id": label, "name": str(label)} for label in range(CLASSES)]
     images = [{"id": number, "width": 100, "height": 50} for number in numbers]
-    (tmp_path / "truth.json").write_text(
-        json.dumps({"images": images, "annotations": truth, "categories": categories, "info": {}})
-    )
-    (tmp_path / "found.json").write_text(json.dumps(found))
-    with contextlib.redirect_stdout(io.StringIO()):
-        objects = coco.COCO(str(tmp_path / "truth.json"))
-        judged = COCOeval(objects, objects.loadRes(str(tmp_path / "found.json")), "bbox")
-        judged.evaluate()
-        judged.accumulate()
-        judged.summarize()
     scores = metric.compute()
-    ours = [scores[name].item() for name in ("map", "map50", "map75", "map_small", "map_medium", "map_large")]
-    expected = np.where(judged.stats[:6] < 0, np.nan, judged.stats[:6])
-    assert 0.05 < ours[0] < ours[1] < 0.95
-    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
-    assert scores["ap"].mean() == pytest.approx(expected[0], abs=1e-6)
+    for overlap, prefix in (("bbox", ""), ("segm", "mask_")):
+        if overlap == "segm":  # of what lies in the image
+            for one, mask in zip(truth, targets["run_lengths"], strict=True):
+                one["area"] = float(area_of({"size": ORIGINAL, "counts": mask}))
+        (tmp_path / "truth.json").write_text(
+            json.dumps({"images": images, "annotations": truth, "categories": categories, "info": {}})
+        )
+        results = [{k: v for k, v in one.items() if k != ("bbox" if prefix else "segmentation")} for one in found]
+        (tmp_path / "found.json").write_text(json.dumps(results))
+        with contextlib.redirect_stdout(io.StringIO()):
+            objects = coco.COCO(str(tmp_path / "truth.json"))
+            judged = COCOeval(objects, objects.loadRes(str(tmp_path / "found.json")), overlap)
+            judged.evaluate()
+            judged.accumulate()
+            judged.summarize()
+        names = ("map", "map50", "map75", "map_small", "map_medium", "map_large")
+        ours = [scores[f"{prefix}{name}"].item() for name in names]
+        expected = np.where(judged.stats[:6] < 0, np.nan, judged.stats[:6])
+        assert 0.05 < ours[0] < ours[1] < 0.95
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
+        assert scores[f"{prefix}ap"].mean() == pytest.approx(expected[0], abs=1e-6)
+    assert abs(scores["map"] - scores["mask_map"]) > 0.01
+
+
+@pytest.mark.parametrize("missing", ["run_lengths", "masks"])
+def test_masks_that_are_not_there_are_not_scored(missing):
+    pytest.importorskip("pycocotools", reason="pycocotools, of the extra detection, is not installed")
+    detections, targets, _, _ = batch([0])
+    for part in (targets, *detections):
+        part.pop(missing, None)
+    with pytest.raises(NetworkError, match="coco_masks compares masks"):
+        COCOAveragePrecision(CLASSES, masks=True).update(detections, targets)
 
 
 def test_coco_takes_sets_without_objects_or_detections():
@@ -228,11 +251,11 @@ def test_coco_takes_sets_without_objects_or_detections():
     assert metric.compute()["map"].isnan()
 
 
-def test_without_pycocotools_a_sentence_says_what_to_install():
-    script = "import sys; sys.modules['pycocotools'] = None\nfrom lit_models.tasks import average_precision as a\n"
-    script += "try: a.COCOAveragePrecision(2)\nexcept ValueError as error: print(type(error).__name__, error)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
-    assert done.stdout == (
-        f"{NetworkError.__name__} The average precision of COCO needs pycocotools: pip install"
-        " 'fathom-depth[detection]'.\n"
+def test_without_pycocotools_a_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    monkeypatch.delitem(sys.modules, "pycocotools.cocoeval", raising=False)
+    with pytest.raises(NetworkError) as error:
+        COCOAveragePrecision(2)
+    assert str(error.value) == (
+        "COCO's average precision and its run lengths of masks need pycocotools: pip install 'fathom-depth[detection]'."
     )

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import fasterrcnn_resnet50_fpn, retinanet_resnet50_fpn
+from torchvision.models.detection import fasterrcnn_resnet50_fpn, maskrcnn_resnet50_fpn, retinanet_resnet50_fpn
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.segmentation import fcn_resnet50
 
 from lit_models import ResNet
 from lit_models.interfaces import LogitsWithAux
 from lit_models.transfer.faster_rcnn import FasterRCNN
 from lit_models.transfer.fcn import FCN
+from lit_models.transfer.mask_rcnn import MaskRCNN
 from lit_models.transfer.retinanet import RetinaNet
 
 SIZES = [(128, 160), (128, 160)]
@@ -29,7 +31,10 @@ def images() -> Tensor:
 def targets(first_label: int) -> list[dict[str, Tensor]]:
     boxes = torch.tensor([[10.0, 12, 90, 100], [60, 5, 140, 64]], dtype=torch.float64)
     labels = torch.tensor([3, 0]) + first_label
-    return [{"boxes": boxes, "labels": labels}, {"boxes": boxes[:0], "labels": labels[:0]}]
+    masks = torch.zeros(2, 128, 160, dtype=torch.uint8)
+    masks[0, 20:70, 30:90] = masks[1, 5:40, 80:140] = 1
+    objects = {"boxes": boxes, "labels": labels, "masks": masks}
+    return [objects, {name: column[:0] for name, column in objects.items()}]
 
 
 def give_weights(ours: nn.Module, theirs: nn.Module, head: str) -> None:
@@ -39,6 +44,8 @@ def give_weights(ours: nn.Module, theirs: nn.Module, head: str) -> None:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
+    if isinstance(ours, MaskRCNN):
+        nn.init.normal_(theirs.roi_heads.mask_predictor.mask_fcn_logits.weight, std=0.002)  # else all are 0 or 1
     for parameter in theirs.roi_heads.box_predictor.parameters() if hasattr(theirs, "roi_heads") else []:
         nn.init.normal_(parameter, std=0.2)
     if isinstance(ours, RetinaNet):
@@ -47,7 +54,7 @@ def give_weights(ours: nn.Module, theirs: nn.Module, head: str) -> None:
     renamed = {}
     for name, value in theirs.state_dict().items():
         name = name.replace("backbone.body.", "backbone.net.").replace("backbone.fpn.", "neck.fpn.")
-        for part in ("rpn.head.", "roi_heads.box_predictor.", head):
+        for part in ("rpn.head.", "roi_heads.box_predictor.", "roi_heads.mask_predictor.", head):
             if name.startswith(part):
                 name = f"{part}head.{name.removeprefix(part)}"
         renamed[name] = value
@@ -61,6 +68,13 @@ DETECTORS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], int
         1,
         "-",
         41_449_656,
+    ),
+    "mask r-cnn": (
+        lambda: maskrcnn_resnet50_fpn(num_classes=21, norm_layer=nn.BatchNorm2d, **NONE, **UNCHANGED),
+        lambda: MaskRCNN(ResNet(50), 20),
+        1,
+        "-",
+        44_077_773,
     ),
     "retinanet": (
         lambda: retinanet_resnet50_fpn(num_classes=21, norm_layer=nn.BatchNorm2d, **NONE, **UNCHANGED),
@@ -87,6 +101,11 @@ def test_a_detector_is_that_of_torchvision(name: str) -> None:
         assert torch.allclose(one["boxes"], other["boxes"], rtol=0, atol=1e-10)
         assert torch.allclose(one["scores"], other["scores"], rtol=0, atol=1e-10)
         assert torch.equal(one["labels"] - first_label, other["labels"])
+        assert ("masks" in one) == ("masks" in other)
+        if "masks" in one:
+            pasted = paste_masks_in_image(other["masks"], other["boxes"], SIZES[0])
+            assert 0.01 < (other["masks"] > 0.5).double().mean() < 0.99
+            assert torch.allclose(one["masks"], pasted, rtol=0, atol=1e-10)
     theirs.train(), ours.train()
     torch.manual_seed(3)
     expected = theirs(list(images()), targets(first_label))

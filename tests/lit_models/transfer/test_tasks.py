@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lit_models import (
     CIFARResNet,
     Detector,
     FasterRCNN,
+    MaskRCNN,
     NetworkError,
     RetinaNet,
     Segmenter,
@@ -55,6 +57,7 @@ def detection_batches(count: int, empty: bool = False) -> list[Any]:
             "sizes": [(64, 96)] * 4,
             "original_sizes": [(128, 192)] * 4,
             "ids": list(range(4 * number, 4 * number + 4)),
+            "masks": torch.zeros(sum(counts), 64, 96, dtype=torch.uint8),
         }
         batches.append((torch.stack(images), targets))
     return batches
@@ -92,6 +95,11 @@ def small_detector(neck: Neck = "fpn", **arguments: Any) -> Detector:
         **arguments,
     )
     return Detector(net, 2, optimizer="adamw", lr=3e-3, class_names=("red", "green"))
+
+
+def small_mask_rcnn(**arguments: Any) -> MaskRCNN:
+    sizes = {"pyramid_channels": 16, "mask_channels": 16, "head_channels": 32, "regions_per_image": 32}
+    return MaskRCNN(CIFARResNet(8, width=8), 2, **sizes, **arguments)
 
 
 def trainer(folder: Path, **arguments: Any) -> L.Trainer:
@@ -140,6 +148,7 @@ def test_images_without_objects_train_every_parameter(tmp_path: Path) -> None:
     for build in (
         small_detector,
         lambda: Detector(RetinaNet(CIFARResNet(8, width=8), 2, finest_stride=2, pyramid_channels=16), 2),
+        lambda: Detector(small_mask_rcnn(), 2),
     ):
         module = build()
         fit = trainer(tmp_path, max_epochs=1)
@@ -175,16 +184,24 @@ def test_the_statistics_of_a_network_that_was_never_trained_are_not_kept(tmp_pat
         trainer(tmp_path).fit(small_detector(norm="frozen"), loader(detection_batches(1)))
 
 
-def test_boxes_stay_float32_under_autocast() -> None:
-    """In bfloat16 they would come in steps of two pixels above 256."""
-    module = small_detector(min_score=0.0).eval()
+@pytest.mark.parametrize("build", [small_detector, lambda **arguments: Detector(small_mask_rcnn(**arguments), 2)])
+def test_boxes_and_masks_stay_float32_under_autocast(build: Callable[..., Detector]) -> None:
+    """In bfloat16 boxes would come in steps of two pixels above 256."""
+    module = build(min_score=0.0).eval()
     images = torch.randn(1, 3, 320, 512)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         [found] = module(images)
-    assert found["boxes"].dtype == torch.float32
+    assert found["boxes"].dtype == found.get("masks", found["boxes"]).dtype == torch.float32
     inside = found["boxes"][(found["boxes"] > 256) & (found["boxes"] < 319)]
     assert len(inside) > 10
     assert not torch.equal(inside, inside.bfloat16().float())
+
+
+def test_a_mask_rcnn_says_that_the_data_has_no_masks() -> None:
+    [(images, targets)] = detection_batches(1)
+    targets.pop("masks")
+    with pytest.raises(NetworkError, match=r"take COCODetection with masks: true, or the network FasterRCNN"):
+        Detector(small_mask_rcnn(), 2).training_step((images, targets), 0)
 
 
 @torch.no_grad()
