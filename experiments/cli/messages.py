@@ -192,7 +192,7 @@ def os_sentence(error: OSError) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint at the nearest of ``known``, or at all of them if none is near and they are at most twelve."""
-    known = list(known)
+    known = [name for name in known if name != word]  # which a subclass may fix
     nearest = {name.lower(): name for name in reversed(known)}
     if close := get_close_matches(word.lower(), nearest, 1, cutoff=0.5):
         return f"; did you mean {nearest[close[0]]}?"
