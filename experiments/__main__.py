@@ -17,13 +17,14 @@ from typing import Any, get_args, get_origin, get_type_hints
 from experiments import __version__
 from experiments.cli import TRAINER_COMMANDS
 from experiments.cli.quiet import quiet_lightning, quiet_warnings
+from experiments.cli.typed import typed
 from experiments.output import dispensable_output
 
 
 def main(args: list[str] | None = None) -> int:
     """Run ``fathom`` with ``args`` and return its exit code: 0, 1 for a failure, 2 for a wrong command line."""
     args = sys.argv[1:] if args is None else args
-    with dispensable_output() as output:
+    with dispensable_output() as output, typed(args):
         code = _main(args)
         output.flush()
         if output.error is None or isinstance(output.error, BrokenPipeError):  # whoever read it has read enough

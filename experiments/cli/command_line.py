@@ -37,6 +37,7 @@ from experiments.cli.messages import one_sentence
 from experiments.cli.paths import resolve_paths
 from experiments.cli.short_names import PARSER_MODE
 from experiments.cli.signatures import imported_class
+from experiments.cli.typed import typed_command
 from experiments.errors import UsageError
 from experiments.internals import RecordFacts
 from experiments.runs.check_trainer import check_callbacks, check_monitors, check_strategy
@@ -167,7 +168,7 @@ class FathomCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self.config[self.subcommand]
         run_directory = self._run_directory or self._new_directory(config)
-        callbacks: list[L.Callback] = [Reseeding(), RunSummary(), StopOnNonFinite()]
+        callbacks: list[L.Callback] = [Reseeding(), RunSummary(typed_command()), StopOnNonFinite()]
         chosen = self._get(self.config_init, "trainer")
         if chosen.max_time is not None:
             callbacks.append(TimeLimit(chosen.max_time))

@@ -11,7 +11,8 @@ from typing import Any
 from matplotlib.ticker import EngFormatter
 
 from experiments.report.charts import Chart, Line
-from experiments.report.run_files import RunFiles, leaves, read_table
+from experiments.report.run_files import RunFiles, read_table
+from experiments.runs.settings import settings
 
 Rows = list[tuple[str, Any]]
 
@@ -293,19 +294,24 @@ def provenance(run: RunFiles) -> Rows:
 
 
 def commands(run: RunFiles) -> str:
-    """What trains, tests and shows it again."""
+    """The exact commands that began and resumed it, as far as they were recorded, and those that repeat it."""
     path = shlex.quote(str(run.path))
-    return f"fathom fit --config {path}/config.yaml\nfathom test --ckpt_path {path}\nfathom report {path}"
+    began, *resumed = run.summary.get("commands") or [None]
+    lines = ["# the exact command", began] if began else []
+    lines += ["# resumed by", *resumed] if resumed else []
+    lines += ["# trains it again with every setting, tests it, shows it"]
+    lines += [f"fathom fit --config {path}/config.yaml", f"fathom test --ckpt_path {path}", f"fathom report {path}"]
+    return "\n".join(lines)
 
 
 def differences(runs: Sequence[RunFiles]) -> list[tuple[str, list[str]]]:
     """Each setting in which the configurations differ, with its value in each run."""
-    flat = [dict(leaves(run.config)) for run in runs]
-    names = dict.fromkeys(name for settings in flat for name in settings)
+    flat = [settings(run.config) for run in runs]
+    names = dict.fromkeys(name for one in flat for name in one)
     return [
-        (name, [_plain(settings.get(name)) if name in settings else "–" for settings in flat])
+        (name, [_plain(one.get(name)) for one in flat])
         for name in names
-        if any(settings.get(name) != flat[0].get(name) for settings in flat[1:])
+        if any(one.get(name) != flat[0].get(name) for one in flat[1:])
     ]
 
 
