@@ -89,7 +89,7 @@ def run(command: str, args: list[str]) -> int:
         FathomCLI([command, *("--help" if word == "--help.all" else word for word in args)])
         return 0
     if command in tools():
-        tool = _tool(command)
+        tool = tool_named(command)
         if _takes_words(tool):
             tool(args)
             return 0
@@ -116,7 +116,7 @@ def _is_tool(command: str, args: list[str]) -> bool:
     return command in tools() and (command not in TRAINER_COMMANDS or bool(args and not args[0].startswith("-")))
 
 
-def _tool(command: str) -> Any:
+def tool_named(command: str) -> Any:
     """The function of that name, or a dictionary of several, one for each subcommand."""
     return getattr(import_module(f"experiments.commands.{command}"), command)
 
@@ -172,7 +172,7 @@ def _values(args: list[str]) -> list[str]:
 
 def flags(command: str) -> list[str]:
     """The flags of a command with typed arguments, over all its subcommands."""
-    tool = _tool(command)
+    tool = tool_named(command)
     if _takes_words(tool):
         return []
     functions = [tool] if callable(tool) else tool.values()
