@@ -111,7 +111,7 @@ def test_a_run_needs_nothing_but_its_directory(tmp_path, capsys):
     (run,) = (tmp_path / "unnamed").iterdir()
     assert main(["lesion", str(run), "--images", "40", "--sizes", "[1]"]) == 0
     assert main(["reorder", str(run / "checkpoints" / "last.ckpt"), "--images", "40"]) == 1
-    assert "no two links of this network can be exchanged" in capsys.readouterr().err
+    assert "no two blocks of this network can be exchanged" in capsys.readouterr().err
     assert {record["images"] for record in table(run / "unravel" / "lesion.csv")} == {"40"}
     (recorded,) = run.glob("unravel/wandb/lesion-*/*/wandb/offline-run-*/files/media/table/*.table.json")
     logged = json.loads(recorded.read_text())
