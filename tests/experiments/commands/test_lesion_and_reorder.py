@@ -468,7 +468,7 @@ def test_data_of_other_classes_are_refused(tmp_path):
 def test_links_that_are_not_the_network_are_noticed(checkpoint, monkeypatch):
     monkeypatch.setattr(CIFARResNet, "forward", lambda self, x: self.forward_head(self.forward_features(x)) + 1)
     for command in (lesion, reorder, paths):
-        with pytest.raises(MisconfigurationException, match="its links give other logits"):
+        with pytest.raises(MisconfigurationException, match="one after the other, give other logits"):
             command(str(checkpoint), digits())
 
 
