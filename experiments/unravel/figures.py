@@ -128,7 +128,7 @@ def _random(axes: Axes, tables: Tables, shown: Looks) -> None:
 def _single_of_paper(axes: Axes) -> None:
     """Figure 3: the residual network stays at its error, but for its transitions; of the VGG no layer can be spared."""
     for error in (0.061, 0.9):
-        axes.axhline(error, **PAPER, linestyle="-.", label="paper: VGG above, ResNet-110 below")
+        axes.axhline(error, **PAPER, linestyle="-.", label="paper: VGG, ResNet-110")
 
 
 def _random_of_paper(axes: Axes) -> None:

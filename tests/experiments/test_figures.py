@@ -170,6 +170,7 @@ def draw_claims(path):
 
 KINDS = {
     "lesion": lambda path: lesion_figure(two(lesions), path, SEEN),
+    "one panel": lambda path: lesion_figure(two(lambda network: lesions(network)[:21]), path, SEEN),
     "reorder": lambda path: reorder_figure(two(with_columns(tau=lambda i: 1 - i / 40)), path, SEEN),
     "paths": draw_paths,
     "ensemble": lambda path: ensemble_figure(0.3, [0.6, 0.4, 0.3], [0.6, 0.5, 0.5], "ResNet-56", path, SEEN),
