@@ -105,7 +105,7 @@ def test_what_a_detector_has_no_part_in(copied):
     config["model"]["class_path"] = "lit_models.Detector"
     (copied / "config.yaml").write_text(yaml.safe_dump(config))
     run = read_run(copied, "detector")
-    assert evaluated(run, 100, 1) == "They are made of classifiers, and this run trained a Detector."
+    assert evaluated(run, 100, 1) == "A confusion matrix is made of a classifier, and this run trained a Detector."
 
 
 def test_the_differences_of_two_runs(copied, tiny_run):
