@@ -82,6 +82,7 @@ def test_a_report_tells_of_a_detector_and_of_a_segmenter(runs, fathom, tmp_path)
         *("this run trained a Detector.", "this run trained a Segmenter."),
     ):
         assert said in text, said
+    assert re.search(r'class="line dashed"[^>]*>\s*<circle class="dot"', text), "one epoch is a point"
     assert text.count('<img class="drawn" src="data:image/') == 2
 
 

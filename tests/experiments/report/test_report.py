@@ -172,6 +172,11 @@ def test_a_chart_has_its_values_as_hover_and_as_table():
     assert "V" in chart._replace(steps=True).drawn()["lines"][0]["path"]
 
 
+def test_one_epoch_is_at_one_tick():
+    (tick,) = Chart("Loss", "epoch", [Line("training", [(1.0, 0.5)])]).drawn()["x_ticks"]
+    assert tick[1] == "1"
+
+
 def test_a_long_curve_stays_small():
     line = Line("train", [(float(step), 1 / step) for step in range(1, 100_000)])
     drawn = Chart("Loss", "step", [line], log=True).drawn()["lines"][0]
