@@ -269,7 +269,11 @@ def costs(run: RunFiles) -> Rows:
         ("devices", summary.get("devices")),
     ]
     if isinstance(depth := summary.get("stochastic_depth"), dict):
-        rows += [(f"stochastic depth: {name.replace('_', ' ')}", value) for name, value in depth.items()]
+        rows += [
+            (f"stochastic depth: {name.replace('_', ' ')}", value)
+            for name, value in depth.items()
+            if not isinstance(value, list)  # of which there is a chart
+        ]
     return [(name, _plain(value)) for name, value in rows if value is not None]
 
 
