@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,6 @@ def typed(words: Sequence[str]) -> Iterator[None]:
 
 
 def typed_command() -> str | None:
-    """The command, quoted for a shell; ``None`` where Python code has begun the run."""
-    words = _words.get()
+    """The command, quoted for a shell, without passwords in addresses; ``None`` where Python code has begun the run."""
+    words = [re.sub(r"(://[^/@:]*):[^/@]*@", r"\1@", word) for word in _words.get()]
     return shlex.join(["fathom", *words]) if words else None

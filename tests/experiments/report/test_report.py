@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 import yaml
 
+from experiments.cli.typed import typed, typed_command
 from experiments.report.charts import Chart, Line
 from experiments.report.page import evaluated, render
 from experiments.report.predictions import Picture, Predictions
@@ -98,6 +99,8 @@ def test_the_exact_command_and_what_resumed_it(tiny_run, tiny_config, copied):
     assert f"\n# resumed by\n{resumed}\n# trains it again" in commands(read_run(copied, "tiny"))
     (copied / "summary.json").write_text(json.dumps(summary | {"commands": []}))
     assert commands(read_run(copied, "tiny")).startswith("# trains it again with every setting")
+    with typed(["fit", "--data.root", "s3://me:secret@host/a b", "--data=https://host:80/c@d"]):
+        assert typed_command() == "fathom fit --data.root 's3://me@host/a b' --data=https://host:80/c@d"
 
 
 def test_what_a_detector_has_no_part_in(copied):
