@@ -152,7 +152,8 @@ class StochasticDepth(L.Callback):
     def report(self) -> dict[str, Any]:
         """For ``summary.json``: what the last epoch planned.
 
-        ``macs_saved`` are multiply-adds of an image's forward pass in training, expected over the draws.
+        ``survival_probs`` are p_l of the blocks, in forward order; ``macs_saved`` are multiply-adds of an image's
+        forward pass in training, expected over the draws.
         """
         if not self._macs:
             return {}
@@ -161,6 +162,7 @@ class StochasticDepth(L.Callback):
             "stochastic_depth": {
                 "planned_work": planned,
                 "macs_saved": round((1 - planned) * sum(self._macs)),
+                "survival_probs": [round(prob, 6) for prob in self._probs],
             }
         }
 

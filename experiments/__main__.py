@@ -17,13 +17,14 @@ from typing import Any, get_args, get_origin, get_type_hints
 from experiments import __version__
 from experiments.cli import TRAINER_COMMANDS
 from experiments.cli.quiet import quiet_lightning, quiet_warnings
+from experiments.cli.typed import typed
 from experiments.output import dispensable_output
 
 
 def main(args: list[str] | None = None) -> int:
     """Run ``fathom`` with ``args`` and return its exit code: 0, 1 for a failure, 2 for a wrong command line."""
     args = sys.argv[1:] if args is None else args
-    with dispensable_output() as output:
+    with dispensable_output() as output, typed(args):
         code = _main(args)
         output.flush()
         if output.error is None or isinstance(output.error, BrokenPipeError):  # whoever read it has read enough
@@ -88,7 +89,7 @@ def run(command: str, args: list[str]) -> int:
         FathomCLI([command, *("--help" if word == "--help.all" else word for word in args)])
         return 0
     if command in tools():
-        tool = _tool(command)
+        tool = tool_named(command)
         if _takes_words(tool):
             tool(args)
             return 0
@@ -115,7 +116,7 @@ def _is_tool(command: str, args: list[str]) -> bool:
     return command in tools() and (command not in TRAINER_COMMANDS or bool(args and not args[0].startswith("-")))
 
 
-def _tool(command: str) -> Any:
+def tool_named(command: str) -> Any:
     """The function of that name, or a dictionary of several, one for each subcommand."""
     return getattr(import_module(f"experiments.commands.{command}"), command)
 
@@ -171,7 +172,7 @@ def _values(args: list[str]) -> list[str]:
 
 def flags(command: str) -> list[str]:
     """The flags of a command with typed arguments, over all its subcommands."""
-    tool = _tool(command)
+    tool = tool_named(command)
     if _takes_words(tool):
         return []
     functions = [tool] if callable(tool) else tool.values()

@@ -35,10 +35,14 @@ class RunSummary(L.Callback):
     Callbacks, the module and the data module add to it by having a method ``report() -> dict``. What a callback
     reported of the training before a checkpoint is part of the checkpoint, and holds until it reports anew. ``seconds``
     is the wall time of all the training that led here: of a resumed run, with that of before up to the checkpoint, and
-    ``resumed`` says how often.
+    ``resumed`` says how often. ``commands`` are those that began the run and resumed it, in this order.
+
+    Args:
+        command: that was typed, if one was.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, command: str | None = None) -> None:
+        self._commands = [command] if command else []
         self._started = time.monotonic()
         self._seconds_before = 0.0
         self._resumed = 0
@@ -54,6 +58,7 @@ class RunSummary(L.Callback):
         self._began = False
         self._callbacks, self._reported = trainer.callbacks, {}  # type: ignore[attr-defined]
         set_run_directory(trainer, trainer.strategy.broadcast(trainer.default_root_dir))
+        self._commands = [*read_summary(trainer).get("commands", []), *self._commands]
 
     def state_dict(self) -> dict[str, Any]:
         # As text, whatever kinds of numbers it has; sorted, as a resumed run may learn of it in another order.
@@ -101,6 +106,7 @@ class RunSummary(L.Callback):
         summary = {
             "status": self._status,
             **more,
+            "commands": self._commands,
             "metrics": {},
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,

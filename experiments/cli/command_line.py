@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,12 @@ from experiments.cli.messages import one_sentence
 from experiments.cli.paths import resolve_paths
 from experiments.cli.short_names import PARSER_MODE
 from experiments.cli.signatures import imported_class
+from experiments.cli.typed import typed_command
 from experiments.errors import UsageError
 from experiments.internals import RecordFacts
 from experiments.runs.check_trainer import check_callbacks, check_monitors, check_strategy
 from experiments.runs.configuration import SaveConfig
-from experiments.runs.directory import checked_name, experiment_name, new_run_directory, run_config
+from experiments.runs.directory import RUN_DIRECTORY, checked_name, experiment_name, new_run_directory, run_config
 from experiments.runs.lock import run_lock
 from experiments.runs.metrics_csv import MetricsCSV
 from experiments.runs.wandb_environment import wandb_environment
@@ -145,6 +147,12 @@ class FathomCLI(LightningCLI):
         super()._add_instantiators()
         record = RecordFacts(self, "model", set(accepted_facts(self.config[self.subcommand])))
         self.parser.add_instantiator(record, L.LightningModule, subclasses=True)
+        self.parser.add_instantiator(self._logger, Logger, subclasses=True)
+
+    def _logger(self, kind: type[Logger], *args: Any, **kwargs: Any) -> Logger:
+        if kwargs.get("save_dir") == RUN_DIRECTORY:
+            kwargs["save_dir"] = str(self._directory)
+        return kind(*args, **kwargs)
 
     def before_instantiate_classes(self) -> None:
         """Set how float32 is computed; leave out weights to start from, where a checkpoint brings others."""
@@ -166,8 +174,8 @@ class FathomCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self.config[self.subcommand]
-        run_directory = self._run_directory or self._new_directory(config)
-        callbacks: list[L.Callback] = [Reseeding(), RunSummary(), StopOnNonFinite()]
+        run_directory = self._directory
+        callbacks: list[L.Callback] = [Reseeding(), RunSummary(typed_command()), StopOnNonFinite()]
         chosen = self._get(self.config_init, "trainer")
         if chosen.max_time is not None:
             callbacks.append(TimeLimit(chosen.max_time))
@@ -202,9 +210,13 @@ class FathomCLI(LightningCLI):
         )
         return trainer
 
-    def _new_directory(self, config: Any) -> Path:
+    @cached_property
+    def _directory(self) -> Path:
         """Within the run whose checkpoint is evaluated, unless the user names another root; otherwise a new run."""
+        if self._run_directory is not None:
+            return self._run_directory
         command = str(self.subcommand)
+        config = self.config[command]
         if command != "fit" and config.ckpt_path and not self._root_is_given:
             evaluated = run_config(Path(config.ckpt_path))
             if evaluated is not None:

@@ -77,21 +77,21 @@ def sections() -> dict[str, Lines]:
     return {
         "run": RUN,
         "model": {
-            "--model CLASS": f"{', '.join(_public(lit_models, 'model'))} (ImageClassifier)",
-            "--model.net CLASS": f"{', '.join(_public(lit_models, 'net'))}, timm:NAME or a class of yours",
+            "--model CLASS": f"{', '.join(public_classes(lit_models, 'model'))} (ImageClassifier)",
+            "--model.net CLASS": f"{', '.join(public_classes(lit_models, 'net'))}, timm:NAME or a class of yours",
             "--model.net.ARGUMENT VALUE": "argument of the network, such as --model.net.depth 20",
             **_flags("model", ImageClassifier, MODEL),
         },
         "data": {"--data CLASS": ", ".join(sorted(known_classes("data"))), **_flags("data", ImageData, DATA)},
         "training": {
-            "--trainer.callbacks+ CLASS": f"add {', '.join(_public(callbacks, 'callbacks'))} or one of Lightning's",
+            "--trainer.callbacks+ CLASS": f"add {', '.join(public_classes(callbacks, 'callbacks'))} or Lightning's",
             **_flags("trainer", L.Trainer, TRAINER),
         },
         "Weights & Biases": _flags("wandb", WandbOptions, WANDB),
     }
 
 
-def _public(package: Any, setting: str) -> list[str]:
+def public_classes(package: Any, setting: str) -> list[str]:
     """The public classes for a setting, without the callbacks that every run has."""
     known = {name: imported_class(path) for name, path in known_classes(setting).items() if hasattr(package, name)}
     return sorted(name for name, kind in known.items() if ".run." not in getattr(kind, "__module__", ""))

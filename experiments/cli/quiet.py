@@ -15,7 +15,7 @@ HARMLESS_WARNINGS = (
 )
 NOISE = re.compile(
     r"(GPU|TPU|HPU) available|\S* ?Tip: |Using (bfloat16|16bit) |Seed set to|`Trainer.fit` stopped: `max_(epochs|steps)"
-    r"|LOCAL_RANK: |`Trainer\(limit_|You are using a CUDA device"
+    r"|LOCAL_RANK: |Loading `train_dataloader` to|`Trainer\(limit_|You are using a CUDA device"
 )
 """What Lightning logs and the lines of a run say, or nobody asked for."""
 LOGGERS = (

@@ -17,6 +17,7 @@ from typing import Any
 from jsonargparse import get_loader, set_loader
 from yaml import YAMLError
 
+from experiments.runs.directory import RUN_DIRECTORY
 from experiments.runs.safe_yaml import read_yaml
 from lit_models.names import with_current_names
 
@@ -28,6 +29,8 @@ FOLDERS = {
     "callbacks": ("callbacks",),
 }
 """Settings that take a class, and the folders with those of Fathom."""
+LOGGERS = ("CSVLogger", "TensorBoardLogger")
+"""Those of Lightning that need a folder, which is the run directory where the user gives none."""
 TIMM = "timm:"
 PARSER_MODE = "yaml with short names"
 """The ``parser_mode`` of an ``ArgumentParser`` that understands them."""
@@ -68,9 +71,15 @@ def full_name(key: str, value: Any) -> Any:
     setting = key.removesuffix(".help").removesuffix("+").removesuffix(".class_path").rpartition(".")[2]
     if setting in ("net", "backbone") and isinstance(value, str) and value.startswith(TIMM):
         return {"class_path": "lit_models.TimmBackbone", "init_args": {"name": value.removeprefix(TIMM)}}
+    if setting == "logger" and isinstance(value, str) and value.rpartition(".")[2] in LOGGERS:
+        return _with_folder({"class_path": value})
     if setting in FOLDERS and isinstance(value, str) and value.isidentifier():
         return known_classes(setting).get(value, value)
     return value
+
+
+def _with_folder(logger: dict[str, Any]) -> dict[str, Any]:
+    return logger | {"init_args": {"save_dir": RUN_DIRECTORY} | (logger.get("init_args") or {})}
 
 
 def with_full_names(flags: Iterable[str]) -> list[str]:
@@ -92,6 +101,8 @@ def _word(value: str | dict[str, Any]) -> str:
 def expand(value: Any, key: str = "") -> Any:
     """A parsed configuration with every short name replaced by what it stands for."""
     if isinstance(value, dict):
+        if key.endswith(".logger") and str(value.get("class_path")).rpartition(".")[2] in LOGGERS:
+            return _with_folder(value)
         return {name: expand(item, f"{key}.{name}") for name, item in value.items()}
     if isinstance(value, list):
         return [expand(item, key) for item in value]

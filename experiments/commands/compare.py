@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -19,11 +17,14 @@ from experiments.cli.messages import did_you_mean
 from experiments.errors import UsageError
 from experiments.runs.fits import epoch_means, fits_below, newest_fit, read_metrics, read_summary
 from experiments.runs.safe_yaml import read_yaml
+from experiments.runs.settings import settings
 
 Curve = dict[int, float]
 """Epoch, from 0, to the mean of what was logged in it."""
 STEPS = ("activation_lambda", "stochastic_depth/", "lr")
 """Beginnings of the names of what is set, and stays until it is set anew."""
+LEARNT_FROM = ("seed", "model", "data", "trainer")
+"""Beginnings of the names of settings that change what is learnt."""
 PARTS = {"train": "training", "val": "validation", "test": "test"}
 WORDS = {"activation_lambda": "λ", "top1": "top-1", "top5": "top-5", "lr": "learning rate"}
 
@@ -116,62 +117,47 @@ def read_run(path: Path, name: str) -> Run:
     return Run(name, curves, read_summary(path), content if isinstance(content, dict) else {})
 
 
-def grouped(runs: list[Run], settings: list[str], over: str) -> list[Group]:
-    """The runs by the values of ``settings``, in the order of these, one run for each value of ``over``.
+def grouped(runs: list[Run], group_by: list[str], over: str) -> list[Group]:
+    """The runs by the values of ``group_by``, in the order of these, one run for each value of ``over``.
 
     Raises:
         UsageError: if none has one of the settings, or runs of a group differ in another one.
     """
-    flat = {run.name: dict(_flat(run.config)) for run in runs}
+    flat = {run.name: settings(run.config) for run in runs}
     known = sorted({name for values in flat.values() for name in values})
-    for name in (*settings, over):
+    for name in (*group_by, over):
         if name not in known:
             raise UsageError(f"no run has the setting {name}{did_you_mean(name, known)}")
     groups: dict[tuple[Any, ...], dict[Any, Run]] = defaultdict(dict)
     for run in runs:  # oldest first
-        values = tuple(flat[run.name].get(name) for name in settings)
+        values = tuple(flat[run.name].get(name) for name in group_by)
         group = groups[values]
         for other in list(group.values())[:1]:
-            _check_alike(flat[other.name], flat[run.name], {*settings, over}, _name(settings, values), over)
+            _check_alike(flat[other.name], flat[run.name], {*group_by, over}, _name(group_by, values), over)
         group[flat[run.name].get(over)] = run
     order = sorted(
         groups,
         key=lambda values: [(not _is_number(value), value if _is_number(value) else str(value)) for value in values],
     )
-    return [Group(_name(settings, values), list(groups[values].values())) for values in order]
+    return [Group(_name(group_by, values), list(groups[values].values())) for values in order]
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)
 
 
-def _name(settings: list[str], values: tuple[Any, ...]) -> str:
+def _name(names: list[str], values: tuple[Any, ...]) -> str:
     return ", ".join(
         f"{name.rpartition('.')[2]} {str(value).removeprefix('lit_models.')}"
-        for name, value in zip(settings, values, strict=True)
+        for name, value in zip(names, values, strict=True)
     )
-
-
-def _flat(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Settings of the seed, the model, the data and the trainer, by the names that flags have."""
-    yield "seed", config.get("seed_everything")
-    for part in ("model", "data", "trainer"):
-        yield from _leaves(part, config.get(part))
-
-
-def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, dict):
-        yield name, json.dumps(value) if isinstance(value, list) else value
-        return
-    for key, inner in value.items():
-        yield from _leaves(name if key in ("class_path", "init_args") else f"{name}.{key}", inner)
 
 
 def _check_alike(one: dict[str, Any], other: dict[str, Any], free: set[str], group: str, over: str) -> None:
     """Raises ``UsageError`` where two runs of a group differ in a setting that changes what is learnt."""
     free = free | {"data.seed", "data.num_workers", "trainer.default_root_dir", "trainer.enable_progress_bar"}
     for name in sorted((one.keys() & other.keys()) - free):
-        if one[name] != other[name]:
+        if name.startswith(LEARNT_FROM) and one[name] != other[name]:
             raise UsageError(
                 f"the runs of {group} differ in {name} ({one[name]} and {other[name]}), not in {over} alone:"
                 " add it to --group-by, or name fewer runs"

@@ -113,6 +113,7 @@ def panels(section: str) -> Iterator[Any]:
     elif section == "Stochastic depth":
         yield by_epoch("Blocks in a step", "stochastic_depth/effective_depth")
         yield by_epoch("Work of a step", "stochastic_depth/executed_work", "stochastic_depth/planned_work", **share)
+        yield wr.MediaBrowser(title="Survival probabilities of the blocks", media_keys=["stochastic_depth/blocks"])
         yield from panels("Gradients")
     elif section == "Annealing and merge":
         yield by_epoch("λ of the activations", "activation_lambda", **share)

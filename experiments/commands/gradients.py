@@ -28,7 +28,7 @@ def gradients(
     seed: NonNegativeInt = 0,
     wandb: WandbOptions = WANDB,
 ) -> None:
-    """Measure ‖∂L/∂x‖ at the input of each link, as a residual block: gradients.csv and gradients.png.
+    """Measure ‖∂L/∂x‖ at the input of each block or layer: gradients.csv and gradients.png.
 
     Of the trained network and of its initial one, which is built anew from the run's configuration and seed. Images are
     those that are trained on, without augmentation; batch normalisation takes the statistics of their batches.

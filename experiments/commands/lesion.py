@@ -43,19 +43,19 @@ def lesion(
     seed: NonNegativeInt = 0,
     wandb: WandbOptions = WANDB,
 ) -> None:
-    """Delete links of a trained network, as residual blocks, and count its errors: lesion.csv and lesion.png.
+    """Delete blocks or layers of a trained network, and count its errors: lesion.csv and lesion.png.
 
-    Every link alone, several at random, and runs of consecutive ones. An interrupted command continues where it
+    Every one alone, several at random, and runs of consecutive ones. An interrupted command continues where it
     stopped; one with more images, draws or sizes adds to what is there.
 
     Args:
         network: a run directory, a checkpoint, pretrained:NAME, timm:NAME or torchvision:NAME.
         data: data module to evaluate on (default: the run's).
         images: number of test images, with the classes in proportion.
-        sizes: numbers of links deleted at random, such as [1,5,10] (default: ten sizes, evenly spaced
-            up to half of all links).
+        sizes: numbers of blocks or layers deleted at random, such as [1,5,10] (default: ten sizes, evenly
+            spaced up to half of all).
         draws: random draws per size.
-        runs: lengths of runs of consecutive links, such as [2].
+        runs: lengths of runs of consecutive blocks or layers, such as [2].
         reestimate_batches: measure each lesion a second time, with batch normalisation estimated anew for it on this
             many batches of training images (without augmentation; --data.eval_batch_size of them in a batch).
         beside: results of other networks (lesion.csv, or its directory) to be drawn into the same figure, as [a,b].
@@ -69,7 +69,7 @@ def lesion(
     chain = taken_apart(subject)
     count = len(removable(chain))
     if not count:
-        raise MisconfigurationException(f"{network} has no link that could be deleted")
+        raise MisconfigurationException(f"{network} has no block or layer that could be deleted")
     rows = [_lesion_row(chain, "none", frozenset())]
     rows += [_lesion_row(chain, "single", lesion) for lesion in single_lesions(chain)]
     some = np.linspace(1, max(1, count // 2), 10).round().astype(int).tolist()

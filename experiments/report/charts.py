@@ -54,7 +54,8 @@ class Chart(NamedTuple):
         else:
             up = _Scale(y_low, y_high, _BOTTOM - 6, _TOP + 6)
             y_ticks = [float(tick) for tick in MaxNLocator(5).tick_values(y_low, y_high)]
-        x_ticks = [float(tick) for tick in MaxNLocator(6, integer=True).tick_values(x_low, x_high)]
+        # Of one epoch alone, the locator has fractions too.
+        x_ticks = [float(x) for x in MaxNLocator(6, integer=True).tick_values(x_low, x_high) if float(x).is_integer()]
 
         def place(y: float) -> float:
             return up(math.log10(y) if self.log else y)

@@ -31,11 +31,13 @@ def evaluated(run: RunFiles, images: int, runs: int) -> Predictions | str:
     """What the network says of test images, or why that is missing."""
     kind = str(run.setting("model.class_path")).rpartition(".")[2]
     if kind in ("Detector", "Segmenter"):
-        return f"They are made of classifiers, and this run trained a {kind}."
+        return f"A confusion matrix is made of a classifier, and this run trained a {kind}."
     if not images:
-        return "They were left out, with --images 0."
+        return "Confusion matrix and pictures were left out, with --images 0."
     found = predictions(run.path, images, max(PICTURES // runs, 3))
-    return f"There are none, as the network could not be asked: {found}" if isinstance(found, str) else found
+    if isinstance(found, str):
+        return f"There are no confusion matrix and no pictures, as the network could not be asked: {found}"
+    return found
 
 
 def render(runs: Sequence[RunFiles], evaluations: Sequence[Predictions | str]) -> str:

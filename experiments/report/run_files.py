@@ -67,21 +67,6 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Each setting of a configuration that is no group of others, with its full name; callbacks by their class."""
-    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
-        value = {_class(item) or number: item for number, item in enumerate(value)}
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from leaves(inner, name if key == "init_args" else f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value
-
-
-def _class(item: Any) -> str:
-    return str(item.get("class_path", "")).rpartition(".")[2] if isinstance(item, dict) else ""
-
-
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Turns what a damaged file raises into one sentence that names it."""

@@ -10,14 +10,29 @@ from typing import Any
 
 from matplotlib.ticker import EngFormatter
 
-from experiments.report.charts import Chart, Line
-from experiments.report.run_files import RunFiles, leaves, read_table
+from experiments.report.charts import COLOURS, Chart, Line
+from experiments.report.run_files import RunFiles, read_table
+from experiments.runs.settings import settings
 
 Rows = list[tuple[str, Any]]
 
 _OPTIMIZATION = ("lr", "lr_batch_size", "schedule", "milestones", "weight_decay", "momentum", "label_smoothing", "loss")
 _AUGMENTATION = ("mixup_alpha", "cutmix_alpha", "train_fraction", "train_size")
-_SHORT = {"top1": "top-1", "top5": "top-5", "map": "mAP", "miou": "mIoU"}
+_SHORT = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "map": "mAP",
+    "miou": "mIoU",
+    "ap": "AP",
+    "iou": "IoU",
+    # torchvision's names for the parts of a detector's loss
+    "loss_classifier": "loss of the classes",
+    "classification": "loss of the classes",
+    "loss_box_reg": "loss of the boxes",
+    "bbox_regression": "loss of the boxes",
+    "loss_objectness": "loss of the proposals' objectness",
+    "loss_rpn_box_reg": "loss of the proposals' boxes",
+}
 
 
 def what_was_run(run: RunFiles) -> str:
@@ -30,7 +45,7 @@ def what_was_run(run: RunFiles) -> str:
     counts += [f"batches of {batch}"] if (batch := run.setting("data.init_args.batch_size")) else []
     text = f"{net}, trained on {data}" + (f" ({', '.join(counts)})" if counts else "")
     if epochs := run.setting("trainer.max_epochs"):
-        text += f" for {epochs} epochs"
+        text += f" for {_count(epochs, 'epoch')}"
     if optimizer := run.setting("model.init_args.optimizer"):
         text += f" with {optimizer}"
     given = [
@@ -55,22 +70,22 @@ def how_it_ended(run: RunFiles) -> str:
     if status == "training":
         seen = max((epoch + 1 for epoch in run.metrics.get("epoch", []) if epoch is not None), default=0)
         return f"It is still running, or was killed: its last epoch with metrics is {seen:g}."
-    after = f"after {epochs} epochs in {duration(summary.get('seconds', 0))}"
-    resumed = f", resumed {summary['resumed']} times" if summary.get("resumed") else ""
+    after = f"after {_count(epochs, 'epoch')} in {duration(summary.get('seconds', 0))}"
+    resumed = f", resumed {_count(summary['resumed'], 'time')}" if summary.get("resumed") else ""
     failed = f": {summary['error']}" if summary.get("error") else ""
     verb = {"finished": "It finished", "interrupted": "It was interrupted", "failed": "It failed"}
     return f"{verb.get(str(status), f'Its status is {status},')} {after}{resumed}{failed}."
 
 
 def described(spec: Any) -> str:
-    """A class with the arguments that are set."""
+    """A class with the arguments that are set, among them other classes."""
     if not isinstance(spec, dict):
         return _short(spec)
     arguments = spec.get("init_args") or {}
     said = [
-        f"{name.replace('_', ' ')} {_plain(value)}"
+        f"{name.replace('_', ' ')} {described(value) if isinstance(value, dict) else _plain(value)}"
         for name, value in arguments.items()
-        if value not in (None, False, [], {}) and not isinstance(value, dict)
+        if value not in (None, False, [], {}) and (not isinstance(value, dict) or "class_path" in value)
     ]
     return _short(spec.get("class_path")) + (f" ({', '.join(said)})" if said else "")
 
@@ -120,8 +135,8 @@ def curves(runs: Sequence[RunFiles]) -> list[Chart]:
             for name, part in (("val", "validation"), ("train", "training"))
             if (points := run.by_epoch(f"{name}/{score}"))
         ]
-        title = metric_name(score)
-        charts.append(Chart(title[0].upper() + title[1:], "epoch", lines, percent=score.startswith(("top", "mixed"))))
+        charts.append(Chart(_title(score), "epoch", lines, percent=score.startswith(("top", "mixed"))))
+    charts += _by_class(runs, columns)
     for title, names in (
         ("Learning rate", [column for column in columns if column == "lr" or column.startswith("lr/")]),
         ("λ of the activations", ["activation_lambda"]),
@@ -134,6 +149,18 @@ def curves(runs: Sequence[RunFiles]) -> list[Chart]:
         ]
         charts.append(Chart(title, "step", lines, steps=title.startswith("λ")))
     return _with_points([*charts, *_depth(runs)])
+
+
+def _by_class(runs: Sequence[RunFiles], columns: Sequence[str]) -> Iterator[Chart]:
+    """What a detector or a segmenter has for each class; of many, for as many as can be told apart."""
+    for run in runs:
+        for score in ("ap", "iou"):
+            names = sorted(column for column in columns if column.startswith(f"val/{score}/"))
+            lines = [
+                Line(name.partition(f"/{score}/")[2], run.by_epoch(name), i, dashed=i >= COLOURS)
+                for i, name in enumerate(names[: 2 * COLOURS])
+            ]
+            yield Chart(f"{_prefix(run, runs)}{_SHORT[score]} by class", "epoch", lines)
 
 
 def _depth(runs: Sequence[RunFiles]) -> Iterator[Chart]:
@@ -242,7 +269,11 @@ def costs(run: RunFiles) -> Rows:
         ("devices", summary.get("devices")),
     ]
     if isinstance(depth := summary.get("stochastic_depth"), dict):
-        rows += [(f"stochastic depth: {name.replace('_', ' ')}", value) for name, value in depth.items()]
+        rows += [
+            (f"stochastic depth: {name.replace('_', ' ')}", value)
+            for name, value in depth.items()
+            if not isinstance(value, list)  # of which there is a chart
+        ]
     return [(name, _plain(value)) for name, value in rows if value is not None]
 
 
@@ -293,27 +324,38 @@ def provenance(run: RunFiles) -> Rows:
 
 
 def commands(run: RunFiles) -> str:
-    """What trains, tests and shows it again."""
+    """The exact commands that began and resumed it, as far as they were recorded, and those that repeat it."""
     path = shlex.quote(str(run.path))
-    return f"fathom fit --config {path}/config.yaml\nfathom test --ckpt_path {path}\nfathom report {path}"
+    began, *resumed = run.summary.get("commands") or [None]
+    lines = ["# the exact command", began] if began else []
+    lines += ["# resumed by", *resumed] if resumed else []
+    lines += ["# trains it again with every setting, tests it, shows it"]
+    lines += [f"fathom fit --config {path}/config.yaml", f"fathom test --ckpt_path {path}", f"fathom report {path}"]
+    return "\n".join(lines)
 
 
 def differences(runs: Sequence[RunFiles]) -> list[tuple[str, list[str]]]:
     """Each setting in which the configurations differ, with its value in each run."""
-    flat = [dict(leaves(run.config)) for run in runs]
-    names = dict.fromkeys(name for settings in flat for name in settings)
+    flat = [settings(run.config) for run in runs]
+    names = dict.fromkeys(name for one in flat for name in one)
     return [
-        (name, [_plain(settings.get(name)) if name in settings else "–" for settings in flat])
+        (name, [_plain(one.get(name)) for one in flat])
         for name in names
-        if any(settings.get(name) != flat[0].get(name) for settings in flat[1:])
+        if any(one.get(name) != flat[0].get(name) for one in flat[1:])
     ]
 
 
 def metric_name(column: str) -> str:
-    """A column of metrics as people say it."""
-    part, _, name = column.rpartition("/")
-    said = _SHORT.get(name, name.replace("_", " "))
-    return f"{ {'val': 'validation', 'test': 'test', 'train': 'training'}.get(part, part) } {said}".strip()
+    """A column of metrics as people say it; ``test/ap/cat`` is ``test AP of cat``."""
+    part, slash, name = column.partition("/")
+    kind, _, of = (name if slash else part).partition("/")
+    said = _SHORT.get(kind, kind.replace("_", " ")) + (f" of {of}" if of else "")
+    return f"{ {'val': 'validation', 'train': 'training'}.get(part, part) } {said}" if slash else said
+
+
+def _title(score: str) -> str:
+    said = metric_name(score)
+    return said if said.startswith("m") and said[1:2].isupper() else said[0].upper() + said[1:]
 
 
 def duration(seconds: float) -> str:
@@ -322,6 +364,10 @@ def duration(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds:.3g} s"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}" if isinstance(number, int) else f"{number} {what}s"
 
 
 def _prefix(run: RunFiles, runs: Sequence[RunFiles]) -> str:

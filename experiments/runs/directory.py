@@ -12,6 +12,9 @@ from typing import Any
 
 from experiments.errors import UsageError
 
+RUN_DIRECTORY = "<run directory>"
+"""What a configuration says for the directory of the run itself, which has its name later."""
+
 
 def new_run_directory(root: Path, experiment: str) -> Path:
     """A directory no other run has. It is made by the first that writes into it."""

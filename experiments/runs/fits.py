@@ -20,12 +20,14 @@ def is_fit(run: Path) -> bool:
 
 
 def fits_below(folder: Path) -> list[Path]:
-    """The fits in ``folder`` at any depth, which may be one itself; oldest first, as their names begin with a time."""
+    """The fits in ``folder`` at any depth, which may be one itself; oldest first, as their names begin with a time.
+
+    What lies in a fit is none, such as the rows that a logger of the user's has written into the run directory.
+    """
     if is_fit(folder):
         return [folder]
-    return sorted(
-        (file.parent for file in folder.rglob("metrics.csv") if is_fit(file.parent)), key=lambda run: run.name
-    )
+    fits = {file.parent for file in folder.rglob("metrics.csv") if is_fit(file.parent)}
+    return sorted((run for run in fits if fits.isdisjoint(run.parents)), key=lambda run: run.name)
 
 
 def newest_fit(path: Path) -> Path:

@@ -186,8 +186,9 @@ class DispensableWandbLogger(WandbLogger):
         except Exception as error:
             self._gone = True
             _forget_process()
+            reason = " ".join(str(error).split())
             rank_zero_warn(
-                f"Weights & Biases is gone from here on ({error}): training goes on, and metrics.csv has it all."
+                f"Weights & Biases is gone from here on ({reason}): training goes on, and metrics.csv has it all."
             )
 
     def finalize(self, status: str) -> None:
@@ -206,7 +207,7 @@ def see_server() -> None:
     """Raises ``OSError`` where W&B's server gives no answer or refuses the key; W&B itself would try for minutes."""
     import wandb
 
-    server = wandb.setup().settings.base_url
+    server = wandb.setup(wandb.Settings(silent=True)).settings.base_url
     request = Request(f"{server}/graphql", b'{"query": "{viewer {id}}"}', {"Content-Type": "application/json"})
     if key := os.environ.get("WANDB_API_KEY") or _key_of_login(server):
         request.add_header("Authorization", f"Basic {b64encode(f'api:{key}'.encode()).decode()}")

@@ -97,6 +97,8 @@ class WandbRecord(L.Callback):
             self._logger.attempt(lambda run: run.summary.update({"best": best}))
         if merge := summary.get("merge"):
             self._log_merge(merge)
+        if probs := (summary.get("stochastic_depth") or {}).get("survival_probs"):
+            self._log_table("stochastic_depth/blocks", ["block", "p_l"], list(map(list, enumerate(probs, start=1))))
         if stage == "fit" and self._artifacts:
             self._log_checkpoints(trainer, summary)
 
@@ -143,10 +145,13 @@ class WandbRecord(L.Callback):
 
     def _log_merge(self, merge: dict[str, Any]) -> None:
         """As text: a dashboard rounds a difference of 1e-7 to 0."""
+        rows = [[name, f"{value:.3g}" if isinstance(value, float) else str(value)] for name, value in merge.items()]
+        self._log_table("merge/report", ["quantity", "value"], rows)
+
+    def _log_table(self, name: str, columns: list[Any], rows: list[list[Any]]) -> None:
         import wandb
 
-        rows = [[name, f"{value:.3g}" if isinstance(value, float) else str(value)] for name, value in merge.items()]
-        self._logger.attempt(lambda run: run.log({"merge/report": wandb.Table(["quantity", "value"], rows)}))
+        self._logger.attempt(lambda run: run.log({name: wandb.Table(columns, rows)}))
 
     def _log_checkpoints(self, trainer: L.Trainer, summary: dict[str, Any]) -> None:
         import wandb

@@ -18,13 +18,16 @@ from experiments.unravel.source import Seen
 Tables = Mapping[str, Sequence[Record]]
 """Records by network; the first network is the one in question, the others are there to compare with."""
 Looks = Mapping[str, dict[str, Any]]
+PAPER: dict[str, Any] = {"color": "0.15", "linewidth": 1}
+"""How values of Veit et al. (2016) look, whose networks are a ResNet-110 and a VGG on CIFAR-10."""
 
 
 @house_style()
 def lesion_figure(tables: Tables, path: Path, seen: Seen = Seen()) -> None:  # noqa: B008
     """Error over the deleted block or layer, over how many are deleted at random, and over the start of a run.
 
-    Bands are quartiles of the draws. A network whose batch normalisation was estimated anew too has curves of both.
+    Bands are quartiles of the draws. A network whose batch normalisation was estimated anew too has curves of both. On
+    CIFAR-10 the paper's values are there to compare with.
     """
     tables = _by_statistics(tables)
     shown = looks(tables)
@@ -32,8 +35,11 @@ def lesion_figure(tables: Tables, path: Path, seen: Seen = Seen()) -> None:  # n
     panels = [_single]
     panels += [draw for kind, draw in optional.items() if any(_of_kind(records, kind) for records in tables.values())]
     figure = Figure(figsize=(3.2 * len(panels) + 0.6, 3.6))
+    of_paper = {_single: _single_of_paper, _random: _random_of_paper} if seen.data in ("CIFAR10", "CIFAR-10") else {}
     for panel, axes in zip(panels, np.atleast_1d(figure.subplots(1, len(panels), sharey=True)), strict=True):
         panel(axes, tables, shown)
+        if panel in of_paper:
+            of_paper[panel](axes)
         chance(axes, seen.classes)
         axes.set_ylim(0, 1)
         integers(axes.xaxis)
@@ -117,6 +123,17 @@ def _random(axes: Axes, tables: Tables, shown: Looks) -> None:
         axes.plot(positions, median, **shown[network])
         axes.fill_between(positions, low, high, color=shown[network]["color"], alpha=0.2, linewidth=0)
     axes.set(title="several deleted at random", xlabel="deleted blocks or layers (median, quartiles)")
+
+
+def _single_of_paper(axes: Axes) -> None:
+    """Figure 3: the residual network stays at its error, but for its transitions; of the VGG no layer can be spared."""
+    for error in (0.061, 0.9):
+        axes.axhline(error, **PAPER, linestyle="-.", label="paper: VGG, ResNet-110")
+
+
+def _random_of_paper(axes: Axes) -> None:
+    """Figure 5a, as section 4.2 says it."""
+    axes.plot(10, 0.2, **PAPER, marker="*", markersize=9, linestyle="none", label="paper: 10 of 54 blocks")
 
 
 def _runs(axes: Axes, tables: Tables, shown: Looks) -> None:

@@ -46,7 +46,9 @@ def random_lesion(chain: Sequence[Link], size: int, seed: int, draw: int) -> Les
     """
     candidates = removable(chain)
     if not 0 <= size <= len(candidates):
-        raise MisconfigurationException(f"{size} links can't be deleted of the {len(candidates)} that can be")
+        raise MisconfigurationException(
+            f"{size} blocks or layers can't be deleted of the {len(candidates)} that can be"
+        )
     return frozenset(np.random.default_rng([seed, size, draw]).choice(candidates, size, replace=False).tolist())
 
 

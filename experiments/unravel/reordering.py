@@ -36,7 +36,7 @@ def random_order(chain: Sequence[Link], swaps: int, seed: int, draw: int) -> Ord
     """
     stages = exchangeable(chain)
     if not stages:
-        raise MisconfigurationException("no two links of this network can be exchanged: none has the shape of another")
+        raise MisconfigurationException("no two blocks of this network can be exchanged: none has the shape of another")
     generator = np.random.default_rng([seed, swaps, draw])
     pairs = np.array([len(stage) * (len(stage) - 1) // 2 for stage in stages])
     order = list(range(len(chain)))

@@ -148,8 +148,8 @@ def taken_apart(subject: Subject) -> list[Link]:
             x = link.forward(x)
     if not torch.equal(x, logits):
         raise MisconfigurationException(
-            f"{subject.name} can't be taken apart: its links give other logits than the network "
-            f"(largest difference {(x - logits).abs().max():.1e})"
+            f"{subject.name} can't be taken apart: its blocks and layers, one after the other, give other logits than "
+            f"the network (largest difference {(x - logits).abs().max():.1e})"
         )
     return chain
 

@@ -186,6 +186,7 @@ def test_shares_of_work_are_weighted_by_multiply_adds(tmp_path):
         assert metrics["stochastic_depth/effective_depth"] == sum(gates)
     report = callback.report()["stochastic_depth"]
     assert report["planned_work"] == pytest.approx(planned)
+    assert report["survival_probs"] == pytest.approx([1 - i / 18 for i in range(1, 10)], abs=1e-6)
     assert report["macs_saved"] == round((1 - planned) * 34 * 4608)  # 9 · 4 · 4 · 64 · 2 / 4
 
 

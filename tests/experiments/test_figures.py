@@ -17,7 +17,7 @@ from experiments.commands import ladder, transfer
 from experiments.commands.compare import Group, Run, plot
 from experiments.commands.explain import draw_curve
 from experiments.figures import FORMATS, STYLE, house_style, save
-from experiments.unravel.figures import lesion_figure, reorder_figure
+from experiments.unravel.figures import PAPER, lesion_figure, reorder_figure
 from experiments.unravel.path_figures import (
     ensemble_figure,
     gradients_figure,
@@ -170,6 +170,7 @@ def draw_claims(path):
 
 KINDS = {
     "lesion": lambda path: lesion_figure(two(lesions), path, SEEN),
+    "one panel": lambda path: lesion_figure(two(lambda network: lesions(network)[:21]), path, SEEN),
     "reorder": lambda path: reorder_figure(two(with_columns(tau=lambda i: 1 - i / 40)), path, SEEN),
     "paths": draw_paths,
     "ensemble": lambda path: ensemble_figure(0.3, [0.6, 0.4, 0.3], [0.6, 0.5, 0.5], "ResNet-56", path, SEEN),
@@ -235,6 +236,20 @@ def test_a_colour_is_a_network_in_every_panel(drawn):
         figure._supxlabel.get_text()
         == "CIFAR10; 1,000 test images; 5 random draws of each number, seed 0; one training of each network"
     )
+
+
+def test_the_papers_values_are_drawn_where_data_are_the_papers(drawn, monkeypatch):
+    def of_paper(figure):
+        return [
+            {float(y) for line in axes.lines if line.get_color() == PAPER["color"] for y in line.get_ydata()}
+            for axes in figure.axes
+        ]
+
+    figure = drawn("lesion")
+    assert of_paper(figure) == [{0.061, 0.9}, {0.2}, set()]
+    assert sum(text.get_text().startswith("paper: ") for text in figure.legends[0].texts) == 2
+    monkeypatch.setitem(KINDS, "lesion", lambda path: lesion_figure(two(lesions), path, Seen("Digits", 10)))
+    assert of_paper(drawn("lesion")) == [set(), set(), set()]
 
 
 def test_what_is_set_is_drawn_as_steps_and_seeds_as_bands(drawn):

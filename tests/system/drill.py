@@ -34,8 +34,8 @@ QUIET = ["--trainer.enable_progress_bar", "false", "--wandb.mode", "disabled"]
 SMALL = ["--config", str(CONFIG), *QUIET, "--trainer.max_epochs", "2", "--data.train_size", "200"]
 SMALL += ["--trainer.limit_val_batches", "2", "--last_checkpoint.every_n_steps", "2"]
 """Each of two epochs has 7 micro-batches in 4 optimizer steps, and is validated on 2 batches after the 3rd and 6th."""
-TIMES = ("seconds", "RunSummary", "resumed", "Timer", "commit", "dirty")
-"""Of what is compared, all that measures time, counts resumptions, or says in which state the checkout is."""
+TIMES = ("seconds", "RunSummary", "resumed", "commands", "Timer", "commit", "dirty")
+"""Of what is compared, all that measures time, tells of resumptions, or says in which state the checkout is."""
 
 
 class DrilledNet(CIFARResNet):

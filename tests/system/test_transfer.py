@@ -71,6 +71,21 @@ def test_a_fit_is_summed_up_drawn_explained_and_tested(name, metric, runs, flags
     assert "batches of 4" in printed
 
 
+def test_a_report_tells_of_a_detector_and_of_a_segmenter(runs, fathom, tmp_path):
+    out = tmp_path / "report.html"
+    assert fathom("report", runs["squares"], runs["streets"], "--out", out) == (0, "")
+    text = out.read_text(encoding="utf-8")
+    for said in (
+        *("FasterRCNN (backbone CIFARResNet (depth 8", "FCN (backbone CIFARResNet (depth 8", " for 1 epoch with "),
+        *("best validation mAP", "best validation mIoU", "<figcaption>mAP", "<figcaption>mIoU"),
+        *("squares: AP by class", "streets: IoU by class", "Loss of the proposals&#39; boxes"),
+        *("this run trained a Detector.", "this run trained a Segmenter."),
+    ):
+        assert said in text, said
+    assert re.search(r'class="line dashed"[^>]*>\s*<circle class="dot"', text), "one epoch is a point"
+    assert text.count('<img class="drawn" src="data:image/') == 2
+
+
 def test_the_panels_of_the_dashboard_name_what_they_log(runs):
     pytest.importorskip("wandb_workspaces")
     logged = {"val/pictures"}

@@ -111,7 +111,7 @@ def test_a_run_needs_nothing_but_its_directory(tmp_path, capsys):
     (run,) = (tmp_path / "unnamed").iterdir()
     assert main(["lesion", str(run), "--images", "40", "--sizes", "[1]"]) == 0
     assert main(["reorder", str(run / "checkpoints" / "last.ckpt"), "--images", "40"]) == 1
-    assert "no two links of this network can be exchanged" in capsys.readouterr().err
+    assert "no two blocks of this network can be exchanged" in capsys.readouterr().err
     assert {record["images"] for record in table(run / "unravel" / "lesion.csv")} == {"40"}
     (recorded,) = run.glob("unravel/wandb/lesion-*/*/wandb/offline-run-*/files/media/table/*.table.json")
     logged = json.loads(recorded.read_text())
@@ -468,7 +468,7 @@ def test_data_of_other_classes_are_refused(tmp_path):
 def test_links_that_are_not_the_network_are_noticed(checkpoint, monkeypatch):
     monkeypatch.setattr(CIFARResNet, "forward", lambda self, x: self.forward_head(self.forward_features(x)) + 1)
     for command in (lesion, reorder, paths):
-        with pytest.raises(MisconfigurationException, match="its links give other logits"):
+        with pytest.raises(MisconfigurationException, match="one after the other, give other logits"):
             command(str(checkpoint), digits())
 
 

@@ -8,11 +8,12 @@ from html.parser import HTMLParser
 import pytest
 import yaml
 
+from experiments.cli.typed import typed, typed_command
 from experiments.report.charts import Chart, Line
 from experiments.report.page import evaluated, render
 from experiments.report.predictions import Picture, Predictions
 from experiments.report.run_files import read_run
-from experiments.report.sections import differences, what_was_run
+from experiments.report.sections import commands, differences, what_was_run
 
 HOSTILE = "</title><script>alert(1)</script>\"' onload=x"
 
@@ -88,12 +89,26 @@ def test_a_run_that_was_killed_and_has_no_data(copied, fathom, tmp_path):
     assert "It was not tested" in text
 
 
+def test_the_exact_command_and_what_resumed_it(tiny_run, tiny_config, copied):
+    root = tiny_run.parents[1]
+    began = f"fathom fit --config {tiny_config} --trainer.default_root_dir {root}"
+    assert commands(read_run(tiny_run, "tiny")).splitlines()[:2] == ["# the exact command", began]
+    summary = json.loads((copied / "summary.json").read_text())
+    resumed = "fathom resume '~/my runs/1'"
+    (copied / "summary.json").write_text(json.dumps(summary | {"commands": [began, resumed]}))
+    assert f"\n# resumed by\n{resumed}\n# trains it again" in commands(read_run(copied, "tiny"))
+    (copied / "summary.json").write_text(json.dumps(summary | {"commands": []}))
+    assert commands(read_run(copied, "tiny")).startswith("# trains it again with every setting")
+    with typed(["fit", "--data.root", "s3://me:secret@host/a b", "--data=https://host:80/c@d"]):
+        assert typed_command() == "fathom fit --data.root 's3://me@host/a b' --data=https://host:80/c@d"
+
+
 def test_what_a_detector_has_no_part_in(copied):
     config = yaml.safe_load((copied / "config.yaml").read_text())
     config["model"]["class_path"] = "lit_models.Detector"
     (copied / "config.yaml").write_text(yaml.safe_dump(config))
     run = read_run(copied, "detector")
-    assert evaluated(run, 100, 1) == "They are made of classifiers, and this run trained a Detector."
+    assert evaluated(run, 100, 1) == "A confusion matrix is made of a classifier, and this run trained a Detector."
 
 
 def test_the_differences_of_two_runs(copied, tiny_run):
@@ -107,6 +122,7 @@ def test_the_differences_of_two_runs(copied, tiny_run):
     one, other = read_run(tiny_run, "one"), read_run(copied, "other")
     found = dict(differences([one, other]))
     assert found["model.lr"][1] == "0.5"
+    assert found["trainer.callbacks"] == ["–", "StochasticDepth"]
     assert found["trainer.callbacks.StochasticDepth.survival_prob"] == ["–", "0.5"]
     assert "StochasticDepth (survival prob 0.5" in what_was_run(other)
     assert differences([one, one]) == []
@@ -157,6 +173,11 @@ def test_a_chart_has_its_values_as_hover_and_as_table():
     assert heights[0] > heights[1] == heights[2]
     assert chart.table() == (["epoch", "validation"], [["1", "50%"], ["2", "nan"], ["3", "75%"], ["4", "75%"]])
     assert "V" in chart._replace(steps=True).drawn()["lines"][0]["path"]
+
+
+def test_one_epoch_is_at_one_tick():
+    (tick,) = Chart("Loss", "epoch", [Line("training", [(1.0, 0.5)])]).drawn()["x_ticks"]
+    assert tick[1] == "1"
 
 
 def test_a_long_curve_stays_small():

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import runpy
+import shlex
 import shutil
 import signal
 import socket
@@ -282,6 +283,10 @@ def test_a_run_on_a_relative_folder_goes_on_from_anywhere(digits_folder, fit, tm
     assert code == -9, said
     monkeypatch.chdir("/")
     assert fit(tmp_path)[0] == 0
+    # Neither before nor after the first checkpoint does a run forget how it was begun.
+    directory = finished_run(tmp_path)
+    began = shlex.join(["fathom", "fit", *flags, "--trainer.default_root_dir", str(tmp_path)])
+    assert json.loads((directory / "summary.json").read_text())["commands"] == [began, f"fathom resume {directory}"]
 
 
 @pytest.mark.parametrize(("known", "expected"), [(False, "scaled"), (True, None)])

@@ -223,7 +223,7 @@ def test_random_lesions_are_functions_of_their_arguments_and_uniform():
     counts = np.bincount([link for lesion in drawn for link in lesion], minlength=11)
     assert counts[0] == counts[10] == 0
     assert counts[1:10].min() > 240  # 300 are expected
-    with pytest.raises(MisconfigurationException, match="10 links can't be deleted of the 9"):
+    with pytest.raises(MisconfigurationException, match="10 blocks or layers can't be deleted of the 9"):
         random_lesion(chain, 10, 0, 0)
 
 
@@ -262,7 +262,7 @@ def test_tau_is_that_of_all_pairs():
 
 
 def test_orders_of_a_network_without_equals_are_refused():
-    with pytest.raises(MisconfigurationException, match="no two links"):
+    with pytest.raises(MisconfigurationException, match="no two blocks"):
         random_order(links(CIFARResNet(8, width=4)), 1, 0, 0)
 
 
