@@ -229,7 +229,9 @@ def two_stages(path, data):
 
 
 def one_stage(path, data):
-    return Detector(RetinaNet(CIFARResNet(8, width=4), data.num_classes, pyramid_channels=32, finest_stride=4), data.num_classes)
+    return Detector(
+        RetinaNet(CIFARResNet(8, width=4), data.num_classes, pyramid_channels=32, finest_stride=4), data.num_classes
+    )
 
 
 def small(folder):
@@ -308,7 +310,9 @@ def test_no_step_waits_but_those_that_are_logged(run, tmp_path, digits_folder, v
     assert {step: waits for step, waits in recorder.waits.items() if waits and step not in LOGGED} == {}
     assert all(recorder.waits[step] for step in LOGGED - {12})  # it sees some
     # The first step also brings the anchors' shapes to the device.
-    assert {name for step in range(1, STEPS) for name in recorder.in_torchvision[step]} == IN_TORCHVISION.get(run, set())
+    assert {name for step in range(1, STEPS) for name in recorder.in_torchvision[step]} == IN_TORCHVISION.get(
+        run, set()
+    )
     if data.on_device:
         assert {step: uploads for step, uploads in recorder.uploads.items() if uploads and step not in LOGGED} == {}
     else:
