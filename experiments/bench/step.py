@@ -32,7 +32,7 @@ from callbacks import (
 )
 from callbacks.run.run_summary import hardware
 from datamodules.pipeline.allocator import keep_freed_memory
-from experiments.bench.bare_loop import Batch, BareLoop, autocast
+from experiments.bench.bare_loop import BareLoop, Batch, autocast
 from experiments.bench.timing import (
     PRECISIONS,
     Precision,
