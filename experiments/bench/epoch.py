@@ -68,7 +68,7 @@ def epoch(
                         seconds.setdefault(name, []).append(took)
         title = (
             f"ResNet-{depth}, {images:,} images, batch {batch_size}, {in_words(precision)}, {hardware(device)},"
-            f" {torch.get_num_threads()} threads, {rounds} rounds"
+            f" {rounds} rounds"
         )
         table = Table("", "seconds", "times as fast", "slowest–fastest round", title=title, title_justify="left")
         for name in contenders:
