@@ -86,8 +86,8 @@ class RandomPixels(InMemoryImages):
     num_classes, in_channels, image_size = 10, 3, 32
     mean, std, class_names = MEAN, STD, [str(i) for i in range(10)]
 
-    def __init__(self, count: int) -> None:
-        super().__init__(batch_size=512, val_fraction=0)
+    def __init__(self, count: int, **options: Any) -> None:
+        super().__init__(**({"batch_size": 512, "val_fraction": 0} | options))
         self.count = count
 
     def read(self, test: bool) -> tuple[Tensor, Tensor]:
@@ -107,22 +107,25 @@ class _Transformed(Dataset[tuple[Tensor, int]]):
         return self.transform(self.images[index]), 0
 
 
+def torchvision_loader(images: Tensor, batch_size: int, augment: bool = True) -> DataLoader[Any]:
+    """A loader with torchvision's transforms in two workers: normalised images (N, 3, 32, 32) and labels.
+
+    Args:
+        images: uint8 (N, 3, 32, 32).
+        batch_size: images in a batch.
+        augment: shuffle, crop and mirror.
+    """
+    random = [v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()] if augment else []
+    transform = v2.Compose([*random, v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
+    data = _Transformed(images, transform)
+    return DataLoader(data, batch_size=batch_size, shuffle=augment, num_workers=2, persistent_workers=True)
+
+
 def _small(count: int) -> dict[str, Pass]:
     ours = RandomPixels(count)
     images, _ = ours.part(test=False)
     loader = ours.train_dataloader()
-    transform = v2.Compose(
-        [
-            v2.RandomCrop(32, padding=4),
-            v2.RandomHorizontalFlip(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(MEAN, STD),
-        ]
-    )
-    channels_first = images.permute(0, 3, 1, 2).contiguous()
-    theirs: DataLoader[Any] = DataLoader(
-        _Transformed(channels_first, transform), batch_size=512, shuffle=True, num_workers=2, persistent_workers=True
-    )
+    theirs = torchvision_loader(images.permute(0, 3, 1, 2).contiguous(), 512)
     # The floor: nothing but a lookup of windows, with padding and both mirror images stored.
     padded = torch.nn.functional.pad(images, (0, 0, 4, 4, 4, 4))
     mirrored = torch.stack((padded, padded.flip(2)), 1).view(count, 2, 40, 120)

@@ -14,28 +14,45 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from callbacks.run.run_summary import hardware
-from experiments.bench.timing import in_turn, now, ratio_and_spread
+from datamodules.pipeline.allocator import keep_freed_memory
+from experiments.bench.bare_loop import autocast
+from experiments.bench.timing import PRECISIONS, Precision, in_turn, in_words, now, ratio_and_spread
 from lit_models import VanillaNet
 from lit_models.surgery.reparameterize import pairs_merged
 
 
 def merged_pairs(
-    depth: int = 6, width: int = 32, image_size: int = 32, batch_size: int = 128, rounds: int = 9, threads: int = 1
+    depth: int = 6,
+    width: int = 32,
+    image_size: int = 32,
+    batch_size: int = 128,
+    precisions: tuple[Precision, ...] = PRECISIONS,
+    rounds: int = 9,
+    threads: int = 1,
 ) -> None:
     """Time steps with AdamW of a VanillaNet at λ = 1, before and after its pairs of convolutions are merged.
 
-    In turns, in float32; a ratio is taken within the round. With one thread on a CPU, seconds are those that the
-    process has had. Memory is that of the activations that a forward pass keeps for the backward pass.
+    In turns; a ratio is taken within the round. With one thread on a CPU, seconds are those that the process has had.
+    Memory is that of the activations that a forward pass keeps for the backward pass.
 
     Args:
         depth: of the VanillaNet.
         width: of its stem.
         image_size: side of the images; the stem is that of small images.
         batch_size: images in a step.
+        precisions: of the steps; a table for each.
         rounds: turns of each.
         threads: of the CPU.
     """
+    keep_freed_memory()  # as the data modules do in a run
     torch.set_num_threads(threads)
+    for precision in precisions:
+        _measure(depth, width, image_size, batch_size, precision, rounds, threads)
+
+
+def _measure(
+    depth: int, width: int, image_size: int, batch_size: int, precision: Precision, rounds: int, threads: int
+) -> None:
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     deep = VanillaNet(10, depth=depth, width=width, stem_kernel=2, stem_stride=2)
@@ -45,7 +62,8 @@ def merged_pairs(
     images = images.to(memory_format=torch.channels_last)
     for net in nets.values():
         net.to(device).to(memory_format=torch.channels_last)
-    steps = {name: _step(net, images) for name, net in nets.items()}
+    context = autocast(precision, device)
+    steps = {name: _step(net, images, context) for name, net in nets.items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     clock: Callable[[], float] = time.process_time if threads == 1 and device.type == "cpu" else lambda: now(device)
     for number in range(rounds + 1):
@@ -54,10 +72,13 @@ def merged_pairs(
             steps[name]()
             if number:
                 seconds[name].append(clock() - start)
-    table = Table(title=f"VanillaNet-{depth}, batch {batch_size}, {hardware(device)}, {rounds} rounds")
+    table = Table(
+        title=f"VanillaNet-{depth}, batch {batch_size}, {in_words(precision)}, {hardware(device)}, {rounds} rounds"
+    )
     for column in ("", "ms a step", "time", "fastest–slowest round", "activations kept, MB", "memory"):
         table.add_column(column, justify="right" if column else "left")
-    kept = {name: kept_for_backward(net, images) for name, net in nets.items()}
+    with context():
+        kept = {name: kept_for_backward(net, images) for name, net in nets.items()}
     for name in nets:
         ratio, spread = ratio_and_spread(seconds[name], seconds["pairs"])
         share = f"{kept[name] / kept['pairs']:.3f}"
@@ -83,13 +104,15 @@ def kept_for_backward(net: nn.Module, images: Tensor) -> int:
     return sum(kept.values())
 
 
-def _step(net: nn.Module, images: Tensor) -> Callable[[], None]:
+def _step(net: nn.Module, images: Tensor, context: Callable[[], torch.autocast]) -> Callable[[], None]:
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4)
     targets = torch.arange(len(images), device=images.device) % 10
 
     def step() -> None:
         optimizer.zero_grad()
-        F.cross_entropy(net(images), targets).backward()
+        with context():
+            loss = F.cross_entropy(net(images).float(), targets)
+        loss.backward()
         optimizer.step()
 
     return step

@@ -15,14 +15,10 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from timm.optim import create_optimizer_v2
-from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from callbacks import (
@@ -36,6 +32,7 @@ from callbacks import (
 )
 from callbacks.run.run_summary import hardware
 from datamodules.pipeline.allocator import keep_freed_memory
+from experiments.bench.bare_loop import BareLoop, Batch, autocast
 from experiments.bench.timing import (
     PRECISIONS,
     Precision,
@@ -50,8 +47,6 @@ from experiments.runs.metrics_csv import MetricsCSV
 from lit_models import CIFARResNet, Distillation, ImageClassifier
 from lit_models.checkpoints import classifier_checkpoint, write_atomically
 from lit_models.tasks.teacher import load_teacher
-
-Batch = tuple[Tensor, Tensor]
 
 
 @dataclass
@@ -137,10 +132,10 @@ def _contenders(
         return lambda steps: _turn(module, batch, steps, precision, folder, [])
 
     def run(module: ImageClassifier, *callbacks: L.Callback) -> Callable[[int], float]:
-        return lambda steps: _turn(module, batch, steps, precision, folder, [*_every_run(), *callbacks])
+        return lambda steps: _turn(module, batch, steps, precision, folder, [*every_run(), *callbacks])
 
     return [
-        Contender("bare loop", _BareLoop(classifier(), batch, precision, device)),
+        Contender("bare loop", _bare(BareLoop(classifier().net, precision, device), batch)),
         Contender("Lightning", lightning(classifier()), ("bare loop",)),
         Contender("run", run(classifier()), ("Lightning",)),
         Contender("run, compiled", run(classifier(), Compile(backend)), ("run",)),
@@ -154,7 +149,18 @@ def _contenders(
     ]
 
 
-def _every_run() -> list[L.Callback]:
+def _bare(loop: BareLoop, batch: Batch) -> Callable[[int], float]:
+    def turn(steps: int) -> float:
+        loop.train([batch])
+        start = now(loop.device)
+        loop.train([batch] * steps)
+        return (now(loop.device) - start) / steps
+
+    return turn
+
+
+def every_run() -> list[L.Callback]:
+    """The callbacks of every run."""
     return [
         LastCheckpoint(every_minutes=10),
         Reseeding(),
@@ -191,38 +197,6 @@ def _turn(
     return mean(timer.seconds[1:])
 
 
-class _BareLoop:
-    """The same training written down: optimizer, schedule, running loss and accuracy."""
-
-    def __init__(self, module: ImageClassifier, batch: Batch, precision: Precision, device: torch.device) -> None:
-        self.net = module.net.to(device)
-        self.batch = batch
-        self.device = device
-        self.optimizer = create_optimizer_v2(self.net, opt="sgd", lr=0.1, weight_decay=1e-4, momentum=0.9)
-        self.scheduler = LambdaLR(self.optimizer, lambda step: 1.0)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "16-mixed" and device.type == "cuda")
-        self.autocast = _autocast(precision, device)
-
-    def __call__(self, steps: int) -> float:
-        total, hits = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        self.net.train()
-        for number in range(steps + 1):
-            if number == 1:
-                start = now(self.device)
-            images, labels = (part.to(self.device, non_blocking=True) for part in self.batch)
-            with self.autocast():
-                logits = self.net(images)
-                loss = F.cross_entropy(logits.float(), labels)
-            self.optimizer.zero_grad()
-            self.scaler.scale(loss).backward()
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.scheduler.step()
-            total += loss.detach()
-            hits += (logits.argmax(1) == labels).sum()
-        return (now(self.device) - start) / steps
-
-
 class _TeacherForward:
     """A teacher's answers to a batch."""
 
@@ -230,7 +204,7 @@ class _TeacherForward:
         self.teacher = load_teacher(path, None, 10).expect(None, None, device)
         self.images = batch[0].to(device)
         self.device = device
-        self.autocast = _autocast(precision, device)
+        self.autocast = autocast(precision, device)
 
     def __call__(self, steps: int) -> float:
         for number in range(steps + 1):
@@ -239,12 +213,6 @@ class _TeacherForward:
             with self.autocast():
                 self.teacher(self.images)
         return (now(self.device) - start) / steps
-
-
-def _autocast(precision: Precision, device: torch.device) -> Callable[[], torch.autocast]:
-    # Lightning's 16-mixed is bfloat16 on a CPU.
-    half = torch.float16 if precision == "16-mixed" and device.type == "cuda" else torch.bfloat16
-    return lambda: torch.autocast(device.type, half, enabled=precision != "32-true", cache_enabled=False)
 
 
 def _table(title: str, contenders: list[Contender]) -> Table:

@@ -26,8 +26,9 @@ from callbacks.run.run_summary import hardware
 from datamodules import SegmentationFolder, VOCDetection
 from datamodules.pipeline.allocator import keep_freed_memory
 from datamodules.pipeline.masks import VOID
+from experiments.bench.bare_loop import autocast
 from experiments.bench.data import Pass, compare, count_images
-from experiments.bench.timing import in_turn, now, ratio_and_spread
+from experiments.bench.timing import PRECISIONS, Precision, in_turn, in_words, now, ratio_and_spread
 from lit_models import FCN, FasterRCNN, ResNet
 from lit_models.interfaces import LogitsWithAux
 
@@ -40,6 +41,7 @@ def transfer(
     segmentation: Path | None = None,
     image_size: PositiveInt = 160,
     batch_size: PositiveInt = 2,
+    precisions: tuple[Precision, ...] = PRECISIONS,
     rounds: PositiveInt = 5,
 ) -> None:
     """Time input pipelines of photos with boxes and masks, and training steps, beside torchvision's, in turns.
@@ -49,6 +51,7 @@ def transfer(
         segmentation: folder of segmentation_camvid's data, for that of masks.
         image_size: side of the random images of a training step.
         batch_size: number of these.
+        precisions: of the steps; a table for each.
         rounds: how often each is measured.
     """
     keep_freed_memory()  # as the data modules do in a run
@@ -58,15 +61,23 @@ def transfer(
     if segmentation is not None:
         title = "Masks: scale jitter, crop of 180, flip, uint8 (one process)"
         compare(title, _masks(segmentation), rounds)
+    for precision in precisions:
+        _time_steps(image_size, batch_size, precision, rounds)
+
+
+def _time_steps(image_size: int, batch_size: int, precision: Precision, rounds: int) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    contenders = _steps(image_size, batch_size, device)
+    contenders = _steps(image_size, batch_size, precision, device)
     for number in range(rounds + 1):
         for contender in in_turn(contenders, number):
             start = now(device)
             contender.step()
             if number:  # the first one allocates
                 contender.seconds.append(now(device) - start)
-    title = f"Step of training, {batch_size} images of {image_size} pixels, {hardware(device)}, {rounds} rounds"
+    title = (
+        f"Step of training, {batch_size} images of {image_size} pixels, {in_words(precision)}, {hardware(device)},"
+        f" {rounds} rounds"
+    )
     Console(width=120).print(_table(title, contenders))
 
 
@@ -147,7 +158,7 @@ class _Contender:
     seconds: list[float] = field(default_factory=list)
 
 
-def _steps(side: int, count: int, device: torch.device) -> list[_Contender]:
+def _steps(side: int, count: int, precision: Precision, device: torch.device) -> list[_Contender]:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(count, 3, side, side, generator=generator).to(device).to(memory_format=torch.channels_last)
     corners = torch.rand(count, 4, 2, generator=generator) * side / 2
@@ -156,6 +167,7 @@ def _steps(side: int, count: int, device: torch.device) -> list[_Contender]:
     masks = torch.randint(CLASSES + 1, (count, side, side), generator=generator).to(device)
     objects = [{"boxes": of_image, "labels": labels} for of_image in boxes]
     sizes = [(side, side)] * count
+    context = autocast(precision, device)
 
     def trained(net: nn.Module, loss: Callable[[nn.Module], Tensor]) -> Callable[[], None]:
         net = net.to(device).to(memory_format=torch.channels_last).train()
@@ -163,7 +175,9 @@ def _steps(side: int, count: int, device: torch.device) -> list[_Contender]:
 
         def step() -> None:
             optimizer.zero_grad()
-            loss(net).backward()
+            with context():
+                value = loss(net)
+            value.backward()
             optimizer.step()
 
         return step
@@ -175,7 +189,7 @@ def _steps(side: int, count: int, device: torch.device) -> list[_Contender]:
         output = net(images)
         both = (output.logits, *output.aux_logits) if isinstance(output, LogitsWithAux) else output.values()
         first, second = both
-        return cross_entropy(first, masks) + 0.5 * cross_entropy(second, masks)
+        return cross_entropy(first.float(), masks) + 0.5 * cross_entropy(second.float(), masks)
 
     theirs = [{"boxes": one["boxes"], "labels": one["labels"] + 1} for one in objects]
     detector = fasterrcnn_resnet50_fpn(

@@ -1,6 +1,7 @@
 """Measure what is claimed of speed, side by side with what others offer."""
 
 from experiments.bench.data import data
+from experiments.bench.epoch import epoch
 from experiments.bench.latency import latency
 from experiments.bench.lesion import lesion
 from experiments.bench.merged_pairs import merged_pairs
@@ -11,6 +12,7 @@ from experiments.bench.transfer import transfer
 
 bench = {
     "data": data,
+    "epoch": epoch,
     "latency": latency,
     "lesion": lesion,
     "merged-pairs": merged_pairs,

@@ -16,6 +16,7 @@ from lit_models.errors import NetworkError
 from lit_models.interfaces import Link, LogitsWithAux, identity
 from lit_models.networks.dilation import at_pools, check_stride, dilate, maps_at_pools, strides_at_pools
 from lit_models.networks.inception import ConvReLU, InceptionModule, Widths
+from lit_models.networks.relu import relu
 from lit_models.settings import keeps_arguments
 
 GoogLeNetVariant = Literal["original", "torchvision"]
@@ -65,7 +66,7 @@ class AuxiliaryHead(nn.Module):
             x = F.adaptive_avg_pool2d(x, 4)
         else:
             x = F.avg_pool2d(x, 5, stride=3)
-        x = self.fc1(self.conv(x).flatten(1)).relu_()
+        x = relu(self.fc1(self.conv(x).flatten(1)))
         return self.fc2(self.dropout(x))
 
 

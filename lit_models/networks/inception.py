@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_models.networks.folding import fold_batch_norm
+from lit_models.networks.relu import relu
 
 
 class Widths(NamedTuple):
@@ -33,7 +34,7 @@ class ConvReLU(nn.Module):
         self.bn: nn.Module = nn.BatchNorm2d(out_channels, eps=1e-3) if batch_norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv(x)).relu_()
+        return relu(self.bn(self.conv(x)))
 
     def reparameterize(self) -> None:
         """Fold the batch normalisation into the convolution."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_models.interfaces import Gate, Link, Rescale, Window, identity
+from lit_models.networks.relu import relu
 
 
 class GatedBlock(nn.Module, ABC):
@@ -97,7 +98,7 @@ class GatedBlock(nn.Module, ABC):
         return self._activate(branch.add_(shortcut))
 
     def _activate(self, y: Tensor) -> Tensor:
-        return y if self.preactivation else y.relu_()
+        return y if self.preactivation else relu(y)
 
     def _skip(self, x: Tensor) -> Tensor:
         # With post-activation x comes out of a ReLU, and a second one would not change it.

@@ -15,6 +15,7 @@ from lit_models.errors import NetworkError
 from lit_models.interfaces import Link, Rescale
 from lit_models.networks.chain import chain_links
 from lit_models.networks.dilation import check_stride, dilate, stride_of
+from lit_models.networks.relu import relu
 from lit_models.networks.residual import GatedBlock, gated_blocks
 from lit_models.settings import keeps_arguments
 
@@ -68,9 +69,9 @@ class BasicBlock(GatedBlock):
 
     def branch(self, x: Tensor) -> Tensor:
         if self.preactivation:
-            x = self.conv1(self.bn1(x).relu_())
-            return self.conv2(self.bn2(x).relu_())
-        x = self.bn1(self.conv1(x)).relu_()
+            x = self.conv1(relu(self.bn1(x)))
+            return self.conv2(relu(self.bn2(x)))
+        x = relu(self.bn1(self.conv1(x)))
         return self.bn2(self.conv2(x))
 
 
@@ -108,11 +109,11 @@ class Bottleneck(GatedBlock):
 
     def branch(self, x: Tensor) -> Tensor:
         if self.preactivation:
-            x = self.conv1(self.bn1(x).relu_())
-            x = self.conv2(self.bn2(x).relu_())
-            return self.conv3(self.bn3(x).relu_())
-        x = self.bn1(self.conv1(x)).relu_()
-        x = self.bn2(self.conv2(x)).relu_()
+            x = self.conv1(relu(self.bn1(x)))
+            x = self.conv2(relu(self.bn2(x)))
+            return self.conv3(relu(self.bn3(x)))
+        x = relu(self.bn1(self.conv1(x)))
+        x = relu(self.bn2(self.conv2(x)))
         return self.bn3(self.conv3(x))
 
 
@@ -263,12 +264,12 @@ class _Stages(nn.Module):
     def _stem(self, x: Tensor) -> Tensor:
         x = self.conv1(x)
         if not self.preactivation:
-            x = self.bn1(x).relu_()
+            x = relu(self.bn1(x))
         return self.maxpool(x)
 
     def _last_activation(self, x: Tensor) -> Tensor:
         # With pre-activation the blocks start with the activation, so the last one is left for the end.
-        return self.bn1(x).relu_() if self.preactivation else x
+        return relu(self.bn1(x)) if self.preactivation else x
 
     def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """(N, C, H, W) -> the maps after each stage, the last one as the classifier gets it."""

@@ -38,6 +38,20 @@ def test_steps_are_timed_side_by_side(capsys, caplog):
     assert float(named["run, distillation"][2]) == pytest.approx(added[2] / (added[0] + added[1]), rel=0.02)
 
 
+def test_an_epoch_is_timed_beside_plain_pytorch(capsys, caplog):
+    caplog.set_level(logging.ERROR, "lightning.pytorch")
+    sizes = ["--depth", "8", "--images", "40", "--batch_size", "4", "--rounds", "1", "--precisions", "[16-mixed]"]
+    assert main(["bench", "epoch", *sizes, "--backend", "aot_eager"]) == 0
+    printed = capsys.readouterr().out
+    rows = [line.split("│")[1:-1] for line in printed.splitlines() if line.startswith("│")]
+    assert ["bf16-mixed" in printed, len(rows), *(len(row) for row in rows)] == [True, 4, 4, 4, 4, 4]
+    plain, *others = [[cell.strip() for cell in row] for row in rows]
+    for _, _, ratio, spread in others:
+        least, greatest = map(float, spread.split("–"))
+        assert 0 < least <= float(ratio) <= greatest
+    assert plain[2] == ""
+
+
 def test_resumption_is_timed_in_float32_and_in_the_default_precision(capsys, caplog):
     caplog.set_level(logging.ERROR, "lightning.pytorch")
     assert main(["bench", "resumption", "--depth", "8", "--batch_size", "2", "--rounds", "1", "--steps", "2"]) == 0
@@ -47,9 +61,11 @@ def test_resumption_is_timed_in_float32_and_in_the_default_precision(capsys, cap
 
 def test_detector_segmenter_and_their_pipelines_are_timed_beside_those_of_torchvision(voc_tree, street_tree, capsys):
     folders = ["--detection", str(voc_tree), "--segmentation", str(street_tree)]
-    assert main(["bench", "transfer", *folders, "--image_size", "64", "--batch_size", "2", "--rounds", "1"]) == 0
+    sizes = ["--image_size", "64", "--batch_size", "2", "--rounds", "1", "--precisions", "[16-mixed]"]
+    assert main(["bench", "transfer", *folders, *sizes]) == 0
     printed = capsys.readouterr().out
     assert printed.count("| torchvision v2 on PIL | ") == printed.count("| fathom | ") == 2
+    assert "bf16-mixed" in printed
     assert printed.count("torchvision fasterrcnn_resnet50_fpn")
     assert printed.count("torchvision fcn_resnet50")
 
@@ -87,6 +103,8 @@ def test_forms_are_timed_beside_the_official_one_and_the_floors(capsys):
 def test_a_step_without_pairs_keeps_less(capsys):
     sizes = ["--width", "4", "--image_size", "16", "--batch_size", "4", "--rounds", "1", "--depth", "5"]
     assert main(["bench", "merged-pairs", *sizes]) == 0
-    rows = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
-    assert [row[0].strip() for row in rows] == ["pairs", "merged"]
+    printed = capsys.readouterr().out
+    rows = [line.split("│")[1:-1] for line in printed.splitlines() if line.startswith("│")]
+    assert ("32-true" in printed, "bf16-mixed" in printed) == (True, True)
+    assert [row[0].strip() for row in rows] == ["pairs", "merged"] * 2
     assert float(rows[1][5]) < 0.9

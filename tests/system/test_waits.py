@@ -39,14 +39,25 @@ from callbacks import (
     WeightAveraging,
 )
 from callbacks.run.time_limit import TimeLimit
-from datamodules import Digits, Photos, PhotoStream, SegmentationFolder, SmallImages
+from datamodules import Digits, Photos, PhotoStream, SegmentationFolder, SmallImages, VOCDetection
 from experiments.commands.shard import shard
 from experiments.runs.metrics_csv import MetricsCSV
 from experiments.runs.wandb_logger import WandbOptions, wandb_logger
-from lit_models import FCN, CIFARResNet, Distillation, ImageClassifier, Segmenter, VanillaNet
+from lit_models import (
+    FCN,
+    CIFARResNet,
+    Detector,
+    Distillation,
+    FasterRCNN,
+    ImageClassifier,
+    RetinaNet,
+    Segmenter,
+    VanillaNet,
+)
 from lit_models.checkpoints import classifier_checkpoint, write_atomically
 
 LOG_EVERY, STEPS = 5, 13
+MONITORS = {Segmenter: "val/miou", Detector: "val/map"}
 LOGGED = {4, 9, 12}
 """The last step is logged, too."""
 
@@ -91,24 +102,31 @@ def device_module(monkeypatch):
 
 
 class Recorder(TorchDispatchMode):
-    """Where the host would wait for the device, and what it sends there, in each step."""
+    """Where the host would wait for the device, and what it sends there, in each step.
+
+    Waits within torchvision are apart: how many regions a detector keeps is known when they are computed.
+    """
 
     def __init__(self):
         super().__init__()
-        self.waits, self.uploads, self.step = {}, {}, None
+        self.waits, self.uploads, self.in_torchvision, self.step = {}, {}, {}, None
 
     def begin(self, step):
         self.step = step
-        self.waits[step], self.uploads[step] = [], []
+        self.waits[step], self.uploads[step], self.in_torchvision[step] = [], [], []
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
         keywords = keywords or {}
         name = function.overloadpacket.__name__
         tensors = [value for value in arguments if isinstance(value, torch.Tensor)]
-        reads = name in ("_local_scalar_dense", "equal", "nonzero", "masked_select")
+        reads = name in ("_local_scalar_dense", "equal", "nonzero", "masked_select", "nms")
         if reads and any(tensor.is_meta for tensor in tensors):
             self.note(name)
-            return torch.empty(0, tensors[0].ndim, dtype=torch.int64, device="meta") if name == "nonzero" else 1
+            shapes = {"nonzero": (0, tensors[0].ndim), "nms": (0,)}
+            return torch.empty(shapes[name], dtype=torch.int64, device="meta") if name in shapes else 1
+        if name == "index" and any(index is not None and index.dtype == torch.bool for index in arguments[1]):
+            self.note("index by a mask")
+            return tensors[0].new_empty(0, *tensors[0].shape[arguments[1][0].ndim :])
         blocking = not keywords.get("non_blocking")
         if name == "_to_copy":
             tensor, device = tensors[0], torch.device(keywords.get("device") or tensors[0].device)
@@ -125,6 +143,9 @@ class Recorder(TorchDispatchMode):
         if self.step is None:
             return
         frames = [frame for frame in traceback.extract_stack()[:-2] if "/torch/" not in frame.filename]
+        if waits and frames and "/torchvision/" in frames[-1].filename:
+            self.in_torchvision[self.step].append(frames[-1].name)
+            return
         where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames[:-6:-1])
         if waits:
             self.waits[self.step].append(f"{what} in {where}")
@@ -171,7 +192,7 @@ def record(path, module, data, extra, loggers):
         num_sanity_val_steps=0,
         limit_val_batches=1,
         logger=loggers,
-        callbacks=[Steps(recorder), *every_run("val/miou" if isinstance(module, Segmenter) else "val/top1"), *extra],
+        callbacks=[Steps(recorder), *every_run(MONITORS.get(type(module), "val/top1")), *extra],
     )
     with recorder:
         trainer.fit(module, data)
@@ -200,6 +221,19 @@ def segmenter(path, data):
     return Segmenter(FCN(CIFARResNet(8, width=4), data.num_classes, output_stride=None), data.num_classes)
 
 
+def two_stages(path, data):
+    net = FasterRCNN(
+        CIFARResNet(8, width=4), data.num_classes, pyramid_channels=8, head_channels=8, training_proposals=(20, 20)
+    )
+    return Detector(net, data.num_classes)
+
+
+def one_stage(path, data):
+    return Detector(
+        RetinaNet(CIFARResNet(8, width=4), data.num_classes, pyramid_channels=32, finest_stride=4), data.num_classes
+    )
+
+
 def small(folder):
     return SmallImages(folder, batch_size=2, mixup_alpha=0.2)
 
@@ -214,6 +248,12 @@ def stream(folder):
         patch.setattr(litdata, "optimize", partial(litdata.optimize, start_method="fork"))  # which is quicker
         shard(str(folder), str(folder.parent / "shards"), num_workers=1)
     return PhotoStream(str(folder.parent / "shards"), image_size=32, batch_size=2, num_workers=0)
+
+
+def boxes(tree):
+    statistics = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
+    parts = {"train": ["VOC2007/train", "VOC2007/val"], "val": ["VOC2007/test"]}  # more than STEPS photos
+    return VOCDetection(tree, image_size=48, max_size=64, batch_size=1, num_workers=0, **parts, **statistics)
 
 
 def masks(folder):
@@ -250,19 +290,29 @@ RUNS = {
     "fine-tuning": (resnet, small, lambda: [FrozenStages(1)]),
     "shards": (resnet, stream, list),
     "segmentation": (segmenter, masks, lambda: [ValidationPictures(images=2)]),
+    "detection in two stages": (two_stages, boxes, list),
+    "detection in one stage": (one_stage, boxes, list),
 }
+
+LOSSES = {"set_low_quality_matches_", "compute_loss"}
+REGIONS = {"remove_small_boxes", "filter_proposals", "__call__", "subsample", "fastrcnn_loss"}  # the call of a sampler
+IN_TORCHVISION = {"detection in two stages": LOSSES | REGIONS, "detection in one stage": LOSSES}
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_no_step_waits_but_those_that_are_logged(run, tmp_path, digits_folder):
+def test_no_step_waits_but_those_that_are_logged(run, tmp_path, digits_folder, voc_tree):
     make_module, make_data, extra = RUNS[run]
-    data = make_data(digits_folder)
+    data = make_data(voc_tree if make_data is boxes else digits_folder)
     loggers = [MetricsCSV(tmp_path)]
     if run == "stochastic depth":
         loggers.append(wandb_logger(tmp_path, WandbOptions()))
     recorder = record(tmp_path, make_module(tmp_path, data), data, extra(), loggers)
     assert {step: waits for step, waits in recorder.waits.items() if waits and step not in LOGGED} == {}
     assert all(recorder.waits[step] for step in LOGGED - {12})  # it sees some
+    # The first step also brings the anchors' shapes to the device.
+    assert {name for step in range(1, STEPS) for name in recorder.in_torchvision[step]} == IN_TORCHVISION.get(
+        run, set()
+    )
     if data.on_device:
         assert {step: uploads for step, uploads in recorder.uploads.items() if uploads and step not in LOGGED} == {}
     else:

@@ -275,3 +275,12 @@ def test_without_deep_training_a_layer_is_one_convolution_and_its_normalisation(
     expected = net.head.first(x.mean((2, 3), keepdim=True)).flatten(1)
     assert torch.equal(net(images), expected)
     assert isinstance(net.head.first, nn.Conv2d)
+
+
+def test_the_series_is_summed_in_float32_where_bfloat16_is_slower():
+    series = SeriesActivation(3)
+    series.bn = nn.Identity()
+    x = torch.randn(2, 3, 9, 9).bfloat16()
+    expected = F.conv2d(F.relu(x).float(), series.conv.weight, padding=3, groups=3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(series(x), expected.bfloat16())
