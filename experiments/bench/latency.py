@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import re
-import tempfile
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, get_args
+from typing import get_args
 
 import timm
 import torch
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor, nn
 
-from callbacks.run.run_summary import hardware
-from experiments.bench.official_form import STAGES, official_form
+from callbacks.run.run_summary import hardware, provenance
+from experiments.bench.forms import DTYPES, Form, Layout, Precision, Run, Setting, check_packages, prepare
+from experiments.bench.latency_page import COLUMNS, cells, heading, page
+from experiments.bench.official_form import STAGES
 from experiments.bench.timing import in_turn, now, ratio_and_spread
 from experiments.errors import UsageError
-from experiments.internals import compile_ahead, load_compiled, weights_packed_once
-from lit_models import VanillaNet
+from experiments.unravel.records import Record, read_records, write_records
 from lit_models.cost import count_macs, count_parameters
-
-Form = Literal["eager", "compiled", "packed", "aoti", "onnx"]
-Layout = Literal["contiguous", "channels_last"]
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-Run = Callable[[], object]
+from lit_models.files import atomic
 
 
 @dataclass
@@ -44,53 +40,25 @@ class Contender:
     seconds: list[float] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What all contenders of a table have in common."""
-
-    batch: int
-    precision: str
-    image_size: int
-    width: int
-    device: torch.device
-
-    def images(self, layout: Layout, form: Form = "eager") -> Tensor:
-        """(N, 3, S, S)."""
-        shape = (self.batch, 3, self.image_size, self.image_size)
-        images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        return _laid_out(images.to(self.device, DTYPES[self.precision]), layout)
-
-    def network(self, name: str) -> nn.Module:
-        """With weights of a seed, in evaluation mode; VanillaNet merged."""
-        torch.manual_seed(0)
-        net: nn.Module
-        if match := re.fullmatch(r"vanillanet(\d+)", name):
-            net = VanillaNet(1000, depth=int(match[1]), width=self.width, reparameterized=True)
-        elif match := re.fullmatch(r"official vanillanet(\d+)", name):
-            net = official_form(int(match[1]), width=self.width)
-        else:
-            net = timm.create_model(name)
-        return net.to(self.device, DTYPES[self.precision]).eval().requires_grad_(False)
-
-
 def latency(
     networks: tuple[str, ...] = ("vanillanet5", "resnet50"),
-    batches: tuple[int, ...] = (1,),
-    precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16"),
+    batches: tuple[PositiveInt, ...] = (1,),
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16"),
     forms: tuple[Form, ...] = get_args(Form),
     layouts: tuple[Layout, ...] = ("channels_last",),
-    image_size: int = 224,
-    width: int = 512,
-    rounds: int = 7,
-    threads: int = 1,
+    image_size: PositiveInt = 224,
+    width: PositiveInt = 512,
+    rounds: PositiveInt = 7,
+    minutes: PositiveFloat | None = None,
+    threads: PositiveInt = 1,
+    out: Path | None = None,
 ) -> None:
     """Time forward passes of merged VanillaNets, in each form, beside the authors' deploy form and networks of timm.
 
     The deploy form runs as published: PyTorch, contiguous. All contenders of a table run in turns, and a ratio is taken
     within the round. With one thread on a CPU, seconds are those that the process has had, so that other processes
-    disturb little. Compiling takes a minute for each network; all of it, with 5, 9, 13 and a network of equal accuracy
-    (--networks '[vanillanet5,vanillanet9,vanillanet13,resnet50,convnext_tiny]' --batches '[1,32]'
-    --layouts '[contiguous,channels_last]'), takes hours.
+    disturb little. Compiling takes a minute for each network, form and layout. A table is printed and written once its
+    rounds are over; Ctrl-C ends them, and what was timed is kept.
 
     Args:
         networks: vanillanet5, 6, 9 and 13, and names of timm.
@@ -102,88 +70,54 @@ def latency(
         image_size: side of the images.
         width: of the VanillaNets' stem.
         rounds: turns of each.
+        minutes: after which no further round of a table begins.
         threads: of the CPU.
+        out: CSV file for the rows, and beside it, with the suffix .md, a page made from them. A table that is timed
+            again takes the place of the one before.
     """
     known = [f"vanillanet{depth}" for depth in STAGES]
     if unknown := [name for name in networks if name not in known and not timm.is_model(name)]:
         raise UsageError(f"--networks {unknown[0]}: there are {', '.join(known)} and the networks of timm")
+    if out is not None and out.suffix != ".csv":
+        raise UsageError(f"--out {out}: give a name that ends in .csv; the page is written beside it")
+    if "onnx" in forms:
+        check_packages()
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for batch, precision in product(batches, precisions):
-        setting = Setting(batch, precision, image_size, width, device)
-        with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-            contenders = list(_contenders(setting, networks, forms, layouts, Path(folder), threads))
+        setting = Setting(batch, precision, image_size, width, threads, device)
+        with torch.inference_mode():
+            contenders = list(_contenders(setting, networks, forms, layouts))
             floors = _floors(setting)
-            _time([*contenders, *floors], rounds, device, threads)
-            Console(width=140).print(_table(setting, contenders, floors, rounds, threads))
+            try:
+                _time([*contenders, *floors], rounds, minutes, setting)
+            finally:  # also after Ctrl-C
+                if floors[0].seconds:
+                    _keep(_records(setting, contenders, floors), out)
 
 
 def _contenders(
-    setting: Setting,
-    networks: tuple[str, ...],
-    forms: tuple[Form, ...],
-    layouts: tuple[Layout, ...],
-    folder: Path,
-    threads: int,
+    setting: Setting, networks: tuple[str, ...], forms: tuple[Form, ...], layouts: tuple[Layout, ...]
 ) -> Iterator[Contender]:
+    wanted: list[tuple[str, Form, Layout]] = []
     for name in networks:
         if name.startswith("vanillanet"):
-            official = f"official {name}"
-            yield Contender(official, "eager", "contiguous", _eager(setting, official, "contiguous"))
+            wanted.append((f"official {name}", "eager", "contiguous"))
         for form, layout in product(forms, layouts):
-            if form == "onnx":
-                if layout == layouts[0] and setting.precision == "float32" and setting.device.type == "cpu":
-                    yield Contender(name, form, "", _onnx(setting, name, folder, threads))
-            else:
-                make = {"eager": _eager, "compiled": _compiled, "packed": _packed, "aoti": _aoti}[form]
-                yield Contender(name, form, layout, make(setting, name, layout))
-
-
-def _eager(setting: Setting, name: str, layout: Layout) -> Run:
-    net, images = _laid_out(setting.network(name), layout), setting.images(layout)
-    return lambda: net(images)
-
-
-def _compiled(setting: Setting, name: str, layout: Layout) -> Run:
-    net, images = _laid_out(setting.network(name), layout), setting.images(layout)
-    fast: Any = torch.compile(net, dynamic=False)
-    fast(images)
-    return lambda: fast(images)
-
-
-def _packed(setting: Setting, name: str, layout: Layout) -> Run:
-    with weights_packed_once():
-        return _compiled(setting, name, layout)
-
-
-def _aoti(setting: Setting, name: str, layout: Layout) -> Run:
-    net, images = _laid_out(setting.network(name), layout), setting.images(layout)
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode(False), torch.no_grad(), weights_packed_once():
-        example = images.clone()
-        compile_ahead(torch.export.export(net, (example,), strict=False), Path(folder) / "net.pt2")
-        fast = load_compiled(Path(folder) / "net.pt2")
-    return lambda: fast(images)
-
-
-def _onnx(setting: Setting, name: str, folder: Path, threads: int) -> Run:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"{error.name} is missing: pip install 'fathom-depth[export]', or leave onnx out of --forms"
-        ) from error
-    images, path = setting.images("contiguous"), folder / f"{name}.onnx"
-    with torch.inference_mode(False), torch.no_grad():
-        torch.onnx.export(setting.network(name), (images.clone(),), path, dynamo=True, verbose=False)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    given = {session.get_inputs()[0].name: images.numpy()}
-    return lambda: session.run(None, given)
-
-
-def _laid_out(what: Any, layout: Layout) -> Any:
-    return what.to(memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format)
+            of_onnx = layout == layouts[0] and setting.precision == "float32" and setting.device.type == "cpu"
+            if form != "onnx" or of_onnx:
+                wanted.append((name, form, layout))
+    for number, (name, form, layout) in enumerate(wanted, 1):
+        words = f"{name}, {form}" + f", {layout}" * (form != "onnx")
+        print(f"{number} of {len(wanted)}: {words}", file=sys.stderr)
+        try:
+            run = prepare(setting, name, form, layout)
+            run()
+        except Exception as error:  # compilers fail in ways of their own; the hours of all others are not lost
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            print(f"{words} is left out: {reason}", file=sys.stderr)
+        else:
+            yield Contender(name, form, "" if form == "onnx" else layout, run)
 
 
 SIDE, BYTES = 1024, 256 << 20
@@ -192,67 +126,97 @@ SIDE, BYTES = 1024, 256 << 20
 def _floors(setting: Setting) -> list[Contender]:
     """A matrix product of SIDE³ multiply-adds in the precision, and a read of BYTES from memory."""
     matrix = torch.randn(SIDE, SIDE, device=setting.device).to(DTYPES[setting.precision])
-    memory = torch.zeros(BYTES // 4, device=setting.device)
-    return [
+    memory = torch.ones(BYTES // 4, device=setting.device)
+    floors = [
         Contender("matrix product", "", "", lambda: matrix @ matrix),
         Contender("read", "", "", lambda: memory.sum()),
     ]
+    for floor in floors:
+        floor.run()
+    return floors
 
 
-def _time(contenders: list[Contender], rounds: int, device: torch.device, threads: int) -> None:
-    own_time = device.type == "cpu" and threads == 1
-    clock: Callable[[], float] = time.process_time if own_time else lambda: now(device)
-    for contender in contenders:
-        contender.run()
+def _time(contenders: list[Contender], rounds: int, minutes: float | None, setting: Setting) -> None:
+    """Whole rounds; one that is interrupted does not count."""
+    own_time = setting.device.type == "cpu" and setting.threads == 1
+    clock: Callable[[], float] = time.process_time if own_time else lambda: now(setting.device)
+    end = time.monotonic() + (60 * minutes if minutes else float("inf"))
     for number in track(range(rounds), "rounds", console=Console(stderr=True)):
+        if number and time.monotonic() > end:
+            break
+        seconds = []
         for contender in in_turn(contenders, number):
             start = clock()
             contender.run()
-            contender.seconds.append(clock() - start)
+            seconds.append(clock() - start)
+        for contender, taken in zip(in_turn(contenders, number), seconds, strict=True):
+            contender.seconds.append(taken)
 
 
-def _table(setting: Setting, contenders: list[Contender], floors: list[Contender], rounds: int, threads: int) -> Table:
-    product_seconds, read_seconds = (min(floor.seconds) for floor in floors)
-    macs_a_second, bytes_a_second = SIDE**3 / product_seconds, BYTES / read_seconds
-    table = Table(
-        title=f"batch {setting.batch}, {setting.precision}, {setting.image_size} px, {hardware(setting.device)},"
-        f" {threads} threads, {rounds} rounds; matrix products {macs_a_second / 1e9:.0f} G multiply-adds a second,"
-        f" memory {bytes_a_second / 1e9:.1f} GB a second",
-        title_justify="left",
+def _records(setting: Setting, contenders: list[Contender], floors: list[Contender]) -> list[Record]:
+    macs_a_second, bytes_a_second = (
+        work / min(floor.seconds) for work, floor in zip((SIDE**3, BYTES), floors, strict=True)
     )
-    for column in (
-        "network",
-        "form",
-        "layout",
-        "ms",
-        "fastest–slowest",
-        "of official",
-        "floor: multiply-adds",
-        "weights",
-    ):
-        table.add_column(column, justify="left" if column in ("network", "form", "layout") else "right")
-    official: list[float] | None = None
-    costs: dict[str, tuple[int, int]] = {}
+    of_all = {
+        "batch": str(setting.batch),
+        "precision": setting.precision,
+        "image_size": str(setting.image_size),
+        "width": str(setting.width),
+        "hardware": hardware(setting.device),
+    }
+    state = {
+        "rounds": str(len(floors[0].seconds)),
+        "gmacs_a_second": f"{macs_a_second / 1e9:.1f}",
+        "gb_a_second": f"{bytes_a_second / 1e9:.2f}",
+        "torch": torch.__version__,
+        "commit": str(provenance()["commit"] or "")[:12],
+        "day": time.strftime("%Y-%m-%d"),
+    }
+    times = {contender.network: contender.seconds for contender in contenders}
+    costs = {name: _cost(setting, name) for name in times}
+    records = []
     for contender in contenders:
-        if contender.network.startswith("official"):
-            official = contender.seconds
-        elif not contender.network.startswith("vanillanet"):
-            official = None
-        if contender.network not in costs:
-            net = setting.network(contender.network).float()
-            size = (3, setting.image_size, setting.image_size)
-            costs[contender.network] = count_macs(net, size), count_parameters(net)
-        macs, parameters = costs[contender.network]
+        macs, size = costs[contender.network]
         seconds = contender.seconds
-        width = torch.finfo(DTYPES[setting.precision]).bits // 8
-        table.add_row(
-            contender.network,
-            contender.form,
-            contender.layout,
-            f"{1000 * median(seconds):.1f}",
-            f"{1000 * min(seconds):.1f}–{1000 * max(seconds):.1f}",
-            ratio_and_spread(seconds, official)[0] if official else "",
-            f"{1000 * setting.batch * macs / macs_a_second:.1f}",
-            f"{1000 * width * parameters / bytes_a_second:.1f}",
+        reference = times.get(f"official {contender.network.removeprefix('official ')}")
+        numbers = {
+            "ms": 1000 * median(seconds),
+            "fastest": 1000 * min(seconds),
+            "slowest": 1000 * max(seconds),
+            "floor_macs": 1000 * setting.batch * macs / macs_a_second,
+            "floor_weights": 1000 * size / bytes_a_second,
+        }
+        records.append(
+            of_all
+            | {"network": contender.network, "form": contender.form, "layout": contender.layout}
+            | {column: f"{value:.3f}" for column, value in numbers.items()}
+            | {"of_official": ratio_and_spread(seconds, reference)[0] if reference else ""}
+            | state
         )
-    return table
+    return records
+
+
+def _cost(setting: Setting, name: str) -> tuple[int, int]:
+    """Multiply-adds of an image, and bytes of the weights."""
+    net = setting.network(name).float()
+    size = (3, setting.image_size, setting.image_size)
+    return count_macs(net, size), count_parameters(net) * DTYPES[setting.precision].itemsize
+
+
+def _keep(records: list[Record], out: Path | None) -> None:
+    table = Table(title=heading(records), title_justify="left")
+    for number, column in enumerate(COLUMNS):
+        table.add_column(column, justify="left" if number < 3 else "right")
+    for record in records:
+        table.add_row(*cells(record))
+    Console(width=140).print(table)
+    if out is None:
+        return
+    identity = ("batch", "precision", "image_size", "width", "hardware")
+    new = {tuple(record[column] for column in identity) for record in records}
+    stored = read_records(out) if out.exists() else []
+    kept = [record for record in stored if tuple(record.get(column) for column in identity) not in new]
+    write_records(out, [*kept, *records])
+    with atomic(out.with_suffix(".md")) as file:
+        file.write(page(read_records(out)))
+    print(f"{len(records)} rows in {out}, and tables of all {len(kept) + len(records)} in {out.with_suffix('.md')}")

@@ -1,5 +1,10 @@
 """Real fits of a VanillaNet so small that they take no time."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import lightning as L
 import pytest
 import torch
@@ -45,3 +50,20 @@ def model():
 @pytest.fixture
 def fit():
     return _fit
+
+
+@pytest.fixture
+def run_on_ranks(repository):
+    """Runs ddp_worker.py on real processes: what each of them recorded."""
+
+    def run(directory, *options, devices=2):
+        directory.mkdir()
+        worker = Path(__file__).with_name("ddp_worker.py")
+        command = [sys.executable, worker, directory, "--devices", str(devices), *options]
+        environment = os.environ | {"PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+        assert done.returncode == 0, done.stderr[-4000:]
+        assert "find_unused_parameters" not in done.stderr
+        return [torch.load(directory / f"rank{rank}.pt", weights_only=True) for rank in range(devices)]
+
+    return run

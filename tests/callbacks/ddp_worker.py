@@ -1,4 +1,4 @@
-"""Twenty steps that skip blocks, on one or two processes, recorded; started by test_stochastic_depth_ddp.py.
+"""Twenty steps that skip blocks, or forty around a merge, on one or two processes, recorded; started by test_*_ddp.py.
 
 Lightning starts the second process by running this file again.
 """
@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import Compile, EffectivePathTraining, StochasticDepth
-from lit_models import CIFARResNet, ImageClassifier
+from callbacks import ActivationAnnealing, Compile, EffectivePathTraining, MergeWhenAnnealed, StochasticDepth
+from lit_models import AnnealedCIFARResNet, CIFARResNet, ImageClassifier
 
 STEPS, BATCH_SIZE = 20, 4
 
@@ -30,7 +30,7 @@ class Recorder(L.Callback):
         self.hashes.append(hashlib.sha256(parameters.numpy().tobytes()).hexdigest())
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             blocks = pl_module.net.residual_blocks().values()
-            self.gradients.append([block.conv1.weight.grad is not None for block in blocks])
+            self.gradients.append([any(p.grad is not None for p in block.branch_parameters()) for block in blocks])
 
 
 class EveryNth:
@@ -64,35 +64,39 @@ def main():
     parser.add_argument("--mode", default="batch")
     parser.add_argument("--survival_prob", type=float, default=0.3)
     parser.add_argument("--blocks", type=int)
+    parser.add_argument("--merge", action="store_true")
     parser.add_argument("--frozen", action="store_true")
     parser.add_argument("--compile", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
 
     torch.manual_seed(0)
-    net = CIFARResNet(20, width=4).double()
+    net = AnnealedCIFARResNet(8, width=4, series_order=1) if args.merge else CIFARResNet(20, width=4)
+    net.double()
     if args.frozen:
         freeze_batch_norm(net)
     images = torch.randn(2 * STEPS * BATCH_SIZE, 3, 8, 8, dtype=torch.float64)
     data = TensorDataset(images, torch.arange(len(images)) % 10)
     recorder = Recorder()
-    if args.blocks:
-        drop = EffectivePathTraining(args.blocks, seed=1)
+    if args.merge:
+        used = [ActivationAnnealing(1), MergeWhenAnnealed()]  # before the second epoch
+    elif args.blocks:
+        used = [EffectivePathTraining(args.blocks, seed=1)]
     else:
-        drop = StochasticDepth(args.survival_prob, mode=args.mode, seed=1)
+        used = [StochasticDepth(args.survival_prob, mode=args.mode, seed=1)]
     trainer = L.Trainer(
         accelerator="cpu",
         devices=args.devices,
         strategy="ddp" if args.devices > 1 else "auto",
         accumulate_grad_batches=args.accumulate,
         use_distributed_sampler=False,
-        max_epochs=1,
+        max_epochs=2 if args.merge else 1,
         default_root_dir=args.directory,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
-        callbacks=[drop, recorder, *([Compile("aot_eager")] if args.compile else [])],
+        callbacks=[*used, recorder, *([Compile("aot_eager")] if args.compile else [])],
     )
     module = ImageClassifier(net, 10, schedule="constant", lr=0.05, weight_decay=0.1)
     trainer.fit(module, DataLoader(data, batch_sampler=EveryNth(trainer)))

@@ -1,25 +1,7 @@
 """Skipped blocks on two real processes with gloo, under Lightning's plain ``ddp`` strategy."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-WORKER = Path(__file__).with_name("ddp_worker.py")
-ROOT = Path(__file__).parents[2]
-
-
-def run(directory, *options, devices=2):
-    directory.mkdir()
-    command = [sys.executable, WORKER, directory, "--devices", str(devices), *options]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "find_unused_parameters" not in done.stderr
-    return [torch.load(directory / f"rank{rank}.pt", weights_only=True) for rank in range(devices)]
 
 
 @pytest.mark.parametrize(
@@ -34,8 +16,8 @@ def run(directory, *options, devices=2):
     ],
     ids=lambda o: str(o),
 )
-def test_two_processes_stay_bit_identical(tmp_path, options, steps):
-    first, second = run(tmp_path / "run", *options)
+def test_two_processes_stay_bit_identical(tmp_path, run_on_ranks, options, steps):
+    first, second = run_on_ranks(tmp_path / "run", *options)
     assert first["steps"] == steps
     assert first["gates"] == second["gates"]
     assert first["hashes"] == second["hashes"]
@@ -48,10 +30,10 @@ def test_two_processes_stay_bit_identical(tmp_path, options, steps):
         assert any("True" in gates for gates in first["gates"])
 
 
-def test_two_processes_do_what_one_does_with_accumulation(tmp_path):
+def test_two_processes_do_what_one_does_with_accumulation(tmp_path, run_on_ranks):
     """With frozen batch statistics, the only thing that two halves of a batch do not share."""
-    (accumulated,) = run(tmp_path / "one", "--frozen", "--accumulate", "2", devices=1)
-    first, _ = run(tmp_path / "two", "--frozen")
+    (accumulated,) = run_on_ranks(tmp_path / "one", "--frozen", "--accumulate", "2", devices=1)
+    first, _ = run_on_ranks(tmp_path / "two", "--frozen")
     assert accumulated["steps"] == first["steps"] == 20
     assert accumulated["gates"][::2] == accumulated["gates"][1::2] == first["gates"]
     for name, value in first["parameters"].items():

@@ -5,10 +5,14 @@ import logging
 import pytest
 import torch
 
+import experiments.bench.latency as latency_module
 from experiments.__main__ import main
+from experiments.bench.forms import prepare
+from experiments.bench.latency_page import page
 from experiments.bench.official_form import STAGES, official_form
 from experiments.bench.stochastic_depth import Variant, _table
 from experiments.bench.timing import in_turn, ratio_and_spread
+from experiments.unravel.records import read_records
 from lit_models import VanillaNet
 
 REFERENCE = "run + teacher's forward pass"
@@ -90,14 +94,85 @@ def test_the_official_form_computes_what_a_merged_vanillanet_does():
             torch.testing.assert_close(official(images), ours(images))
 
 
-def test_forms_are_timed_beside_the_official_one_and_the_floors(capsys):
-    sizes = ["--width", "4", "--image_size", "64", "--rounds", "2", "--forms", "[eager]"]
-    assert main(["bench", "latency", "--networks", "[vanillanet5]", *sizes]) == 0
-    printed = capsys.readouterr().out
-    assert printed.count("official vanillanet5") == 2  # float32 and bfloat16
-    assert printed.count("GB a second") == 2
-    assert main(["bench", "latency", "--networks", "[vanillanet4]"]) == 1
-    assert "vanillanet4" in capsys.readouterr().err
+TINY_LATENCY = ("--networks", "[vanillanet5]", "--width", "4", "--image_size", "64", "--rounds", "2")
+
+
+def test_forms_are_timed_beside_the_official_one_and_the_floors(capsys, tmp_path, monkeypatch):
+    """A form that can't be compiled is named and left out; tables of another run stay in the file."""
+
+    def prepared(setting, name, form, layout):
+        if form == "aoti":
+            raise RuntimeError("no compiler\nand more")
+        return prepare(setting, name, form, layout)
+
+    monkeypatch.setattr(latency_module, "prepare", prepared)
+    out = tmp_path / "latency.csv"
+    flags = [*TINY_LATENCY, "--forms", "[eager,aoti,onnx]", "--out", str(out)]
+    assert main(["bench", "latency", *flags, "--precisions", "[float32]", "--minutes", "0.0001"]) == 0
+    printed = capsys.readouterr()
+    assert "vanillanet5, aoti, channels_last is left out: no compiler\n" in printed.err
+    assert "1 rounds" in printed.out  # no other begins after so short a time
+    assert main(["bench", "latency", *TINY_LATENCY, "--forms", "[eager]", "--out", str(out)]) == 0
+    rows = read_records(out)
+    assert [(row["network"], row["form"], row["precision"]) for row in rows] == [
+        (network, "eager", precision)
+        for precision in ("float32", "bfloat16")
+        for network in ("official vanillanet5", "vanillanet5")
+    ]
+    assert [row["rounds"] for row in rows] == ["2"] * 4
+    assert out.with_suffix(".md").read_text() == page(rows)
+
+
+def test_an_interrupt_keeps_the_rounds_that_are_whole(capsys, tmp_path, monkeypatch):
+    def interrupted(variants, number):
+        if number == 2:
+            raise KeyboardInterrupt
+        return in_turn(variants, number)
+
+    monkeypatch.setattr(latency_module, "in_turn", interrupted)
+    flags = [*TINY_LATENCY[:-1], "9", "--forms", "[eager]", "--out", str(tmp_path / "table.csv")]
+    assert main(["bench", "latency", *flags]) == 130
+    rows = read_records(tmp_path / "table.csv")
+    assert [(row["precision"], row["rounds"]) for row in rows] == [("float32", "2")] * 2
+    assert "official vanillanet5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--networks", "[vanillanet4]"), "vanillanet4: there are vanillanet5"),
+        (("--batches", "[0]"), "above 0"),
+        (("--out", "table.txt"), "ends in .csv"),
+    ],
+)
+def test_what_can_not_be_timed_is_said(flags, words, capsys):
+    assert main(["bench", "latency", *flags]) != 0
+    assert words in capsys.readouterr().err
+
+
+def test_the_page_says_where_the_target_is_missed_and_why():
+    row = {"batch": "1", "precision": "float32", "image_size": "224", "width": "512", "hardware": "cpu"}
+    row |= {"rounds": "7", "gmacs_a_second": "80", "gb_a_second": "10", "fastest": "1", "slowest": "1"}
+    row |= {"floor_weights": "10", "layout": "", "of_official": "1.000", "form": "eager"}
+    rows = []
+    for depth, ms, ratio, floor in ((5, "72", "0.720", "67"), (9, "72", "0.720", "36"), (13, "50", "0.500", "40")):
+        of_network = row | {"floor_macs": floor}
+        rows += [
+            of_network | {"network": f"official vanillanet{depth}", "ms": "100"},
+            of_network | {"network": f"vanillanet{depth}", "form": "onnx", "ms": ms, "of_official": ratio},
+            of_network | {"network": f"vanillanet{depth}", "form": "packed", "ms": "1", "of_official": "0.010"},
+        ]
+    summary = [line for line in page(rows).splitlines() if line.startswith("| vanillanet")][:3]
+    assert [line.split(" | ")[5:] for line in summary] == [
+        ["0.720", "0.670 (multiply-adds)", "can't be: the floor is above it |"],
+        ["0.720", "0.360 (multiply-adds)", "no: it takes 2.0 times its floor |"],
+        ["0.500", "0.400 (multiply-adds)", "yes |"],
+    ]
+
+
+def test_the_stored_page_of_latency_follows_from_its_rows(repository):
+    rows = read_records(repository / "experiments" / "bench" / "latency.csv")
+    assert (repository / "experiments" / "bench" / "latency.md").read_text(encoding="utf-8") == page(rows)
 
 
 def test_a_step_without_pairs_keeps_less(capsys):

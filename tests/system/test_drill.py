@@ -5,18 +5,25 @@ deterministic algorithms, as atomic additions come in any order otherwise.
 """
 
 import json
+import time
 
 import pytest
 import torch
 from drill import CONFIG, QUIET, SQUARES, Kills, ProcessGroup, command, differences, finished_run, rows, wait
 from PIL import Image
 
+from lit_models.checkpoints import read_checkpoint
+
 BASE = ["--config", str(CONFIG), *QUIET]
 TWO_RANKS = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 # When the annealing is at 0.6, which is before the end.
 EARLY_STOPPING = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor", "activation_lambda"]
 EARLY_STOPPING += ["--trainer.callbacks.mode", "max", "--trainer.callbacks.stopping_threshold", "0.6"]
-CASES = ["digits", "photos", "shards", "begun from", "early stopping", "two ranks", "detector"]
+# Pairs of convolutions are merged before the sixth of ten epochs, averaged weights by themselves.
+MERGED = ["--config", "vanillanet_digits", *QUIET, "--model.net.width", "8", "--trainer.max_epochs", "10"]
+MERGED += ["--trainer.callbacks+=MergeWhenAnnealed", "--trainer.callbacks+=WeightAveraging"]
+MERGED += ["--last_checkpoint.every_n_steps", "4", "--trainer.log_every_n_steps", "1"]
+CASES = ["digits", "merged in mid-fit", "photos", "shards", "begun from", "early stopping", "two ranks", "detector"]
 
 
 @pytest.fixture
@@ -35,6 +42,8 @@ def accelerator(request, monkeypatch):
 def flags(request, accelerator, tmp_path):
     """Those of one case."""
     case, base = request.param, [*BASE, *accelerator]
+    if case == "merged in mid-fit":
+        return [*MERGED, *accelerator]
     if case == "two ranks":
         if "gpu" in accelerator and torch.cuda.device_count() < 2:
             pytest.skip("two ranks need two GPUs")
@@ -84,3 +93,30 @@ def test_a_run_killed_again_and_again_ends_as_one_that_never_stopped(flags, requ
     assert len(rows(whole)) > 100
     found = list(differences(whole, broken))
     assert not found, found[:20]
+
+
+@pytest.mark.slow
+def test_a_run_killed_after_its_pairs_were_merged_ends_as_one_that_never_stopped(tmp_path):
+    flags = [*MERGED, "--data.train_size", "300"]
+    with ProcessGroup(command(tmp_path / "whole", flags)) as process:
+        wait(process, 300)
+    with ProcessGroup(command(tmp_path / "broken", flags)) as process:
+        while not has_merged(tmp_path / "broken"):
+            assert process.poll() is None, "it ended before it was killed"
+            time.sleep(0.02)
+        process.kill()
+    assert finished_run(tmp_path / "broken") is None
+    with ProcessGroup(command(tmp_path / "broken", flags)) as process:
+        wait(process, 300)
+    whole, broken = finished_run(tmp_path / "whole"), finished_run(tmp_path / "broken")
+    assert "merge_when_annealed" in json.loads((broken / "summary.json").read_text())
+    found = list(differences(whole, broken))
+    assert not found, found[:20]
+
+
+def has_merged(folder):
+    """Whether the last checkpoint is of a network without pairs."""
+    paths = list(folder.glob("*/*/checkpoints/last.ckpt"))
+    return any(
+        not read_checkpoint(path)["hyper_parameters"]["net"]["init_args"].get("deep_training", True) for path in paths
+    )
