@@ -1,6 +1,7 @@
-"""From a wheel in an empty folder: photos as people have them, all the way to ONNX and a table."""
+"""From a wheel in an empty folder: photos as people have them, to ONNX and a table, by the commands of the README."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from sklearn.datasets import load_digits
 
 CLASSES = {"영 zero": 0, "하나": 1}
 FLAGS = (
-    *("--data.image_size", "64", "--data.batch_size", "16", "--data.num_workers", "0", "--data.corrupt", "skip"),
+    *("--data.image_size", "64", "--data.batch_size", "16", "--data.num_workers", "0"),
     *("--model.net.width", "8", "--trainer.max_epochs", "2", "--trainer.enable_progress_bar", "false"),
     *("--wandb.mode", "disabled"),
 )
@@ -34,28 +35,35 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-def test_a_folder_of_photos_goes_to_onnx_and_a_table(photos, installed, tmp_path):
+def test_a_folder_of_photos_goes_to_onnx_and_a_table(photos, installed, repository, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     for package in ("onnx", "onnxscript"):
         pytest.importorskip(package)
+    block = (repository / "README.md").read_text(encoding="utf-8").split("From a folder of photos")[1].split("```")[1]
+    lines = re.findall(r"^fathom ([^#\n]+)", block, re.MULTILINE)
+    assert [line.split()[0] for line in lines] == ["scan", "fit", "export", "predict"]
 
-    done = installed(tmp_path, "scan", "photos")
+    def typed(number, run="", *flags):
+        words = lines[number].replace("RUN", str(run)).split()
+        return installed(tmp_path, *words, *flags)
+
+    done = typed(0)
     assert done.returncode == 1
     assert "3 of 83 images below photos are broken" in done.stderr
     assert all(name in done.stdout for name in ("깨진.JPG", "half.PNG", "empty.jpeg"))
 
-    done = installed(tmp_path, "fit", "--config", "vanillanet_caltech101", "--data.root", "photos", *FLAGS)
+    done = typed(1, "", *FLAGS)
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "runs" / "vanillanet_caltech101").iterdir()
     assert "하나" in (run / "summary.json").read_text(encoding="utf-8")  # the broken files, by readable names
 
-    done = installed(tmp_path, "export", run, "--to", "onnx", "--preprocess", "embed", "--out", "shipped")
+    done = typed(2, run)
     assert done.returncode == 0, done.stderr
     assert "onnx: largest logit difference" in done.stdout
     session = onnxruntime.InferenceSession(tmp_path / "shipped" / "model.onnx")
     assert "영 zero" in session.get_modelmeta().custom_metadata_map["class_names"]
 
-    done = installed(tmp_path, "predict", run / "merged.ckpt", "--images", "photos", "--worst", "4", "--out", "t.csv")
+    done = typed(3, run, "--out", "t.csv")
     assert done.returncode == 0, done.stderr
     assert "3 of 83 files can't be read" in done.stdout
     assert "95% interval" in done.stdout
