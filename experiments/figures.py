@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+import warnings
 from collections.abc import Iterable
 from functools import partial
 from itertools import cycle
@@ -15,7 +16,11 @@ from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
+
+from experiments.fonts import font_for, letters_without
 
 STYLE = Path(__file__).with_name("fathom.mplstyle")
 FORMATS = (".png", ".svg", ".pdf")
@@ -73,6 +78,7 @@ def save(figure: Figure, path: Path, note: str = "") -> None:
     if note:
         width = int(figure.get_figwidth() * 19)  # characters of this size
         figure.supxlabel("\n".join(textwrap.wrap(note, width)), fontsize="small", color="0.35", x=0.01, ha="left")
+    _give_letters(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     for file in [path] if path.suffix in FORMATS else [path.with_name(path.name + ending) for ending in FORMATS]:
         dates = {
@@ -80,3 +86,21 @@ def save(figure: Figure, path: Path, note: str = "") -> None:
             ".pdf": {"CreationDate": None},
         }  # a picture in a repository changes with its data alone
         figure.savefig(file, metadata=dates.get(file.suffix))
+
+
+def _give_letters(figure: Figure) -> None:
+    """Texts get a second font for the letters that the first lacks; a letter that no font has becomes a dot."""
+    letters = {letter for text in figure.findobj(Text) for letter in text.get_text() if ord(letter) > 255}
+    lacking = letters_without(findfont(FontProperties()), letters)
+    if not lacking:
+        return
+    path, missing = font_for(lacking)
+    if missing:
+        warnings.warn(
+            f"no font of this system has {''.join(sorted(missing))}: dots stand for them in the figure", stacklevel=3
+        )
+    dots = str.maketrans(dict.fromkeys(missing, "·"))
+    for text in figure.findobj(Text):
+        if not lacking.isdisjoint(text.get_text()):
+            text.set_fontfamily([*text.get_fontfamily(), FontProperties(fname=path).get_name()])
+            text.set_text(text.get_text().translate(dots))

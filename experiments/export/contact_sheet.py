@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -48,15 +47,9 @@ def contact_sheet(images: list[np.ndarray], captions: list[str], path: Path) -> 
 
 def _font_for(letters: set[str]) -> tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, set[str]]:
     """The built-in font where it has all letters, otherwise the font of the system that lacks the fewest, and those."""
-    missing = {letter for letter in letters if ord(letter) > 255}  # the built-in one has Latin-1
-    best: tuple[Any, set[str]] = ImageFont.load_default(11), missing
-    if not missing:
-        return best
-    from matplotlib.font_manager import fontManager, get_font  # not at the top: it looks for all fonts
+    if all(ord(letter) < 256 for letter in letters):  # the built-in one has Latin-1
+        return ImageFont.load_default(11), set()
+    from experiments.fonts import font_for  # not at the top: matplotlib looks for all fonts
 
-    # One that comes with matplotlib has a box for every letter.
-    for path in sorted({found.fname for found in fontManager.ttflist if "Last Resort" not in found.name}):
-        lacks = {letter for letter in letters if ord(letter) not in get_font(path).get_charmap()}
-        if len(lacks) < len(best[1]):
-            best = ImageFont.truetype(path, 11), lacks
-    return best
+    path, missing = font_for(letters)
+    return ImageFont.truetype(path, 11), missing

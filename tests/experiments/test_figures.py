@@ -271,3 +271,12 @@ def test_the_ending_chooses_the_format_and_none_is_all_three(tmp_path):
     assert "<dc:date>" not in (tmp_path / "new" / "one.svg").read_text(), "which would change a file that is the same"
     assert plt.imread(tmp_path / "new" / "all.png").shape[:2] == (200, 200)
     assert STYLE.is_file()
+
+
+def test_letters_of_any_script_are_drawn_or_dots_that_are_told_of(tmp_path):
+    figure = Figure()
+    circled, unassigned = figure.text(0, 0, "class Ⓐ"), figure.text(0, 1, "\U0003fffd one")
+    with pytest.warns(UserWarning, match="^no font of this system has \U0003fffd: dots stand for them") as told:
+        save(figure, tmp_path / "figure.png")
+    assert len(told) == 1  # and none by matplotlib, for a letter that it lacks
+    assert (circled.get_text(), unassigned.get_text()) == ("class Ⓐ", "· one")
