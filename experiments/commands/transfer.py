@@ -85,7 +85,7 @@ def transfer(args: list[str]) -> None:
                 flags = [*flags_of(task, mode, backbone), "--data.root", str(folder)]
                 flags += ["--data.train_size", str(options.images), *fit_flags]
                 recipe, score = TASKS[task]
-                run = trained(RESULTS / f"{recipe}.yaml", seed, options.runs, flags)
+                run = train(RESULTS / f"{recipe}.yaml", seed, options.runs, flags)
                 rows.append(result(backbone, task, mode, seed, run, score))
                 print(f"{backbone.name}, {task}, {mode}, seed {seed}: {rows[-1]['score']:.2%}", flush=True)
     write(rows, options.results)
@@ -144,7 +144,7 @@ def flags_of(task: str, mode: str, backbone: Candidate) -> list[str]:
     return flags
 
 
-def trained(recipe: Path, seed: int, runs: Path, flags: Sequence[str]) -> Path:
+def train(recipe: Path, seed: int, runs: Path, flags: Sequence[str]) -> Path:
     """The finished run of ``recipe`` and ``flags``: that in ``runs``, resumed if it was killed, or a new one."""
     made_from = json.dumps([recipe.read_text(), *flags])
     place = runs / f"seed{seed}-{hashlib.sha256(made_from.encode()).hexdigest()[:8]}"

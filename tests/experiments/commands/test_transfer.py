@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from experiments.__main__ import main
-from experiments.commands.transfer import RESULTS, Candidate, candidate, flags_of, paired, trained
+from experiments.commands.transfer import RESULTS, Candidate, candidate, flags_of, paired, train
 from experiments.errors import UsageError
 from lit_models import Segmenter
 from lit_models.checkpoints import read_checkpoint
@@ -72,12 +72,12 @@ def test_a_killed_run_goes_on_where_it_was(tiny_run, street_tree, tmp_path, monk
     monkeypatch.setattr(Segmenter, "training_step", killed)
     words = RESULTS / "segmentation_camvid.yaml", 3, tmp_path, flags
     with pytest.raises(Killed):
-        trained(*words)
-    run = trained(*words)
+        train(*words)
+    run = train(*words)
     assert steps == [0, 1, 1, 2]
     assert [path.parent for path in tmp_path.glob("*/*/*/config.yaml")] == [run]
     assert json.loads((run / "summary.json").read_text())["steps"] == 3
-    assert trained(*words) == run
+    assert train(*words) == run
     assert len(steps) == 4
 
 
