@@ -43,6 +43,8 @@ class RawObjects(NamedTuple):
     sizes: list[tuple[int, int]]
     original_sizes: list[tuple[int, int]]
     ids: list[int | str]
+    areas: list[float]
+    """Of the objects in the original images, in pixels."""
     run_lengths: list[str] | None
     """Of the masks, in the original images."""
     masks: Tensor | None
@@ -56,8 +58,9 @@ class ObjectDetection(Scenes):
     each at the top left of a canvas that is padded with 0. ``targets`` has, of all images one after another, ``boxes``
     float32 (B, 4), x1 y1 x2 y2 in pixels of the canvas, ``labels`` int64 (B,) from 0, and ``difficult`` bool (B,); and
     of each image, on the host, ``counts``, the number of its boxes, ``sizes``, its height and width on the canvas,
-    ``original_sizes`` and ``ids``. With masks there are also, of each box, its ``run_lengths`` in the original image,
-    as COCO compresses them to a text; and in training ``masks`` uint8 (B, H, W), 1 in the object.
+    ``original_sizes`` and ``ids``. Of each box there are on the host ``areas``, the object's pixels in the original
+    image as COCO's annotations say them, otherwise those of the box; and with masks their ``run_lengths`` in that
+    image, as COCO compresses them to a text. In training there are also ``masks`` uint8 (B, H, W), 1 in the object.
 
     The short side of a photo is resized to ``image_size`` unless the long side would exceed ``max_size``.
 
@@ -157,6 +160,7 @@ class ObjectDetection(Scenes):
             "sizes": sizes,
             "original_sizes": originals,
             "ids": batch.ids,
+            "areas": batch.areas,
         }
         masks = {"run_lengths": batch.run_lengths, "masks": batch.masks}
         targets |= {name: value for name, value in masks.items() if value is not None}
@@ -279,6 +283,7 @@ def _fetch(
     indices, epoch = batch.indices, batch.epoch
     draws = None if epoch is None else uniforms(seed, epoch, indices, DETECTION_DRAWS).numpy()
     images, boxes, labels, difficult, originals = [], [], [], [], []
+    areas: list[float] = []
     masks: list[np.ndarray] = []
     run_lengths: list[str] = []
     for position, index in enumerate(indices.tolist()):
@@ -294,6 +299,7 @@ def _fetch(
         boxes.append(moved)
         labels.append(objects.labels[rows][keep])
         difficult.append(objects.difficult[rows][keep])
+        areas += objects.areas[rows][keep].tolist()
         originals.append((height, width))
         of_image = [*compress(objects.masks[rows], keep)]
         run_lengths += of_image
@@ -314,6 +320,7 @@ def _fetch(
         sizes,
         originals,
         [objects.ids[index] for index in indices.tolist()],
+        areas,
         run_lengths if with_masks else None,
         _stacked(masks, (room.shape[1], room.shape[2])) if with_masks and draws is not None else None,
     )

@@ -334,7 +334,10 @@ def street_tree(voc_tree, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def coco_tree(voc_tree, tmp_path_factory):
-    """Its photos and objects in the layout of COCO, with the categories 3 and 7; photo 0 has a crowd."""
+    """Its photos and objects in the layout of COCO, with the categories 3 and 7; photo 0 has a crowd.
+
+    Every third object says that it is small, and every third that it is large.
+    """
     import json
 
     root = tmp_path_factory.mktemp("coco")
@@ -347,9 +350,10 @@ def coco_tree(voc_tree, tmp_path_factory):
             shutil.copy(voc_tree / "VOCdevkit" / "VOC2007" / "JPEGImages" / f"{number:06}.jpg", root / f"{part}2017")
             images.append({"id": 100 + number, "file_name": f"{number:06}.jpg", "height": 48, "width": 64})
             _, (left, top, right, bottom) = bright_square(number)
-            one = {"id": number, "image_id": 100 + number, "category_id": (3, 7)[number % 2], "iscrowd": 0}
+            one = {"id": number + 1, "image_id": 100 + number, "category_id": (3, 7)[number % 2], "iscrowd": 0}
             polygon = [left, top, right, top, right, bottom, left, bottom]
-            objects.append({**one, "bbox": [left, top, right - left, bottom - top], "segmentation": [polygon]})
+            area = {"area": (99.5, 9999.5)[number % 3]} if number % 3 < 2 else {}
+            objects.append({**one, **area, "bbox": [left, top, right - left, bottom - top], "segmentation": [polygon]})
         if part == "train":
             one = {"id": 99, "image_id": 100, "category_id": 3, "iscrowd": 1, "bbox": [0, 0, 64, 20]}
             runs = [0, *[20, 28] * 64]  # down the columns

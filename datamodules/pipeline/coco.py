@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -73,6 +74,7 @@ def read_coco(root: str | Path, images: str, annotations: str, masks: bool = Fal
                 [its for its, _, _ in of_image[number]],
                 [bool(one.get("iscrowd")) for _, _, one in of_image[number]],
                 str(path),
+                [_area(one, path) for _, _, one in of_image[number]],
                 [_mask(one, path, height, width) for _, _, one in of_image[number]] if masks else (),
             )
             for number, file, height, width in listed
@@ -103,6 +105,19 @@ def _read(path: Path) -> dict[str, Any]:
 def _files(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         return [entry.name for entry in entries]
+
+
+def _area(annotation: dict[str, Any], path: Path) -> float:
+    """NaN where nothing is said of it."""
+    area = annotation.get("area")
+    if area is None:
+        return math.nan
+    if not isinstance(area, int | float) or not 0 <= area < math.inf:
+        raise MisconfigurationException(
+            f"{path}: annotation {annotation.get('id')} of image {annotation['image_id']} has the area {area!r}; give a"
+            " number of pixels, or leave it out."
+        )
+    return float(area)
 
 
 def _mask(annotation: dict[str, Any], path: Path, height: int, width: int) -> str:

@@ -29,6 +29,8 @@ class AnnotatedImage(NamedTuple):
     """Objects that the score ignores."""
     source: str
     """File of the annotation, for errors."""
+    areas: Sequence[float] = ()
+    """Pixels of each object as the annotation says them, NaN where it does not; empty where it never does."""
     masks: Sequence[str] = ()
     """Of each box, where masks are read: see :func:`~datamodules.pipeline.run_lengths.run_lengths`."""
 
@@ -51,6 +53,8 @@ class Objects(NamedTuple):
     """int64 (B,), from 0."""
     difficult: Tensor
     """bool (B,)."""
+    areas: Tensor
+    """float64 (B,): pixels of the object as the annotation says them, otherwise those of its box."""
     class_names: list[str]
     category_ids: list[int]
     """What COCO's files call the classes: from 1 where nothing else is said, possibly with gaps."""
@@ -61,7 +65,7 @@ class Objects(NamedTuple):
 
     def __add__(self, other: Objects) -> Objects:  # type: ignore[override]
         """The images of both, these first."""
-        columns = ("sizes", "counts", "boxes", "labels", "difficult")
+        columns = ("sizes", "counts", "boxes", "labels", "difficult", "areas")
         joined: dict[str, Any] = {name: torch.cat((getattr(self, name), getattr(other, name))) for name in columns}
         lists = ("files", "ids", "remarks", "masks")
         joined |= {name: getattr(self, name) + getattr(other, name) for name in lists}
@@ -89,7 +93,7 @@ def gather(
             listed twice; no image, or no object at all.
     """
     remarks: Counter[str] = Counter()
-    kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    kept: list[tuple[np.ndarray, ...]] = []
     masks: list[str] = []
     listed: list[AnnotatedImage] = []
     seen: set[int | str] = set()
@@ -99,22 +103,25 @@ def gather(
         seen.add(image.id)
         boxes, keep = checked_boxes(image, class_names, remarks)
         labels, difficult = np.array(image.labels, dtype=np.int64), np.array(image.difficult, dtype=bool)
-        kept.append((boxes, labels[keep], difficult[keep]))
+        areas = np.array(image.areas or [np.nan] * len(labels), dtype=np.float64)[keep]
+        areas = np.where(np.isnan(areas), (boxes[:, 2:] - boxes[:, :2]).prod(1), areas)
+        kept.append((boxes, labels[keep], difficult[keep], areas))
         masks += compress(image.masks, keep)
         listed.append(image)
         remarks["images_without_objects"] += not len(boxes)
     if not listed:
         raise MisconfigurationException(f"{root} has no image in this part; check the list of its images.")
-    boxes, labels, difficult = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+    boxes, labels, difficult, areas = (np.concatenate(parts) for parts in zip(*kept, strict=True))
     return Objects(
         root,
         [image.file for image in listed],
         [image.id for image in listed],
         torch.tensor([(image.height, image.width) for image in listed]),
-        torch.tensor([len(boxes) for boxes, _, _ in kept]),
+        torch.tensor([len(boxes) for boxes, *_ in kept]),
         torch.from_numpy(boxes).float(),
         torch.from_numpy(labels),
         torch.from_numpy(difficult),
+        torch.from_numpy(areas),
         list(class_names),
         list(category_ids or range(1, len(class_names) + 1)),
         remarks,

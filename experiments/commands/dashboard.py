@@ -128,6 +128,7 @@ def panels(section: str) -> Iterator[Any]:
         yield by_epoch("mAP", "val/map", **share)
         yield by_epoch("Mean IoU", "val/miou", "val/pixel_accuracy", **share)
         yield wr.LinePlot(title="AP by class", x="epoch", metric_regex="val/ap/.*")
+        yield wr.LinePlot(title="Mask AP by class", x="epoch", metric_regex="val/mask_ap/.*")
         yield wr.LinePlot(title="IoU by class", x="epoch", metric_regex="val/iou/.*")
         yield by_epoch("Training loss", "train/loss")
         yield wr.MediaBrowser(title="Validation images", media_keys=["val/pictures"])

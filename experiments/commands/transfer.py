@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -12,14 +14,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from experiments.cli.command_line import FathomCLI
 from experiments.cli.contract import ChecksImages
 from experiments.cli.initial_weights import as_flag
 from experiments.cli.recipes import EXPERIMENTS
 from experiments.cli.trusted_names import refusal
+from experiments.commands.resume import resume
 from experiments.errors import UsageError
 from experiments.figures import REFERENCE, house_style, legend_of_all, looks, save
 from experiments.runs.directory import experiment_name, run_config
-from experiments.transfer.trained_once import train
+from experiments.runs.fits import read_summary
 from experiments.unravel.records import write_records
 from lit_models import load_checkpoint
 from lit_models.checkpoints import checkpoint_file, read_checkpoint
@@ -81,7 +85,7 @@ def transfer(args: list[str]) -> None:
                 flags = [*flags_of(task, mode, backbone), "--data.root", str(folder)]
                 flags += ["--data.train_size", str(options.images), *fit_flags]
                 recipe, score = TASKS[task]
-                run = train([RESULTS / f"{recipe}.yaml"], seed, options.runs, flags)
+                run = train(RESULTS / f"{recipe}.yaml", seed, options.runs, flags)
                 rows.append(result(backbone, task, mode, seed, run, score))
                 print(f"{backbone.name}, {task}, {mode}, seed {seed}: {rows[-1]['score']:.2%}", flush=True)
     write(rows, options.results)
@@ -138,6 +142,21 @@ def flags_of(task: str, mode: str, backbone: Candidate) -> list[str]:
     if task == "segmentation":
         flags += ["--model.net.output_stride", str(min(8, backbone.strides[-1]))]
     return flags
+
+
+def train(recipe: Path, seed: int, runs: Path, flags: Sequence[str]) -> Path:
+    """The finished run of ``recipe`` and ``flags``: that in ``runs``, resumed if it was killed, or a new one."""
+    made_from = json.dumps([recipe.read_text(), *flags])
+    place = runs / f"seed{seed}-{hashlib.sha256(made_from.encode()).hexdigest()[:8]}"
+    there = sorted(config.parent for config in place.glob(f"{recipe.stem}/*/config.yaml"))
+    for run in there:
+        if read_summary(run).get("status") == "finished":
+            return run
+    if there:
+        resume([str(there[-1])])
+        return there[-1]
+    words = ["fit", "--config", str(recipe), *flags, "--seed_everything", str(seed)]
+    return Path(FathomCLI([*words, "--trainer.default_root_dir", str(place)]).trainer.default_root_dir)
 
 
 def result(backbone: Candidate, task: str, mode: str, seed: int, run: Path, score: str) -> Row:

@@ -24,6 +24,7 @@ _SHORT = {
     "map": "mAP",
     "miou": "mIoU",
     "ap": "AP",
+    "mask_ap": "mask AP",
     "iou": "IoU",
     # torchvision's names for the parts of a detector's loss
     "loss_classifier": "loss of the classes",
@@ -154,7 +155,7 @@ def curves(runs: Sequence[RunFiles]) -> list[Chart]:
 def _by_class(runs: Sequence[RunFiles], columns: Sequence[str]) -> Iterator[Chart]:
     """What a detector or a segmenter has for each class; of many, for as many as can be told apart."""
     for run in runs:
-        for score in ("ap", "iou"):
+        for score in ("ap", "mask_ap", "iou"):
             names = sorted(column for column in columns if column.startswith(f"val/{score}/"))
             lines = [
                 Line(name.partition(f"/{score}/")[2], run.by_epoch(name), i, dashed=i >= COLOURS)

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 from lit_models.errors import NetworkError
 from lit_models.names import nearest
+from lit_models.networks.timm_layers import layers_below
 from lit_models.settings import keeps_arguments
 from lit_models.weights import weights_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Self
 
 
@@ -95,6 +98,10 @@ class TimmBackbone(nn.Module):
     def feature_strides(self) -> tuple[int, ...]:
         """Of the last map of each resolution."""
         return tuple(self._feature_info[index]["reduction"] for index in self._last_of_each_stride())
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], float]:
+        """timm's numbers of the layers; see :func:`~lit_models.networks.timm_layers.layers_below`."""
+        return layers_below("model", self.model, coarse)
 
     def dilate(self, output_stride: int) -> None:
         """Check that the network was built with this stride: timm dilates where it builds.

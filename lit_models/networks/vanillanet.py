@@ -286,8 +286,14 @@ class VanillaNet(nn.Module):
         self.head.apply(_initialise)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """timm's way to number layers: the stem 0, block i → i + 1, the head, which nothing matches, last."""
-        return {"stem": r"stem", "blocks": r"blocks\.(\d+)"}
+        """timm's way to number layers: the stem 0, block i → i + 1, the head, which nothing matches, last.
+
+        With ``coarse`` two blocks are one group, i → ⌊i / 2⌋ + 1, as in the authors' detectors.
+        """
+        if not coarse:
+            return {"stem": r"stem", "blocks": r"blocks\.(\d+)"}
+        pairs = range(0, len(self.blocks), 2)
+        return {"stem": r"stem", **{f"blocks.{i}": rf"blocks\.(?:{i}|{i + 1})\." for i in pairs}}
 
     def set_activation_lambda(self, value: float) -> None:
         check_lambda(value)

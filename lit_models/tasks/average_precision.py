@@ -120,12 +120,12 @@ class COCOAveragePrecision(_RowMetric):
     """Average precision over the IoUs .5, .55, …, .95 (Lin et al. 2014), computed by pycocotools.
 
     A difficult object is given to it as a crowd: detections within it are not counted. Boxes that lie on a resized
-    image are measured in pixels of the original one, which decides what is small (below 32²), medium or large (above
-    96²); the area is that of the box. An image has at most 100 detections.
+    image are measured in pixels of the original one. An object is small (up to 32²), medium or large (from 96²) by the
+    area that comes with it, and without one by that of its box. An image has at most 100 detections.
 
     ``compute`` returns ``map``, ``map50``, ``map75``, ``map_small``, ``map_medium``, ``map_large`` and ``ap`` (K,), of
     each class; NaN where there is no object. With ``masks`` it also returns these with ``mask_`` before their names,
-    for the overlap of masks in place of boxes; the area is then that of the mask.
+    for the overlap of masks in place of boxes; an object without an area then has that of its mask.
 
     Args:
         num_classes: K, without the background.
@@ -147,6 +147,7 @@ class COCOAveragePrecision(_RowMetric):
         self._add_rows("labels", 2, torch.int64)  # image, class
         self._add_rows("true_boxes", 4, torch.float32)
         self._add_rows("true_labels", 3, torch.int64)  # image, class, difficult
+        self._add_rows("true_areas", 1, torch.int64)  # the bits of float64, which not every device has
 
     def update(self, detections: Sequence[Mapping[str, Tensor]], targets: Mapping[str, Any]) -> None:
         """Keep the detections of a batch and its objects; see :meth:`VOCAveragePrecision.update`.
@@ -155,7 +156,8 @@ class COCOAveragePrecision(_RowMetric):
             detections: of each image.
             targets: of all images; with ``sizes`` and ``original_sizes`` of each if the boxes lie on resized ones, and
                 ``run_lengths`` of all objects if masks are scored, see
-                :func:`~lit_models.instance_masks.run_lengths`.
+                :func:`~lit_models.instance_masks.run_lengths`. ``areas`` of all objects in the original images may be
+                among them.
         """
         to_original = _scales(targets)
         for number, (found, truth, key) in enumerate(_images(detections, targets)):
@@ -164,6 +166,8 @@ class COCOAveragePrecision(_RowMetric):
             self._append("labels", np.column_stack((np.full_like(labels, key), labels)))
             self._append("true_boxes", true_boxes * to_original[number])
             self._append("true_labels", np.column_stack((np.full_like(true_labels, key), true_labels, difficult)))
+        areas = targets.get("areas", [np.nan] * len(targets["labels"]))
+        self._append("true_areas", np.array(areas, dtype=np.float64).view(np.int64))
         if self.masks and detections:
             self._keep_masks(detections, targets, to_original)
 
@@ -200,13 +204,14 @@ class COCOAveragePrecision(_RowMetric):
     def _judged(self, overlap: Literal["bbox", "segm"]) -> dict[str, Tensor]:
         found, truth = self._rows("labels"), self._rows("true_labels")
         boxes, true_boxes = self._rows("boxes"), self._rows("true_boxes")
+        areas = self._rows("true_areas")[:, 0].view(np.float64)
         masks, true_masks = (
             self._lines(name) if overlap == "segm" else None for name in ("mask_lines", "true_mask_lines")
         )
         classes = range(self.num_classes)
         images = np.unique(np.concatenate((found[:, 0], truth[:, 0]))).tolist()
         with redirect_stdout(io.StringIO()):
-            objects = _data_set(images, classes, true_boxes, truth, np.zeros(len(truth)), true_masks)
+            objects = _data_set(images, classes, true_boxes, truth, np.zeros(len(truth)), true_masks, areas)
             results = _data_set(images, classes, boxes[:, :4], np.pad(found, ((0, 0), (0, 1))), boxes[:, 4], masks)
             judged = pycocotools("cocoeval").COCOeval(objects, results, overlap)
             judged.evaluate()
@@ -343,9 +348,10 @@ def _data_set(
     keys: np.ndarray,
     scores: np.ndarray,
     masks: list[dict[str, Any]] | None,
+    areas: np.ndarray | float = np.nan,
 ) -> Any:
     sides = boxes[:, 2:] - boxes[:, :2]
-    areas = sides.prod(1) if masks is None else pycocotools("mask").area(masks)
+    areas = np.where(np.isnan(areas), sides.prod(1) if masks is None else pycocotools("mask").area(masks), areas)
     annotations: list[dict[str, Any]] = [
         # Id 0 is what pycocotools takes for "not matched".
         {"id": number, "image_id": image, "category_id": label, "iscrowd": crowd, "bbox": box, "area": area, "score": s}

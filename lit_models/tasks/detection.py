@@ -20,8 +20,8 @@ from lit_models.transfer.targets import Detections, Targets
 Batch = tuple[Tensor, dict[str, Any]]
 """Normalised images (N, C, H, W), each at the top left of its canvas; and of all images one after another ``boxes``
 (B, 4), ``labels`` and ``difficult`` (B,), with the numbers of boxes ``counts``, the images' ``sizes`` on the canvas,
-``original_sizes`` and ``ids``, each a list of N. In training
-there may be ``masks`` (B, H, W), and in evaluation ``run_lengths``, a list of B."""
+``original_sizes`` and ``ids``, each a list of N. In training there may be ``masks`` (B, H, W), and in evaluation
+``run_lengths`` and ``areas``, each a list of B."""
 Score = Literal["voc07", "voc", "coco", "coco_masks"]
 """Average precision as in Pascal VOC 2007 (11 points), as in VOC 2010 and later (area), both at an IoU of 0.5, and as
 in COCO (mean over ten IoU): of boxes, or of boxes and masks."""
@@ -94,8 +94,9 @@ class Detector(Task):
         found = score.compute()
         score.reset()
         self.log_dict({f"{stage}/{name}": value for name, value in found.items() if value.ndim == 0}, prog_bar=True)
-        classes = zip(self.class_names, found["ap"].reshape(-1), strict=True)
-        self.log_dict({f"{stage}/ap/{name}": value for name, value in classes})
+        for name in [name for name in ("ap", "mask_ap") if name in found]:
+            by_class = zip(self.class_names, found[name].reshape(-1), strict=True)
+            self.log_dict({f"{stage}/{name}/{label}": value for label, value in by_class})
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Detections:
         """Detections of each image, their boxes in pixels of the image as it was before it was resized."""

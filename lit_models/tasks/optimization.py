@@ -15,7 +15,9 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from lit_models.errors import NetworkError
 from lit_models.names import nearest
+from lit_models.networks.timm_layers import layers_of
 
 
 def check_optimizer(name: str) -> None:
@@ -32,11 +34,10 @@ def check_layer_decay(net: nn.Module, layer_decay: float | None) -> None:
         return
     if not 0 < layer_decay <= 1:
         raise MisconfigurationException(f"layer_decay is {layer_decay}; give a factor above 0 and up to 1")
-    if not hasattr(net, "group_matcher"):
-        raise MisconfigurationException(
-            f"layer_decay needs a network that numbers its layers in a method group_matcher, as timm's and VanillaNet"
-            f" do, and {type(net).__name__} has none: set layer_decay to null"
-        )
+    try:
+        layers_of(net)
+    except NetworkError as error:
+        raise MisconfigurationException(str(error)) from error
 
 
 def make_optimizer(

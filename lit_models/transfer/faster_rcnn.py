@@ -17,7 +17,7 @@ from lit_models.settings import keeps_arguments
 from lit_models.transfer.float32 import Float32Anchors, Float32Outputs
 from lit_models.transfer.pyramid import Pyramid
 from lit_models.transfer.targets import Detections, Losses, Targets
-from lit_models.transfer.trunk import Trunk, detached_last_stage
+from lit_models.transfer.trunk import OnTrunk, Trunk, detached_last_stage
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -30,7 +30,7 @@ _RATIOS = (0.5, 1.0, 2.0)
 
 
 @keeps_arguments
-class FasterRCNN(nn.Module):
+class FasterRCNN(OnTrunk):
     """Two stages: regions that may hold an object, then a class and a better box for each.
 
     In training it returns losses, in evaluation detections. The defaults are those of torchvision for the pyramid;

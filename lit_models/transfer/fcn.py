@@ -9,11 +9,11 @@ from torchvision.models.segmentation.fcn import FCNHead
 from lit_models.freezing import Norm
 from lit_models.interfaces import LogitsWithAux
 from lit_models.settings import keeps_arguments
-from lit_models.transfer.trunk import Trunk
+from lit_models.transfer.trunk import OnTrunk, Trunk
 
 
 @keeps_arguments
-class FCN(nn.Module):
+class FCN(OnTrunk):
     """A class for each pixel: (N, C, H, W) images to (N, K, H, W) logits.
 
     A dilated backbone, a head of two convolutions on its last map, and in training another on the map before, whose

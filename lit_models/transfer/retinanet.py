@@ -15,14 +15,14 @@ from lit_models.settings import keeps_arguments
 from lit_models.transfer.float32 import Float32Anchors, Float32Outputs
 from lit_models.transfer.pyramid import Pyramid
 from lit_models.transfer.targets import Detections, Losses, Targets
-from lit_models.transfer.trunk import Trunk
+from lit_models.transfer.trunk import OnTrunk, Trunk
 
 CoarseMaps = Literal["pyramid", "backbone"]
 """Of what the map P6 is made: the coarsest map of the pyramid (torchvision), or of the backbone (VanillaNet)."""
 
 
 @keeps_arguments
-class RetinaNet(nn.Module):
+class RetinaNet(OnTrunk):
     """One stage: a class and a box for each of nine anchors at every pixel of a pyramid.
 
     In training it returns losses, in evaluation detections. The defaults are those of torchvision.

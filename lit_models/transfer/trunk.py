@@ -9,8 +9,11 @@ from torch import Tensor, nn
 from lit_models.errors import NetworkError
 from lit_models.freezing import Norm, check_statistics, freeze, parameters_of_maps
 from lit_models.interfaces import Backbone
+from lit_models.networks.timm_layers import layers_below
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Self
 
 
@@ -69,6 +72,20 @@ class Trunk(nn.Module):
         Normalisation with mean 0 and variance 1 is none: a network of random weights can't be trained with it.
         """
         check_statistics(self._fixed, self.norm)
+
+
+class OnTrunk(nn.Module):
+    """A network on a backbone."""
+
+    backbone: Trunk
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], float]:
+        """The groups of layers of the backbone, such as its stages, and then one of everything else; never finer.
+
+        Raises:
+            NetworkError: For a backbone that does not number its layers.
+        """
+        return layers_below("backbone.net", self.backbone.net, coarse=True)
 
 
 def _keep_only(net: nn.Module, used: set[int]) -> None:

@@ -43,7 +43,6 @@ EXPERIMENTS = {
     "experiments.export": {"experiments", "experiments.cli", "experiments.runs"},
     "experiments.report": {"experiments", "experiments.cli", "experiments.runs", "experiments.unravel"},
     "experiments.bag_of_tricks": {"experiments.claims"},
-    "experiments.transfer": {"experiments.cli"},
     "experiments.commands": {
         "experiments",
         "experiments.cli",
@@ -55,7 +54,6 @@ EXPERIMENTS = {
         "experiments.export",
         "experiments.report",
         "experiments.bag_of_tricks",
-        "experiments.transfer",
     },
 }
 LIBRARY = set(BELOW)

@@ -9,11 +9,15 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from drill import QUIET, SQUARES, ProcessGroup, differences, finished_run, run_directory, wait
 from PIL import Image
 
+from datamodules import COCODetection
 from experiments.__main__ import main
 from experiments.commands.dashboard import panels
+from lit_models.instance_masks import run_lengths
+from lit_models.tasks.average_precision import COCOAveragePrecision
 
 SEGMENTER = """
 model:
@@ -139,6 +143,45 @@ model:
 """
 
 
+def test_the_score_on_a_file_of_coco_is_that_of_pycocotools_which_reads_it(coco_tree, tmp_path):
+    """Of boxes and masks that are a little off, with objects whose areas are not those of their boxes."""
+    coco = pytest.importorskip("pycocotools.coco", reason="pycocotools, of the extra detection, is missing")
+    from pycocotools.cocoeval import COCOeval
+
+    data = COCODetection(coco_tree, test="train2017", masks=True, image_size=48, max_size=64, batch_size=5)
+    metric, found = COCOAveragePrecision(2, masks=True), []
+    for _, targets in data.batches("test"):
+        columns = (targets[name].split(targets["counts"]) for name in ("boxes", "labels"))
+        detections = []
+        for number, boxes, labels in zip(targets["ids"], *columns, strict=True):
+            boxes, scores = boxes + number % 5 / 2, torch.linspace(1, 0.25, len(boxes)) / (number % 7 + 1)
+            masks = torch.ones(len(boxes), 1, 28, 28)
+            detections.append({"boxes": boxes, "scores": scores, "labels": labels, "masks": masks})
+            sides = torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), 1)
+            for box, score, label, text in zip(
+                sides.tolist(), scores.tolist(), labels.tolist(), run_lengths(masks, boxes, (48, 64)), strict=True
+            ):
+                one = {"image_id": number, "category_id": data.category_ids[label], "score": score, "bbox": box}
+                found.append(one | {"segmentation": {"size": [48, 64], "counts": text}})
+        metric.update(detections, targets)
+    scores = metric.compute()
+    assert scores["map_large"] != scores["map_small"]
+    names = ("map", "map50", "map75", "map_small", "map_medium", "map_large")
+    for overlap, prefix in (("bbox", ""), ("segm", "mask_")):
+        results = tmp_path / f"{overlap}.json"
+        left_out = "segmentation" if overlap == "bbox" else "bbox"
+        results.write_text(json.dumps([{k: v for k, v in one.items() if k != left_out} for one in found]))
+        truth = coco.COCO(str(coco_tree / "annotations" / "instances_train2017.json"))
+        for one in truth.dataset["annotations"]:  # pycocotools wants one everywhere
+            one.setdefault("area", one["bbox"][2] * one["bbox"][3])
+        judged = COCOeval(truth, truth.loadRes(str(results)), overlap)
+        judged.evaluate()
+        judged.accumulate()
+        judged.summarize()
+        expected = np.where(judged.stats[:6] < 0, np.nan, judged.stats[:6])
+        np.testing.assert_array_equal([scores[f"{prefix}{name}"].item() for name in names], expected)
+
+
 def test_a_mask_rcnn_learns_draws_and_writes_masks(coco_tree, tmp_path):
     decode = pytest.importorskip("pycocotools.mask", reason="pycocotools, of the extra detection, is missing").decode
     (tmp_path / "masks.yaml").write_text(MASKS)
@@ -148,7 +191,10 @@ def test_a_mask_rcnn_learns_draws_and_writes_masks(coco_tree, tmp_path):
     words += ["--trainer.max_epochs", "12", "--trainer.check_val_every_n_epoch", "12", "--trainer.accelerator", "cpu"]
     assert main([*words, "--trainer.default_root_dir", str(tmp_path)]) == 0
     (run,) = tmp_path.glob("*/*/summary.json")
-    assert json.loads(run.read_text())["metrics"]["val/mask_map50"] > 0.5
+    metrics = json.loads(run.read_text())["metrics"]
+    assert metrics["val/mask_map50"] > 0.5
+    by_class = [metrics[f"val/mask_ap/{name}"] for name in ("red", "green")]
+    assert metrics["val/mask_map"] == pytest.approx(np.mean(by_class), abs=1e-6)
     assert (run.parent / "pictures" / "epoch-011.png").is_file()
     found = json.loads((predicted(run.parent) / "detections.json").read_text())
     best = {one["image_id"]: one for one in sorted(found, key=lambda one: one["score"])}

@@ -36,7 +36,7 @@ def test_the_original_layout(tmp_path):
     polygon, empty = [[1, 2, 3, 4, 5, 6]], []
     found = put(
         tmp_path,
-        thing(segmentation=polygon),
+        thing(segmentation=polygon, area=120.25),
         thing(category=90, box=(40, 30, 20, 5), iscrowd=1, segmentation={"counts": [1, 2], "size": [40, 50]}),
         thing(category=1, box=(1, 1, 0, 9)),
         thing(category=1, segmentation=empty),
@@ -49,6 +49,8 @@ def test_the_original_layout(tmp_path):
     assert found.boxes.tolist() == [[5, 6, 15, 26], [40, 30, 50, 35], [5, 6, 15, 26]]
     assert found.labels.tolist() == [1, 2, 0]
     assert found.difficult.tolist() == [False, True, False]
+    assert found.areas.tolist() == [120.25, 50, 200]
+    assert (found + found).areas.shape == (6,)
     assert found.remarks == {
         "images_without_objects": 1,
         "dropped_boxes": 1,
@@ -61,6 +63,9 @@ def test_the_original_layout(tmp_path):
 @pytest.mark.parametrize(
     ("annotation", "options", "message"),
     [
+        (thing(area="big"), {}, "annotation 1 of image 9 has the area 'big'; give a number"),
+        (thing(area=-1), {}, "has the area -1"),
+        (thing(area=float("nan")), {}, "has the area nan"),
         (thing(image=7), {}, "annotation 1 is of image 7, which is not listed"),
         (thing(category=2), {}, "annotation 1 is of category 2, which is not listed"),
         (thing(box=(1, 2, 3)), {}, "a box of image 9 is not four numbers"),

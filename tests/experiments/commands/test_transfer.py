@@ -9,8 +9,9 @@ import torch
 import yaml
 
 from experiments.__main__ import main
-from experiments.commands.transfer import Candidate, paired
+from experiments.commands.transfer import RESULTS, Candidate, candidate, flags_of, paired, train
 from experiments.errors import UsageError
+from lit_models import Segmenter
 from lit_models.checkpoints import read_checkpoint
 
 QUICK = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false", "--wandb.mode", "disabled"]
@@ -54,6 +55,34 @@ def test_one_command_makes_a_table_and_a_plot_of_backbones_frozen_and_fine_tuned
     runs = sorted((tmp_path / "runs").glob("*/*/*"))
     assert study() == 0
     assert sorted((tmp_path / "runs").glob("*/*/*")) == runs
+
+
+def test_a_killed_run_goes_on_where_it_was(tiny_run, street_tree, tmp_path, monkeypatch):
+    """Of three steps, the second and the third are done after it was killed in the second."""
+    flags = [*flags_of("segmentation", "fine-tuned", candidate(tiny_run)), "--data.root", str(street_tree), *QUICK]
+    flags += ["--data.image_size", "48", "--trainer.max_epochs", "3"]
+    steps, step = [], Segmenter.training_step
+
+    def killed(module, *batch):
+        steps.append(module.global_step)
+        if len(steps) == 2:
+            raise Killed
+        return step(module, *batch)
+
+    monkeypatch.setattr(Segmenter, "training_step", killed)
+    words = RESULTS / "segmentation_camvid.yaml", 3, tmp_path, flags
+    with pytest.raises(Killed):
+        train(*words)
+    run = train(*words)
+    assert steps == [0, 1, 1, 2]
+    assert [path.parent for path in tmp_path.glob("*/*/*/config.yaml")] == [run]
+    assert json.loads((run / "summary.json").read_text())["steps"] == 3
+    assert train(*words) == run
+    assert len(steps) == 4
+
+
+class Killed(BaseException):
+    """As a signal would."""
 
 
 def test_without_images_it_says_what_it_needs(tiny_run, fathom):

@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -21,10 +22,12 @@ from lit_models import (
     NetworkError,
     RetinaNet,
     Segmenter,
+    TimmBackbone,
     VanillaNet,
     load_checkpoint,
 )
 from lit_models.interfaces import BATCH_NORMS
+from lit_models.tasks.optimization import make_optimizer
 from lit_models.tasks.segmentation_scores import VOID
 from lit_models.transfer.faster_rcnn import Neck
 
@@ -142,6 +145,40 @@ def test_a_segmenter_learns_squares_and_comes_back_from_its_checkpoint(tmp_path:
     images = segmentation_batches(1)[0][0]
     with torch.no_grad():
         assert torch.equal(load_checkpoint(path)(images), module.eval()(images))
+
+
+def rates(net: nn.Module, layer_decay: float) -> dict[str, float]:
+    optimizer = make_optimizer(net, "adamw", 1.0, weight_decay=0.05, momentum=0.9, layer_decay=layer_decay)
+    of = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    return {name: of[id(parameter)] for name, parameter in net.named_parameters()}
+
+
+@pytest.mark.parametrize("build", [MaskRCNN, RetinaNet, FCN])
+def test_the_learning_rate_falls_by_two_blocks_of_vanillanet_as_in_the_detectors_of_its_authors(
+    build: Callable[..., nn.Module],
+) -> None:
+    """Stem 0, block i ⌊i / 2⌋ + 1, all else 7: r^(7 − number)."""
+    found = rates(build(VanillaNet(10, depth=13, width=2), 2), 0.6)
+    assert any(name.startswith("backbone.net.blocks.10.") for name in found)
+    for name, rate in found.items():
+        part, number = name.removeprefix("backbone.net.").split(".")[:2]
+        group = {"stem": 0, "blocks": int(number) // 2 + 1 if number.isdecimal() else 7}.get(part, 7)
+        assert rate == pytest.approx(0.6 ** (7 - group)), name
+
+
+def test_the_learning_rate_falls_from_stage_to_stage_of_a_network_of_timm() -> None:
+    backbone = TimmBackbone("resnet18", 10)
+    assert len(set(rates(backbone, 0.9).values())) == 10
+    found = rates(FCN(backbone, 2, output_stride=None), 0.5)
+    stage = "backbone.net.model.layer{}.1.conv1.weight".format
+    assert found["backbone.net.model.conv1.weight"] == 0.5**5
+    assert [found[stage(i)] for i in (1, 2, 3, 4)] == [0.5**4, 0.5**3, 0.5**2, 0.5]
+    assert found["classifier.0.weight"] == found["aux_classifier.4.bias"] == 1
+
+
+def test_a_backbone_that_numbers_no_layers_is_named() -> None:
+    with pytest.raises(MisconfigurationException, match=r"layer_decay needs .* and CIFARResNet has none: set"):
+        Segmenter(FCN(CIFARResNet(8, width=8), 3, output_stride=2), 3, layer_decay=0.6)
 
 
 def test_images_without_objects_train_every_parameter(tmp_path: Path) -> None:
