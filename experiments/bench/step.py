@@ -78,7 +78,8 @@ def step(
     """Time training steps of a bare PyTorch loop, of Lightning's Trainer and of runs, side by side.
 
     A run is timed as it is, compiled, with averaged weights and with a teacher. All train the same network on the same
-    random images of 32 pixels, in turns. A round times some steps of each, and a ratio is taken within the round. A run has the callbacks of every run and the CSV logger, not Weights & Biases.
+    random images of 32 pixels, in turns. A round times some steps of each, and a ratio is taken within the round. A run
+    has the callbacks of every run and the CSV logger, not Weights & Biases.
 
     Args:
         depth: of the CIFAR ResNet that is trained.
