@@ -70,11 +70,11 @@ def step(
     steps: int = 8,
     backend: str = "inductor",
 ) -> None:
-    """Time steps of a bare loop in PyTorch, of Lightning's Trainer, and of a run: as it is, compiled, with averaged
-    weights and with a teacher.
+    """Time training steps of a bare PyTorch loop, of Lightning's Trainer and of runs, side by side.
 
-    All train the same network on the same random images of 32 pixels, in turns. A round times some steps of each, and
-    a ratio is taken within the round. A run has the callbacks of every run and the CSV logger, not Weights & Biases.
+    A run is timed as it is, compiled, with averaged weights and with a teacher. All train the same network on the same
+    random images of 32 pixels, in turns. A round times some steps of each, and a ratio is taken within the round. A run
+    has the callbacks of every run and the CSV logger, not Weights & Biases.
 
     Args:
         depth: of the CIFAR ResNet that is trained.

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from experiments.cli.messages import did_you_mean
 from experiments.errors import UsageError
-from experiments.runs.fits import epoch_means, fits_below, newest_fit, read_metrics, read_summary
+from experiments.runs.fits import epoch_means, fits_below, newest_fit, read_metrics, read_summary, readable
 from experiments.runs.safe_yaml import read_yaml
 from experiments.runs.settings import settings
 
@@ -77,7 +77,8 @@ def compare(
 
     Raises:
         FileNotFoundError: where a directory has no metrics.csv.
-        UsageError: for a metric that none of the runs has, and for groups whose runs differ in other settings too.
+        UsageError: for a damaged file of a run, a metric that none of the runs has, and groups whose runs differ in
+            other settings too.
     """
     metrics = [name.strip() for name in metric.split(",")]
     if group_by is None:
@@ -113,7 +114,8 @@ def read_run(path: Path, name: str) -> Run:
     columns = read_metrics(path)
     curves = {name: curve for name in columns.keys() - {"epoch", "step"} if (curve := epoch_means(columns, name))}
     config = path / "config.yaml"
-    content = read_yaml(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    with readable(config):
+        content = read_yaml(config.read_text(encoding="utf-8")) if config.is_file() else {}
     return Run(name, curves, read_summary(path), content if isinstance(content, dict) else {})
 
 

@@ -41,7 +41,7 @@ def completion(shell: Literal["bash", "zsh"]) -> None:
     ~/.zshrc sources.
 
     Args:
-        shell: that sources the script.
+        shell: the shell that will source the script.
     """
     from experiments import __version__
     from experiments.__main__ import tools

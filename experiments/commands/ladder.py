@@ -28,6 +28,8 @@ def ladder(args: list[str]) -> None:
         UsageError: if a training failed or validated nothing, or there are too few seeds.
     """
     options, flags = _parser().parse_known_args(args)
+    if options.seeds < 1:
+        raise UsageError(f"--seeds {options.seeds}: give the number of seeds of each arm, at least 1")
     if options.plan != "ladder" and options.seeds < 2:
         raise UsageError(f"--seeds {options.seeds}: the plan needs at least 2 for its intervals")
     sheet = sheet_of(options.plan, options.seeds, flags, options.results)
@@ -66,7 +68,7 @@ def _parser() -> ArgumentParser:
         help="ladder: one trick added at a time; plackett_burman: the effects of all eleven from twelve runs; the"
         " others: two tricks and their interaction (default: ladder)",
     )
-    parser.add_argument("--seeds", type=int, default=2, help="of the runs of each arm (default: 2)")
+    parser.add_argument("--seeds", type=int, default=2, help="number of seeds of each arm (default: 2)")
     add_driver_flags(parser, budget="24h", runs=Path("runs/ladder"))
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the rows and the figure")
     return parser

@@ -96,7 +96,7 @@ def add_driver_flags(parser: ArgumentParser, budget: str, runs: Path) -> None:
         "--budget", type=_seconds, default=budget, help=f"wall time, such as 60m or 8h (default: {budget})"
     )
     parser.add_argument(
-        "--jobs", type=int, default=1, help="trainings at once; 0 trains nothing and takes what lies in --runs"
+        "--jobs", type=_jobs, default=1, help="trainings at once; 0 trains nothing and takes what lies in --runs"
     )
     parser.add_argument(
         "--runs",
@@ -105,6 +105,12 @@ def add_driver_flags(parser: ArgumentParser, budget: str, runs: Path) -> None:
         default=[runs],
         help="folders in which runs are looked for; the first gets new ones",
     )
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"{text} is no number of trainings at once: give 0, 1 or more")
+    return int(text)
 
 
 def _seconds(text: str) -> float:

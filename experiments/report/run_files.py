@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from experiments.errors import UsageError
 from experiments.report.charts import Point
-from experiments.runs.fits import epoch_means, read_metrics, read_summary
+from experiments.runs.fits import epoch_means, read_metrics, read_summary, readable
 from experiments.runs.safe_yaml import read_yaml
 
 Metrics = dict[str, list[float | None]]
@@ -53,8 +48,7 @@ def read_run(path: Path, name: str) -> RunFiles:
         UsageError: for a file that is damaged.
         OSError: for one that can't be read.
     """
-    with _readable(path / "metrics.csv"):
-        metrics = read_metrics(path)
+    metrics = read_metrics(path)
     tests = [summary for folder in sorted((path / "test").glob("*")) if (summary := _summary(folder)).get("metrics")]
     return RunFiles(name, path, _config(path / "config.yaml"), _summary(path), metrics, tests)
 
@@ -63,22 +57,12 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file that an analysis wrote, none where there is no file."""
     if not path.is_file():
         return []
-    with _readable(path), open(path, newline="", encoding="utf-8") as file:
+    with readable(path), open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turns what a damaged file raises into one sentence that names it."""
-    try:
-        yield
-    except (csv.Error, ValueError, TypeError, yaml.YAMLError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"{path} can't be read ({reason}): restore it, or leave this run out") from error
-
-
 def _summary(run: Path) -> dict[str, Any]:
-    with _readable(run / "summary.json"):
+    with readable(run / "summary.json"):
         summary = read_summary(run)
         if not isinstance(summary, dict):
             raise ValueError("it holds no settings")
@@ -88,7 +72,7 @@ def _summary(run: Path) -> dict[str, Any]:
 def _config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    with _readable(path):
+    with readable(path):
         config = read_yaml(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise ValueError("it holds no settings")

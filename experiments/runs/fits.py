@@ -5,9 +5,15 @@ from __future__ import annotations
 import csv
 import json
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+import yaml
+
+from experiments.errors import UsageError
 
 
 def is_fit(run: Path) -> bool:
@@ -15,7 +21,7 @@ def is_fit(run: Path) -> bool:
     metrics = run / "metrics.csv"
     if not metrics.is_file():
         return False
-    with open(metrics, newline="", encoding="utf-8") as file:
+    with readable(metrics), open(metrics, newline="", encoding="utf-8") as file:
         return any(column.startswith("train/") for column in next(csv.reader(file), []))
 
 
@@ -50,7 +56,7 @@ def newest_fit(path: Path) -> Path:
 def read_metrics(run: Path) -> dict[str, list[float | None]]:
     """The columns of ``metrics.csv``, ``None`` where a row has no value."""
     columns: dict[str, list[float | None]] = defaultdict(list)
-    with open(run / "metrics.csv", newline="", encoding="utf-8") as file:
+    with readable(run / "metrics.csv"), open(run / "metrics.csv", newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             for name, value in row.items():
                 columns[name].append(float(value) if value else None)
@@ -69,4 +75,15 @@ def epoch_means(metrics: dict[str, list[float | None]], column: str) -> dict[int
 def read_summary(run: Path) -> dict[str, Any]:
     """``summary.json``, empty where the run has none yet."""
     path = run / "summary.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    with readable(path):
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns what a damaged file raises into one sentence that names it."""
+    try:
+        yield
+    except (csv.Error, ValueError, TypeError, yaml.YAMLError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"{path} can't be read ({reason}): restore it, or leave this run out") from error

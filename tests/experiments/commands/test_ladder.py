@@ -83,6 +83,13 @@ def test_what_is_missing_is_trained_once(climb, tmp_path, capsys):
     assert "training" not in capsys.readouterr().out.replace("trainings.csv", "")
 
 
+@pytest.mark.parametrize("flags", [["--jobs", "-1"], ["--seeds", "0"]])
+def test_a_number_that_trains_nothing_is_refused(flags, tmp_path, capsys):
+    assert main(["ladder", *flags, "--results", str(tmp_path)]) != 0
+    assert flags[0] in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_plan_without_residuals_is_refused_before_it_trains(tmp_path, capsys):
     assert main(["ladder", "--plan", "warmup_by_batch", "--seeds", "1", "--results", str(tmp_path)]) == 1
     assert "at least 2" in capsys.readouterr().err

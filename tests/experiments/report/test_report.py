@@ -145,6 +145,9 @@ def test_a_damaged_file_is_one_sentence(name, content, words, copied, fathom, tm
     assert code == 1
     assert words in sentence
     assert out.read_text() == "before"
+    code, sentence = fathom("compare", copied, "--out", tmp_path / "curves")
+    assert code == 1
+    assert words in sentence
 
 
 def test_wrong_words_are_one_sentence(tiny_run, fathom, tmp_path):
