@@ -124,7 +124,8 @@ class Recorder(TorchDispatchMode):
             self.note(name)
             shapes = {"nonzero": (0, tensors[0].ndim), "nms": (0,)}
             return torch.empty(shapes[name], dtype=torch.int64, device="meta") if name in shapes else 1
-        if name == "index" and any(index is not None and index.dtype == torch.bool for index in arguments[1]):
+        by_mask = name == "index" and any(index is not None and index.dtype == torch.bool for index in arguments[1])
+        if by_mask and tensors[0].is_meta:
             self.note("index by a mask")
             return tensors[0].new_empty(0, *tensors[0].shape[arguments[1][0].ndim :])
         blocking = not keywords.get("non_blocking")
