@@ -128,8 +128,14 @@ def open_subject(source: str, data: ImageData | None = None, weights: Path | Non
     else:
         subject = _own_subject(Path(source), data)
     _for_analysis(subject.net)
-    subject.data.prepare_data()
-    subject.data.setup("test")
+    try:
+        subject.data.prepare_data()
+        subject.data.setup("test")
+    except (FileNotFoundError, MisconfigurationException) as error:
+        if data is not None or "data.root" not in str(error):
+            raise
+        kind = type(subject.data).__name__
+        raise type(error)(f"{error} Name the class with it: --data {kind} --data.root FOLDER.") from error
     _check(subject)
     return subject
 

@@ -49,6 +49,13 @@ def test_a_misspelt_name_is_one_sentence(folder):
         open_subject("pretrained:small2")
 
 
+def test_missing_images_are_asked_for_by_flags_that_work(folder, tmp_path, monkeypatch):
+    keep_network(CIFARResNet(num_classes=10, depth=8, width=4), folder / "small.safetensors", "CIFAR10", {})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MisconfigurationException, match=r"with it: --data CIFAR10 --data\.root FOLDER\.$"):
+        open_subject("pretrained:small")
+
+
 def test_those_that_come_with_fathom_load_and_are_small():
     files = pretrained_files()
     assert {"resnet20_cifar10", "plain20_cifar10"} <= files.keys()
