@@ -65,7 +65,7 @@ _SENTENCES: tuple[tuple[str, Callable[[re.Match[str], _Problem], str]], ...] = (
     ),
     (
         r"Option '(\S+)' is not accepted",
-        lambda m, p: f"{p.where}{p.class_path} has no option {m[1]}{did_you_mean(m[1], p.parameters)}",
+        lambda m, p: f"{p.where}{p.class_path} has no option {m[1]}{did_you_mean(m[1], _others(m[1], p.parameters))}",
     ),
     (
         r"Subcommand '(\S+)' does not accept option '(\S+)'",
@@ -190,9 +190,14 @@ def os_sentence(error: OSError) -> str:
     return f"{error.filename}: {reason}" if error.strerror and error.filename else reason
 
 
+def _others(word: str, known: Iterable[str]) -> list[str]:
+    """``known`` without ``word``, which the constructor of a base class may take and this class fix."""
+    return [name for name in known if name != word]
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint at the nearest of ``known``, or at all of them if none is near and they are at most twelve."""
-    known = [name for name in known if name != word]  # which a subclass may fix
+    known = list(known)
     nearest = {name.lower(): name for name in reversed(known)}
     if close := get_close_matches(word.lower(), nearest, 1, cutoff=0.5):
         return f"; did you mean {nearest[close[0]]}?"

@@ -99,8 +99,9 @@ def test_the_panels_of_the_dashboard_name_what_they_log(runs):
     for panel in panels("Transfer"):
         named |= {*getattr(panel, "y", []), *getattr(panel, "media_keys", []), getattr(panel, "metric_regex", None)}
     named.discard(None)
-    assert len(named) == 7
-    assert {name for name in named if not any(re.fullmatch(name, key) for key in logged)} == set()
+    assert len(named) == 8
+    unlogged = {name for name in named if not any(re.fullmatch(name, key) for key in logged)}
+    assert unlogged == {"val/mask_ap/.*"}  # of networks that find masks
 
 
 def predicted(run, *flags):

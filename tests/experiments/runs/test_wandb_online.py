@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -24,10 +26,12 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(server, tiny_config, tmp_path_factory):
-    """The directory of a fit, and what it printed."""
+    """The directory of a fit, in a process of its own: in this one, the client remembers the runs of other tests."""
     root = tmp_path_factory.mktemp("online")
     flags = ["--wandb.mode", "online", "--trainer.log_every_n_steps", "1", "--trainer.default_root_dir", str(root)]
-    assert main(["fit", "--config", str(tiny_config), *flags]) == 0
+    words = [sys.executable, "-m", "experiments", "fit", "--config", str(tiny_config), *flags]
+    done = subprocess.run(words, timeout=200, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     (directory,) = root.glob("tiny/*")
     return directory
 
