@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -20,9 +20,9 @@ from rich.table import Table
 
 from callbacks.run.run_summary import hardware, provenance
 from experiments.bench.forms import DTYPES, Form, Layout, Precision, Run, Setting, check_packages, prepare
-from experiments.bench.latency_page import COLUMNS, cells, heading, page
+from experiments.bench.latency_page import COLUMNS, cells, heading, page, setting_of
 from experiments.bench.official_form import STAGES
-from experiments.bench.timing import in_turn, now, ratio_and_spread
+from experiments.bench.timing import clock_of, in_turn, ratio_and_spread
 from experiments.errors import UsageError
 from experiments.unravel.records import Record, read_records, write_records
 from lit_models.cost import count_macs, count_parameters
@@ -138,8 +138,7 @@ def _floors(setting: Setting) -> list[Contender]:
 
 def _time(contenders: list[Contender], rounds: int, minutes: float | None, setting: Setting) -> None:
     """Whole rounds; one that is interrupted does not count."""
-    own_time = setting.device.type == "cpu" and setting.threads == 1
-    clock: Callable[[], float] = time.process_time if own_time else lambda: now(setting.device)
+    clock = clock_of(setting.device, setting.threads)
     end = time.monotonic() + (60 * minutes if minutes else float("inf"))
     for number in track(range(rounds), "rounds", console=Console(stderr=True)):
         if number and time.monotonic() > end:
@@ -212,10 +211,9 @@ def _keep(records: list[Record], out: Path | None) -> None:
     Console(width=140).print(table)
     if out is None:
         return
-    identity = ("batch", "precision", "image_size", "width", "hardware")
-    new = {tuple(record[column] for column in identity) for record in records}
+    new = set(map(setting_of, records))
     stored = read_records(out) if out.exists() else []
-    kept = [record for record in stored if tuple(record.get(column) for column in identity) not in new]
+    kept = [record for record in stored if setting_of(record) not in new]
     write_records(out, [*kept, *records])
     with atomic(out.with_suffix(".md")) as file:
         file.write(page(read_records(out)))

@@ -28,7 +28,7 @@ goal is {TARGET} of the deploy form at most, in the fastest exported form.
 def page(records: Sequence[Record]) -> str:
     """All of it, in Markdown."""
     parts = [INTRODUCTION.rstrip(), _table(SUMMARY, _summary(records))]
-    for _, of_setting in groupby(records, _setting):
+    for _, of_setting in groupby(records, setting_of):
         rows = list(of_setting)
         parts += [f"## {heading(rows)}", _table(COLUMNS, map(cells, rows))]
     return "\n\n".join(parts) + "\n"
@@ -63,7 +63,7 @@ SUMMARY = ("", "batch", "precision", "official, ms", "fastest exported form", "o
 
 
 def _summary(records: Sequence[Record]) -> Iterable[list[str]]:
-    for _, of_setting in groupby(records, _setting):
+    for _, of_setting in groupby(records, setting_of):
         rows = list(of_setting)
         for official in (row for row in rows if row["network"].startswith("official ")):
             name = official["network"].removeprefix("official ")
@@ -93,7 +93,8 @@ def _verdict(ratio: float, floor: float, times_floor: float) -> str:
     return f"no: it takes {times_floor:.1f} times its floor"
 
 
-def _setting(record: Record) -> tuple[str, ...]:
+def setting_of(record: Record) -> tuple[str, ...]:
+    """What is the same in all rows of a table, and in no other table."""
     return tuple(record[column] for column in ("batch", "precision", "image_size", "width", "hardware"))
 
 

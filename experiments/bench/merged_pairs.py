@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 from statistics import median
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from callbacks.run.run_summary import hardware
 from datamodules.pipeline.allocator import keep_freed_memory
 from experiments.bench.bare_loop import autocast
-from experiments.bench.timing import PRECISIONS, Precision, in_turn, in_words, now, ratio_and_spread
+from experiments.bench.timing import PRECISIONS, Precision, clock_of, in_turn, in_words, ratio_and_spread
 from lit_models import VanillaNet
 from lit_models.surgery.reparameterize import pairs_merged
 
@@ -65,7 +64,7 @@ def _measure(
     context = autocast(precision, device)
     steps = {name: _step(net, images, context) for name, net in nets.items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    clock: Callable[[], float] = time.process_time if threads == 1 and device.type == "cpu" else lambda: now(device)
+    clock = clock_of(device, threads)
     for number in range(rounds + 1):
         for name in in_turn(list(steps), number):
             start = clock()

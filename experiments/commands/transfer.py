@@ -161,7 +161,7 @@ def train(recipe: Path, seed: int, runs: Path, flags: Sequence[str]) -> Path:
 
 def result(backbone: Candidate, task: str, mode: str, seed: int, run: Path, score: str) -> Row:
     """A line of the CSV."""
-    summary = json.loads((run / "summary.json").read_text())
+    summary = read_summary(run)
     if score not in summary["metrics"]:
         raise MisconfigurationException(f"{run} validated nothing: backbones are compared by {score}")
     return {

@@ -49,8 +49,8 @@ def read_run(path: Path, name: str) -> RunFiles:
         OSError: for one that can't be read.
     """
     metrics = read_metrics(path)
-    tests = [summary for folder in sorted((path / "test").glob("*")) if (summary := _summary(folder)).get("metrics")]
-    return RunFiles(name, path, _config(path / "config.yaml"), _summary(path), metrics, tests)
+    tests = [summary for summary in map(read_summary, sorted((path / "test").glob("*"))) if summary.get("metrics")]
+    return RunFiles(name, path, _config(path / "config.yaml"), read_summary(path), metrics, tests)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -59,14 +59,6 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return []
     with readable(path), open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def _summary(run: Path) -> dict[str, Any]:
-    with readable(run / "summary.json"):
-        summary = read_summary(run)
-        if not isinstance(summary, dict):
-            raise ValueError("it holds no settings")
-        return summary
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -76,7 +76,10 @@ def read_summary(run: Path) -> dict[str, Any]:
     """``summary.json``, empty where the run has none yet."""
     path = run / "summary.json"
     with readable(path):
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not isinstance(summary, dict):
+            raise ValueError("it holds no settings")
+        return summary
 
 
 @contextmanager
