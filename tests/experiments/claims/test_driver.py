@@ -183,10 +183,9 @@ def drive_until(folder, places, condition):
 def test_a_budget_that_ends_in_mid_run(toy, capsys):
     """The run writes its checkpoint, leaves no row, and is resumed by the next call, not begun anew."""
     folder, runs = toy({"long": LONG}, [claim("T1", ["long"], [1])])
-    drive_until(folder, [runs], lambda: trains(runs))
+    drive_until(folder, [runs], lambda: any(runs.glob("*/*/*/checkpoints/last.ckpt")))  # or it has nothing to keep
     (run,) = runs.glob("*/*/*")
     assert summary(run)["status"] == "interrupted"
-    assert (run / "checkpoints" / "last.ckpt").exists()
     elsewhere = runs.with_name("elsewhere")
     drive_until(folder, [elsewhere, runs], lambda: summary(run)["resumed"] == 1)
     assert "going on" in capsys.readouterr().out
