@@ -110,7 +110,7 @@ class Pages:
             return "–"
         digits = 1 if claim.statistic == "contrast" else 2
         value, low, high = (f"{number:.{digits}f}".replace("-", "−") for number in grade.interval)
-        return f"{value} ({low} to {high})"
+        return claim.in_words(f"{value} ({low} to {high})")
 
     def verdict(self, claim: Claim) -> str:
         """The cell with the verdict, or the price."""
@@ -195,20 +195,25 @@ class Pages:
         return "\n".join(lines)
 
     def _headlines(self) -> str:
-        graded = [claim for claim in self.sheet.claims.values() if self.grades[claim.id].verdict != "not run"]
-        chosen = sorted(graded, key=lambda claim: (not claim.seed_document, claim.statistic in ("exact", "time")))
         lines = [
             f"{self.count()} [All of them](experiments/claims/README.md), each with scale, interval and price.",
             "",
             "| claim | paper | ours | verdict |",
             "| --- " * 4 + "|",
         ]
-        for claim in chosen[:HEADLINES]:
-            paper = self.sheet.titles[claim.paper]
-            lines.append(
-                f"| {paper}: {claim.sentence} | {claim.papers_value} | {self.ours(claim)} | {self.verdict(claim)} |"
-            )
+        lines += [
+            f"| {claim.sentence} | {claim.papers_value} ({claim.source}) | {self.ours(claim)} | {self.verdict(claim)} |"
+            for claim in self._most_telling()[:HEADLINES]
+        ]
         return "\n".join(lines)
+
+    def _most_telling(self) -> list[Claim]:
+        """The graded claims: of each paper a central one, trained for if possible; what is contradicted; the others."""
+        verdicts = {claim.id: self.grades[claim.id].verdict for claim in self.sheet.claims.values()}
+        graded = [claim for claim in self.sheet.claims.values() if verdicts[claim.id] != "not run"]
+        graded.sort(key=lambda claim: (not claim.central, claim.statistic in ("exact", "time")))
+        first = {claim.paper: claim.id for claim in reversed(graded)}
+        return sorted(graded, key=lambda claim: (claim.id != first[claim.paper], verdicts[claim.id] != "contradicted"))
 
     def _verdicts(self) -> str:
         file = io.StringIO()

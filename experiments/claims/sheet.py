@@ -19,6 +19,13 @@ REGIMES = Path(__file__).with_name("regimes.yaml")
 Direction = Literal["greater", "less", "absent"]
 Statistic = Literal["contrast", "every", "ratio", "exact", "time", "none"]
 
+POINTS = {
+    "test_error": "{} points of test error",
+    "train_error": "{} points of training error",
+    "gap": "{} points of the gap between test and training error",
+}
+"""What a contrast of each metric is."""
+
 
 @dataclass(frozen=True)
 class Regime:
@@ -103,8 +110,10 @@ class Claim:
     """What is special beside the regime."""
     minutes: float = 0.0
     """Price of its analyses."""
-    seed_document: bool = False
-    """Whether it is one of those that the project set out from."""
+    central: bool = False
+    """Whether it is one of those that the paper is known for."""
+    ours: str = ""
+    """What our number is, as in ``{} of the time``; of a contrast it follows from the metric."""
     effect: float | None = None
     """The paper's value in the unit of ours, for the figure."""
     note: str = ""
@@ -115,6 +124,10 @@ class Claim:
         """Name of the analysis and of its quantity; ``None`` for a metric of the training."""
         name, dot, quantity = self.quantity.partition(".")
         return (name, quantity) if dot else None
+
+    def in_words(self, number: str) -> str:
+        """``number``, which is ours, with what it is."""
+        return (self.ours or POINTS.get(self.quantity, "{}")).format(number)
 
     @property
     def rule(self) -> str:
