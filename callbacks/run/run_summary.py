@@ -115,6 +115,7 @@ class RunSummary(L.Callback):
             "seed": None if seed is None else int(seed),
             "precision": trainer.precision,
             "tf32": torch.get_float32_matmul_precision() != "highest",
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
             "devices": trainer.world_size,
             "hardware": hardware(trainer.strategy.root_device),
         }

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 MAX_PIXELS = 150_000_000
 """Default limit on the pixels of an image; at 3 bytes each, as much memory as a decoder may need."""
 
-_JPEG = b"\xff\xd8\xff"
+_JPEG, _SCAN, _EXIF = b"\xff\xd8\xff", b"\xff\xda", b"Exif\0\0"
 _EXIF_SEARCHED = 1 << 16  # bytes; the segment comes first in a JPEG file, and is no longer than that
 
 
@@ -101,7 +101,7 @@ def _header(data: bytes, max_pixels: int) -> tuple[int, int, str | None]:
 
 def exif_orientation(data: bytes) -> int:
     """1 to 8, as in EXIF: how the stored image is to be turned to be shown."""
-    if data.startswith(_JPEG) and data.find(b"Exif\0\0", 0, _EXIF_SEARCHED) < 0:
+    if data.startswith(_JPEG) and not _has_exif(data):
         return 1
     image = _open(data)
     if image.format == "TIFF":  # which Pillow turns itself
@@ -113,6 +113,18 @@ def exif_orientation(data: bytes) -> int:
     except Exception:  # viewers show an image with broken EXIF data as it is stored
         return 1
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+def _has_exif(data: bytes) -> bool:
+    """Whether a JPEG has EXIF data, going from segment to segment: searching would read much of the picture itself."""
+    at = 2
+    while data.startswith(b"\xff", at):
+        if data.startswith(_SCAN, at):
+            return False
+        if data.startswith(_EXIF, at + 4):
+            return True
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return data.find(_EXIF, 0, _EXIF_SEARCHED) >= 0  # decoders read on behind a broken segment
 
 
 def _turned(image: np.ndarray, orientation: int) -> np.ndarray:

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from callbacks.run.run_summary import hardware
 from datamodules.pipeline.allocator import keep_freed_memory
-from experiments.bench.timing import in_turn, now, ratio_and_spread
+from experiments.bench.bare_loop import autocast
+from experiments.bench.timing import PRECISIONS, Precision, in_turn, in_words, now, ratio_and_spread
 from experiments.unravel.decomposition import gradients_by_length
 from experiments.unravel.lesions import lesioned, single_lesions
 from experiments.unravel.path_gradients import residual_stack, stack_gradients
@@ -33,6 +34,7 @@ def lesion(
     images: PositiveInt = 2000,
     batch_size: PositiveInt = 100,
     gradient_images: PositiveInt = 32,
+    precisions: tuple[Precision, ...] = PRECISIONS,
 ) -> None:
     """Time all single deletions of a CIFAR ResNet, and its gradients by path length.
 
@@ -45,8 +47,14 @@ def lesion(
         images: random ones of 32 pixels.
         batch_size: images at a time.
         gradient_images: at a time, for the gradients.
+        precisions: of all; a table for each. Analyses themselves compute in float32.
     """
     keep_freed_memory()  # as runs do; else both wait for the system most of the time
+    for precision in precisions:
+        _measure(depth, images, batch_size, gradient_images, precision)
+
+
+def _measure(depth: int, images: int, batch_size: int, gradient_images: int, precision: Precision) -> None:
     torch.manual_seed(0)
     net = CIFARResNet(depth).to(memory_format=torch.channels_last).eval()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -54,7 +62,8 @@ def lesion(
     batch = torch.randn(batch_size, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
     variants = [lesioned(links(net), lesion) for lesion in single_lesions(links(net))]
     rounds = -(-images // batch_size)
-    with torch.inference_mode():
+    context = autocast(precision, device)
+    with torch.inference_mode(), context():
         net(batch)
         deletions = _in_turns(
             {
@@ -69,17 +78,18 @@ def lesion(
 
     few = torch.randn(gradient_images, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
     targets = torch.arange(gradient_images, device=device) % 10
-    gradients = _in_turns(
-        {
-            "ordinary backward pass": lambda: _loss(net, few, targets).backward,
-            "gradients by length": lambda: partial(_by_length, net, few, targets),
-        },
-        9,
-        device,
-    )
+    with context():
+        gradients = _in_turns(
+            {
+                "ordinary backward pass": lambda: _loss(net, few, targets).backward,
+                "gradients by length": lambda: partial(_by_length, net, few, targets),
+            },
+            9,
+            device,
+        )
     title = (
-        f"ResNet-{depth}, {len(variants)} blocks, float32, {hardware(device)}, {torch.get_num_threads()} threads; "
-        f"all deletions of {rounds * batch_size} images give the same logits"
+        f"ResNet-{depth}, {len(variants)} blocks, {in_words(precision)}, {hardware(device)},"
+        f" {torch.get_num_threads()} threads; all deletions of {rounds * batch_size} images give the same logits"
     )
     table = Table("", "seconds a batch", "ratio", "fastest–slowest round", title=title, title_justify="left")
     for seconds in (deletions, gradients):

@@ -15,7 +15,7 @@ from experiments.runs.evaluation import Evaluation
 from experiments.runs.wandb_logger import DispensableWandbLogger, run_id
 from lit_models import ImageClassifier
 
-FACTS = ("parameters", "macs", "devices", "hardware", "tf32", "data_fingerprint", "commit", "dirty")
+FACTS = ("parameters", "macs", "devices", "hardware", "tf32", "cudnn_benchmark", "data_fingerprint", "commit", "dirty")
 """What the summary of a run has that its configuration has not."""
 SECTIONS = ("seed_everything", "name", "model", "data", "trainer")
 MOST_CLASSES = 100

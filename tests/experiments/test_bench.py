@@ -63,6 +63,13 @@ def test_resumption_is_timed_in_float32_and_in_the_default_precision(capsys, cap
     assert ("32-true" in printed, "bf16-mixed" in printed, printed.count("│ resumable")) == (True, True, 2)
 
 
+def test_lesions_are_timed_in_float32_and_in_the_default_precision(capsys):
+    sizes = ["--depth", "8", "--images", "2", "--batch_size", "2", "--gradient_images", "2"]
+    assert main(["bench", "lesion", *sizes]) == 0
+    printed = capsys.readouterr().out
+    assert ("32-true" in printed, "bf16-mixed" in printed, printed.count("│ shared beginnings")) == (True, True, 2)
+
+
 def test_detector_segmenter_and_their_pipelines_are_timed_beside_those_of_torchvision(voc_tree, street_tree, capsys):
     folders = ["--detection", str(voc_tree), "--segmentation", str(street_tree)]
     sizes = ["--image_size", "64", "--batch_size", "2", "--rounds", "1", "--precisions", "[16-mixed]"]

@@ -55,6 +55,16 @@ def test_a_large_turned_photo_is_decoded_no_smaller_than_needed():
     assert decode(data, "x", min_height=400, min_width=10).shape == (480, 320, 3)
 
 
+def test_exif_is_found_behind_the_longest_segment():
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    data = encode("JPEG", exif=exif)
+    profile = b"\xff\xe2\xff\xff" + bytes(0xFFFD)
+    late = data[:2] + profile + data[2:]
+    assert image_size(late, "x") == (96, 64)
+    assert np.array_equal(decode(late, "x"), decode(data, "x"))
+
+
 def stray_bytes(data: bytes) -> bytes:
     """As some cameras write them, before the end of the image."""
     return data[:-2] + b"\x00\x00\x00\x00" + data[-2:]
