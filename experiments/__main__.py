@@ -56,7 +56,12 @@ def _main(args: list[str]) -> int:
         from experiments.cli.consent import take_imports
         from experiments.cli.paths import expand_home
 
-        command, *rest = take_imports([expand_home(word) for word in args])
+        words = take_imports([expand_home(word) for word in args])
+        if any("pretrained:" in word for word in words):
+            from experiments.cli.pretrained import with_pretrained
+
+            words = [with_pretrained(word) for word in words]
+        command, *rest = words
         return run(command, rest)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)

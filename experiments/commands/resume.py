@@ -218,10 +218,9 @@ def whole_checkpoint(path: Path) -> Checkpoint | None:
 
 
 def _check_it_can_go_on(path: Path, content: dict[str, Any]) -> None:
-    run = content.get("run")
-    if not isinstance(run, dict):
-        raise CheckpointError(f"{path} does not say where training was, so that no run can go on from it")
     check_training_state(path, content)
+    if not isinstance(content.get("run"), dict):
+        raise CheckpointError(f"{path} does not say where training was, so that no run can go on from it")
 
 
 def _is_finished(run_directory: Path) -> bool:
