@@ -114,8 +114,8 @@ FLAGS = {
     "--best_checkpoint.mode maximum": "maximum",
     "--modl.lr 1": "there is no flag --modl.lr; did you mean model?",
     "extra": "unrecognized arguments: extra",
-    "--data.batch_size": "expected one argument",
-    "--config": "expected one argument",
+    "--data.batch_size": "data.batch_size needs a value",
+    "--config": "config needs a value",
 }
 
 # a second configuration file
@@ -245,10 +245,21 @@ def test_a_run_root_that_is_a_file_is_named(tiny_config, fathom, tmp_path):
     [
         (["fitt"], "did you mean fit"),
         (["fit"], "needs --config"),
-        (["test", "--config"], "expected one argument"),
+        (["test", "--config"], "config needs a value"),
         (["test", "runs"], "fathom test needs --ckpt_path"),
         (["--config", "a.yaml"], "no command '--config'"),
-        (["bench", "nothing"], "nothing"),
+        (["bench", "nothing"], "fathom bench needs one of data, epoch, "),
+        (["bench", "step", "--rounds", "0"], "rounds takes a whole number above 0, not 0"),
+        (["convert"], "fathom convert needs one of vanillanet"),
+        (["bench", "latency", "--network", "resnet50"], "did you mean networks?"),
+        (["reproduce", "--chekc"], "did you mean check?"),
+        (["reproduce", "--dryrun", "--jobs", "0"], "did you mean dry_run?"),
+        (["ladder", "--trainr.max_epochs", "1"], "did you mean trainer?"),
+        (["ladder", "--budget", "-5m"], "--budget needs a value; one that begins with a dash is written --budget="),
+        (["explain", "--crve", "a.png"], "did you mean curve?"),
+        (["transfer", "--imges", "5", "runs"], "did you mean images?"),
+        (["transfer", "--detection", "a"], "give runs of classifiers first"),
+        (["compare", "runs", "--over", "sede"], "give --group-by, too"),
     ],
 )
 def test_a_command_line_without_a_command_or_a_configuration(args, expected, fathom):
