@@ -63,7 +63,10 @@ def _main(args: list[str]) -> int:
             words = [with_pretrained(word) for word in words]
         command, *rest = words
         return run(command, rest)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as left:
+        # A Trainer that is not a fit's of ours, as in a benchmark, turns Ctrl-C into an exit without a word.
+        if isinstance(left, SystemExit) and not isinstance(left.__context__, KeyboardInterrupt):
+            raise
         return _fail("interrupted", 130)
     except Exception as error:
         from experiments.cli.messages import is_for_people, one_sentence, os_sentence
