@@ -76,6 +76,7 @@ FLAGS = {
     "--data.mixup_alpha .nan": "data.mixup_alpha is nan; give a finite number",
     "--data.cutmix_alpha .inf": "data.cutmix_alpha is inf; give a finite number",
     "--model.optimizer_args.eps .nan": "model.optimizer_args.eps is nan; give a finite number",
+    "--model.head_lr_scale -1": "head_lr_scale is -1.0; give a number from 0",
     "--model.milestones [-1]": "milestones are (-1.0,)",
     "--model.milestones [.nan]": "model.milestones[0] is nan",
     "--model [1]": "model takes a class, by its name or as class_path with init_args, not [1]",
