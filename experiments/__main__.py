@@ -56,15 +56,23 @@ def _main(args: list[str]) -> int:
         from experiments.cli.consent import take_imports
         from experiments.cli.paths import expand_home
 
-        command, *rest = take_imports([expand_home(word) for word in args])
+        words = take_imports([expand_home(word) for word in args])
+        if any("pretrained:" in word for word in words):
+            from experiments.cli.pretrained import with_pretrained
+
+            words = [with_pretrained(word) for word in words]
+        command, *rest = words
         return run(command, rest)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as left:
+        # A Trainer that is not a fit's of ours, as in a benchmark, turns Ctrl-C into an exit without a word.
+        if isinstance(left, SystemExit) and not isinstance(left.__context__, KeyboardInterrupt):
+            raise
         return _fail("interrupted", 130)
     except Exception as error:
         from experiments.cli.messages import is_for_people, one_sentence, os_sentence
 
         if isinstance(error, ArgumentError):
-            known = flags(args[0]) if _is_tool(args[0], args[1:]) else None
+            known = flags(*args[:2]) if _is_tool(args[0], args[1:]) else None
             return _fail(one_sentence(str(error), known) if known else one_sentence(str(error)), 2)
         if isinstance(error, OSError):
             return _fail(one_sentence(os_sentence(error)), 1)
@@ -90,6 +98,9 @@ def run(command: str, args: list[str]) -> int:
         return 0
     if command in tools():
         tool = tool_named(command)
+        word = args[0] if args else ""
+        if isinstance(tool, dict) and word not in tool and not word.startswith("-"):
+            return _fail(f"fathom {command} needs one of {', '.join(tool)}{f', not {word}' * bool(word)}", 2)
         if _takes_words(tool):
             tool(args)
             return 0
@@ -170,12 +181,12 @@ def _values(args: list[str]) -> list[str]:
     return list(takewhile(lambda word: not word.startswith("-"), args))
 
 
-def flags(command: str) -> list[str]:
-    """The flags of a command with typed arguments, over all its subcommands."""
+def flags(command: str, subcommand: str = "") -> list[str]:
+    """The flags of a command with typed arguments; without a ``subcommand`` over all of those."""
     tool = tool_named(command)
     if _takes_words(tool):
         return []
-    functions = [tool] if callable(tool) else tool.values()
+    functions = [tool] if callable(tool) else [tool[subcommand]] if subcommand in tool else tool.values()
     return list(dict.fromkeys(name for function in functions for name in inspect.signature(function).parameters))
 
 

@@ -89,7 +89,10 @@ def _without_wrapper(name: Any) -> Any:
 def check_training_state(path: str | Path, checkpoint: dict[str, Any]) -> None:
     """Raises ``CheckpointError`` where training can't go on from what :func:`read_checkpoint` found in ``path``."""
     if "optimizer_states" not in checkpoint:
-        raise CheckpointError(f"{path} holds weights alone, so no training can go on from it: take one in checkpoints/")
+        raise CheckpointError(
+            f"{path} holds weights alone, so no training can go on from it: begin one with `fathom fit"
+            " --model.weights`, or give a checkpoint that a training has written"
+        )
     try:
         check_training(checkpoint)
     except SchemaError as error:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 import torch
+from jsonargparse.typing import PositiveInt
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -25,14 +26,14 @@ from datamodules.pipeline.in_memory import InMemoryImages
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
-def data(photos: str | None = None, images: int = 20_000, rounds: int = 7) -> None:
+def data(photos: str | None = None, images: PositiveInt = 20_000, rounds: PositiveInt = 7) -> None:
     """Print images/s of the input pipelines beside torchvision's and beside their floors.
 
     Everything is measured in turn, ``rounds`` times; a ratio is the median of the rounds' ratios, with the least and
     the greatest.
 
     Args:
-        photos: folder with ``train/<class>/`` of JPEG photos for the second table (default: only the first).
+        photos: folder with train/CLASS/ of JPEG photos for the second table (default: only the first).
         images: how many 32×32 images of random pixels make the first table's data set.
         rounds: how often each is measured.
     """

@@ -15,6 +15,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from jsonargparse.typing import PositiveInt
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -33,11 +34,11 @@ PLAIN = "plain PyTorch, torchvision v2 in 2 workers"
 
 
 def epoch(
-    depth: int = 20,
-    images: int = 11_520,
-    batch_size: int = 128,
+    depth: PositiveInt = 20,
+    images: PositiveInt = 11_520,
+    batch_size: PositiveInt = 128,
     precisions: tuple[Precision, ...] = PRECISIONS,
-    rounds: int = 5,
+    rounds: PositiveInt = 5,
     backend: str = "inductor",
 ) -> None:
     """Time epochs of plain PyTorch, of a run and of a compiled run, in turns.
@@ -52,7 +53,7 @@ def epoch(
         batch_size: images in a step.
         precisions: of all; a table for each.
         rounds: epochs of each.
-        backend: of :class:`~callbacks.compile.Compile`.
+        backend: of torch.compile.
     """
     silence()
     keep_freed_memory()  # as the data modules do in a run

@@ -8,6 +8,7 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
+from jsonargparse.typing import PositiveInt
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -21,13 +22,13 @@ from lit_models.surgery.reparameterize import pairs_merged
 
 
 def merged_pairs(
-    depth: int = 6,
-    width: int = 32,
-    image_size: int = 32,
-    batch_size: int = 128,
+    depth: PositiveInt = 6,
+    width: PositiveInt = 32,
+    image_size: PositiveInt = 32,
+    batch_size: PositiveInt = 128,
     precisions: tuple[Precision, ...] = PRECISIONS,
-    rounds: int = 9,
-    threads: int = 1,
+    rounds: PositiveInt = 9,
+    threads: PositiveInt = 1,
 ) -> None:
     """Time steps with AdamW of a VanillaNet at λ = 1, before and after its pairs of convolutions are merged.
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 import lightning as L
 import torch
+from jsonargparse.typing import PositiveInt
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -35,12 +36,12 @@ Contender = Literal["bare Trainer", "resumable"]
 
 
 def resumption(
-    depth: int = 20,
-    batch_size: int = 128,
-    every_n_steps: int = 200,
+    depth: PositiveInt = 20,
+    batch_size: PositiveInt = 128,
+    every_n_steps: PositiveInt = 200,
     precisions: tuple[Precision, ...] = PRECISIONS,
-    rounds: int = 40,
-    steps: int = 8,
+    rounds: PositiveInt = 40,
+    steps: PositiveInt = 8,
 ) -> None:
     """Time steps of a Trainer without callbacks and loggers, and of one whose run can be resumed.
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
 from rich.progress import track
@@ -62,12 +63,12 @@ class Contender:
 
 
 def step(
-    depth: int = 20,
-    teacher_depth: int = 56,
-    batch_size: int = 128,
+    depth: PositiveInt = 20,
+    teacher_depth: PositiveInt = 56,
+    batch_size: PositiveInt = 128,
     precisions: tuple[Precision, ...] = PRECISIONS,
-    rounds: int = 10,
-    steps: int = 8,
+    rounds: PositiveInt = 10,
+    steps: PositiveInt = 8,
     backend: str = "inductor",
 ) -> None:
     """Time training steps of a bare PyTorch loop, of Lightning's Trainer and of runs, side by side.
@@ -83,7 +84,7 @@ def step(
         precisions: of all; a table for each.
         rounds: turns of each.
         steps: that are timed in a turn.
-        backend: of :class:`~callbacks.compile.Compile`.
+        backend: of torch.compile.
     """
     silence()
     keep_freed_memory()  # as the data modules do in a run

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
+from jsonargparse.typing import PositiveInt
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -48,9 +49,9 @@ def stochastic_depth(
     network: Network = "resnet110",
     survival_prob: float = 0.5,
     precisions: tuple[Precision, ...] = PRECISIONS,
-    devices: int = 1,
-    rounds: int = 10,
-    steps: int = 4,
+    devices: PositiveInt = 1,
+    rounds: PositiveInt = 10,
+    steps: PositiveInt = 4,
 ) -> None:
     """Time training steps of constant depth and of four ways to drop branches, side by side.
 
@@ -62,7 +63,7 @@ def stochastic_depth(
         network: resnet110 and resnet56 for CIFAR with 128 images of 32 pixels, resnet50 with 32 images of 128 pixels.
         survival_prob: p_L of linear decay.
         precisions: of the Trainer; a table for each.
-        devices: more than one train with the strategy ``ddp``, each on as many images.
+        devices: more than one train with the strategy ddp, each on as many images.
         rounds: turns of each.
         steps: that are timed in a turn.
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 from callbacks.run.run_summary import provenance
 from experiments.claims.rows import ANALYSES, Ledger, store
 from experiments.claims.sheet import Arm, Claim
-from experiments.unravel.pretrained import facts_of, keep_network
+from experiments.cli.pretrained import facts_of, keep_network
 from experiments.unravel.records import Record
 from experiments.unravel.source import open_subject
 from lit_models import load_checkpoint

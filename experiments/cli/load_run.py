@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from datamodules.pipeline.image_data import ImageData
 from experiments.cli.data_of_run import data_of_run
-from experiments.runs.fits import newest_fit, read_metrics, read_summary
-from experiments.runs.safe_yaml import read_yaml
+from experiments.runs.fits import newest_fit, read_configuration, read_metrics, read_summary
 from lit_models import load_checkpoint
 from lit_models.checkpoints import checkpoint_file
 
@@ -28,9 +27,8 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The resolved configuration."""
-        content: dict[str, Any] = read_yaml((self.directory / "config.yaml").read_text(encoding="utf-8"))
-        return content
+        """The resolved configuration, empty where the run has none."""
+        return read_configuration(self.directory)
 
     @cached_property
     def summary(self) -> dict[str, Any]:

@@ -111,6 +111,10 @@ _SENTENCES: tuple[tuple[str, Callable[[re.Match[str], _Problem], str]], ...] = (
         r"the following arguments are required: (?:(?:fit|validate|test|predict)\.)?(\S+)$",
         lambda m, p: f"{f'{p.key}.' * bool(p.key)}{m[1]} is required, and has no value",
     ),
+    (
+        r"^argument (\S+): expected (?:one|at least one) argument$",
+        lambda m, p: f"{m[1]} needs a value; one that begins with a dash is written {m[1]}=VALUE",
+    ),
     (r"No module named '(\S+)'", lambda m, p: f"{p.where}there is no module {m[1]}"),
     (
         r"module '\S+' has no attribute '\S+'",

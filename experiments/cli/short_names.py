@@ -68,6 +68,10 @@ def _public_path(kind: type) -> str:
 
 def full_name(key: str, value: Any) -> Any:
     """``value`` of the setting ``key``: a class of Fathom by its import path, ``timm:NAME`` as class and argument."""
+    if isinstance(value, str) and value.startswith("pretrained:"):
+        from experiments.cli.pretrained import with_pretrained
+
+        return with_pretrained(value)
     setting = key.removesuffix(".help").removesuffix("+").removesuffix(".class_path").rpartition(".")[2]
     if setting in ("net", "backbone") and isinstance(value, str) and value.startswith(TIMM):
         return {"class_path": "lit_models.TimmBackbone", "init_args": {"name": value.removeprefix(TIMM)}}

@@ -41,7 +41,7 @@ def attention(
     attention, which is small where it is concentrated.
 
     Args:
-        networks: run directories, checkpoints, or timm:NAME.
+        networks: run directories, checkpoints, pretrained:NAME, timm:NAME or torchvision:NAME.
         images: an image file, or a folder of them.
         count: number of images that are taken of a folder, evenly spaced by name.
         data: data module that says how images are prepared and what the classes are (default: that of each run).

@@ -15,8 +15,7 @@ from rich.table import Table
 
 from experiments.cli.messages import did_you_mean
 from experiments.errors import UsageError
-from experiments.runs.fits import epoch_means, fits_below, newest_fit, read_metrics, read_summary, readable
-from experiments.runs.safe_yaml import read_yaml
+from experiments.runs.fits import epoch_means, fits_below, newest_fit, read_configuration, read_metrics, read_summary
 from experiments.runs.settings import settings
 
 Curve = dict[int, float]
@@ -81,6 +80,8 @@ def compare(
             other settings too.
     """
     metrics = [name.strip() for name in metric.split(",")]
+    if group_by is None and over != "seed":
+        raise UsageError("--over says in what the runs of a group differ: give --group-by, too")
     if group_by is None:
         directories = named_apart([newest_fit(path) for path in runs])
         groups = [Group(name, [read_run(path, name)]) for path, name in directories.items()]
@@ -113,10 +114,7 @@ def read_run(path: Path, name: str) -> Run:
     """The metrics, the summary and the configuration of a run directory."""
     columns = read_metrics(path)
     curves = {name: curve for name in columns.keys() - {"epoch", "step"} if (curve := epoch_means(columns, name))}
-    config = path / "config.yaml"
-    with readable(config):
-        content = read_yaml(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    return Run(name, curves, read_summary(path), content if isinstance(content, dict) else {})
+    return Run(name, curves, read_summary(path), read_configuration(path))
 
 
 def grouped(runs: list[Run], group_by: list[str], over: str) -> list[Group]:

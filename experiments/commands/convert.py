@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from lit_models import CheckpointError, VanillaNet
-from lit_models.checkpoints import classifier_checkpoint, read_checkpoint, write_atomically
+from lit_models.checkpoints import checkpoint_file, classifier_checkpoint, read_checkpoint, write_atomically
 from lit_models.tasks.official_vanillanet import (
     State,
     Weights,
@@ -37,7 +37,7 @@ def vanillanet(
     variant off the arguments in a file of official training.
 
     Args:
-        source: official training or deploy weights, or a checkpoint of this project.
+        source: official training or deploy weights, or a run or a checkpoint of this project.
         destination: file to write. It must not exist.
         weights: those to take of an official file with both: model_ema, the averaged ones, which the authors evaluate,
             or model, the live ones.
@@ -47,6 +47,7 @@ def vanillanet(
     """
     if destination.exists():
         raise MisconfigurationException(f"{destination} exists: remove it or choose another destination")
+    source = checkpoint_file(source)
     file = read_official(source)
     if "hyper_parameters" in file:
         _write_official(read_checkpoint(source), source, destination)

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from experiments.cli.command_line import FathomCLI
+from experiments.cli.fit_flags import with_fit_flags
 from experiments.figures import house_style, integers, save
 from experiments.internals import attach_data
 from lit_models.cost import count_macs
@@ -59,7 +60,7 @@ def explain(args: list[str]) -> None:
         exit_on_error=False,
     )
     parser.add_argument("--curve", type=Path, metavar="FILE", help="draw the learning rate into a .png, .svg or .pdf")
-    options, fit_flags = parser.parse_known_args(args)
+    options, fit_flags = with_fit_flags(parser, args)
     cli = ExplainCLI(["fit", *fit_flags])
     lines = cli.explanation
     width = max(map(len, lines))

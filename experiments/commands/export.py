@@ -39,7 +39,8 @@ def export(
     and names the classes, and export.json with the differences. Above the tolerance nothing is written.
 
     Args:
-        run: run directory, whose merged.ckpt is taken, or its best checkpoint if there is none; or a checkpoint.
+        run: run directory, whose merged.ckpt is taken, or its best checkpoint if there is none; a checkpoint;
+            or pretrained:NAME.
         to: formats, separated by commas: onnx, pt2, aoti, safetensors, hub, timm.
         out: new folder.
         preprocess: describe: the file takes normalised images, float32 (N, C, H, W). embed: onnx and pt2 take pixels,

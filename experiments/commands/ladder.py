@@ -14,6 +14,7 @@ from experiments.bag_of_tricks.plan import Effect, effects, interaction
 from experiments.bag_of_tricks.tricks import PLANS, TRICKS
 from experiments.claims.driver import Driver
 from experiments.claims.rows import TRAININGS, Ledger
+from experiments.cli.fit_flags import with_fit_flags
 from experiments.commands.reproduce import add_driver_flags
 from experiments.errors import UsageError
 from experiments.figures import REFERENCE, house_style, legend_of_all, save, spoken
@@ -27,7 +28,7 @@ def ladder(args: list[str]) -> None:
     Raises:
         UsageError: if a training failed or validated nothing, or there are too few seeds.
     """
-    options, flags = _parser().parse_known_args(args)
+    options, flags = with_fit_flags(_parser(), args)
     if options.seeds < 1:
         raise UsageError(f"--seeds {options.seeds}: give the number of seeds of each arm, at least 1")
     if options.plan != "ladder" and options.seeds < 2:

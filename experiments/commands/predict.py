@@ -51,7 +51,7 @@ def predict(
     """Classify image files, prepared as the run's evaluation prepares them, and write a table.
 
     Args:
-        run: run directory, whose best checkpoint is taken, or a checkpoint.
+        run: run directory, whose best checkpoint is taken, a checkpoint, or pretrained:NAME.
         images: files, folders (at any depth) or globs. A folder with the name of a class gives its images that label.
         worst: number of the most confident mistakes to show on a contact sheet, beside the table.
         out: table to write (default: predictions.csv in a new folder predict/ of the run).

@@ -17,6 +17,7 @@ from experiments.claims.plan import Training, minutes, missing, next_training
 from experiments.claims.rows import Ledger
 from experiments.claims.sheet import EXPERIMENTS, REGIMES, Claim, read_sheet
 from experiments.claims.timing import time_claim
+from experiments.cli.fit_flags import with_fit_flags
 from experiments.errors import UsageError
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -29,7 +30,7 @@ def reproduce(args: list[str]) -> None:
         UsageError: if there is no such claim, a check finds something, or a training failed.
     """
     names = list(takewhile(lambda word: not word.startswith("-"), args))  # argparse would take values of other flags
-    options, fit_flags = _parser().parse_known_args(args[len(names) :])
+    options, fit_flags = with_fit_flags(_parser(), args[len(names) :])
     regimes = options.sheet / "regimes.yaml"
     sheet = read_sheet(options.sheet, regimes if regimes.exists() else REGIMES)
     claims = sheet.chosen(names)

@@ -92,6 +92,8 @@ class Checkpoint(NamedTuple):
     path: Path
     end: End | None
     """If it was written at the end of a fit; otherwise ``None``."""
+    form: list[str]
+    """Flags for the network in it, where the training has changed that."""
 
 
 class ResumeCLI(FathomCLI):
@@ -108,9 +110,8 @@ class ResumeCLI(FathomCLI):
         self._config_before, self._checkpoint, self._ended = config, checkpoint, ended
         from_config = ["--config", str(run_directory / "config.yaml")]
         path = checkpoint.path if checkpoint else config.get("ckpt_path")  # the one that the run was begun from
-        super().__init__(
-            ["fit", *from_config, *_as_begun(config), *overrides, "--ckpt_path", str(path or "null")], run_directory
-        )
+        begun = [*_as_begun(config), *(checkpoint.form if checkpoint else [])]
+        super().__init__(["fit", *from_config, *begun, *overrides, "--ckpt_path", str(path or "null")], run_directory)
 
     def before_fit(self) -> None:
         if self.config.fit.ckpt_path:
@@ -205,7 +206,7 @@ def whole_checkpoint(path: Path) -> Checkpoint | None:
         print(f"{error}; the checkpoint before it is looked for.")
         return None
     if content["run"]["moment"] != "end":
-        return Checkpoint(path, None)
+        return Checkpoint(path, None, _form(content))
     run, loops = content["run"], content["loops"]["fit_loop"]
     end = End(
         epochs=loops["epoch_progress"]["current"]["processed"],
@@ -214,14 +215,19 @@ def whole_checkpoint(path: Path) -> Checkpoint | None:
         stopped=run.get("stopped", False),
         is_first=run.get("first", False),
     )
-    return Checkpoint(path, end)
+    return Checkpoint(path, end, _form(content))
+
+
+def _form(content: dict[str, Any]) -> list[str]:
+    net = content.get("hyper_parameters", {}).get("net") or {}
+    merged = net.get("init_args", {}).get("deep_training") is False  # see callbacks.MergeWhenAnnealed
+    return ["--model.net.deep_training", "false"] if merged else []
 
 
 def _check_it_can_go_on(path: Path, content: dict[str, Any]) -> None:
-    run = content.get("run")
-    if not isinstance(run, dict):
-        raise CheckpointError(f"{path} does not say where training was, so that no run can go on from it")
     check_training_state(path, content)
+    if not isinstance(content.get("run"), dict):
+        raise CheckpointError(f"{path} does not say where training was, so that no run can go on from it")
 
 
 def _is_finished(run_directory: Path) -> bool:

@@ -16,6 +16,7 @@ from matplotlib.ticker import PercentFormatter
 
 from experiments.cli.command_line import FathomCLI
 from experiments.cli.contract import ChecksImages
+from experiments.cli.fit_flags import with_fit_flags
 from experiments.cli.initial_weights import as_flag
 from experiments.cli.recipes import EXPERIMENTS
 from experiments.cli.trusted_names import refusal
@@ -61,7 +62,7 @@ def transfer(args: list[str]) -> None:
     parser.add_argument(
         "backbones",
         type=Path,
-        nargs="+",
+        nargs="*",
         metavar="RUN",
         help="runs of classifiers; those of one name are one recipe with several seeds",
     )
@@ -72,7 +73,9 @@ def transfer(args: list[str]) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the runs of each combination")
     parser.add_argument("--runs", type=Path, default=Path("runs/transfer"), help="folder of the runs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of transfer.csv and transfer.png")
-    options, fit_flags = parser.parse_known_args(args)
+    options, fit_flags = with_fit_flags(parser, args)
+    if not options.backbones:
+        raise UsageError("fathom transfer needs backbones: give runs of classifiers first")
     folders = {task: getattr(options, task) for task in TASKS if getattr(options, task) is not None}
     if not folders:
         raise UsageError("fathom transfer needs images: give --detection FOLDER, --segmentation FOLDER, or both")

@@ -52,7 +52,7 @@ def open_trained(source: Path, data: ImageData | None = None) -> Trained:
     """
     source = source.expanduser()
     if not source.exists():
-        raise FileNotFoundError(f"there is no {source}: give a run directory or a checkpoint")
+        raise FileNotFoundError(f"there is no {source}: give a run directory, a checkpoint or pretrained:NAME")
     checkpoint = checkpoint_file(source)
     hparams = read_checkpoint(checkpoint).get("hyper_parameters", {})
     if reason := refusal(checkpoint, hparams):

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.report.charts import Point
-from experiments.runs.fits import epoch_means, read_metrics, read_summary, readable
-from experiments.runs.safe_yaml import read_yaml
+from experiments.runs.fits import epoch_means, read_configuration, read_metrics, read_summary, readable
 
 Metrics = dict[str, list[float | None]]
 
@@ -50,7 +49,7 @@ def read_run(path: Path, name: str) -> RunFiles:
     """
     metrics = read_metrics(path)
     tests = [summary for summary in map(read_summary, sorted((path / "test").glob("*"))) if summary.get("metrics")]
-    return RunFiles(name, path, _config(path / "config.yaml"), read_summary(path), metrics, tests)
+    return RunFiles(name, path, read_configuration(path), read_summary(path), metrics, tests)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -59,13 +58,3 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return []
     with readable(path), open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def _config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    with readable(path):
-        config = read_yaml(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("it holds no settings")
-        return config

@@ -55,12 +55,13 @@ class SaveConfig(SaveConfigCallback):
 
 
 def _keep_what_it_began_from(resolved: Any, before: dict[str, Any]) -> None:
-    """A resumed run has the weights of its own checkpoint; its record says what it was begun from."""
-    for setting in ("ckpt_path", "model.init_args.net.init_args.pretrained"):
+    """A resumed run has the weights and the form of its own checkpoint; its record says what it was begun from."""
+    net = "model.init_args.net.init_args"
+    for setting in ("ckpt_path", f"{net}.pretrained", f"{net}.deep_training"):
         value: Any = before
         for name in setting.split("."):
             value = value.get(name) if isinstance(value, dict) else None
-        if setting in resolved:
+        if setting in resolved and (value is not None or setting == "ckpt_path"):
             resolved[setting] = value
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from experiments.errors import UsageError
+from experiments.runs.safe_yaml import read_yaml
 
 
 def is_fit(run: Path) -> bool:
@@ -70,6 +71,16 @@ def epoch_means(metrics: dict[str, list[float | None]], column: str) -> dict[int
         if epoch is not None and value is not None:
             values[int(epoch)].append(value)
     return {epoch: fmean(logged) for epoch, logged in values.items()}
+
+
+def read_configuration(run: Path) -> dict[str, Any]:
+    """``config.yaml``, empty where the run has none."""
+    path = run / "config.yaml"
+    with readable(path):
+        settings = read_yaml(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not isinstance(settings, dict):
+            raise ValueError("it holds no settings")
+        return settings
 
 
 def read_summary(run: Path) -> dict[str, Any]:

@@ -21,11 +21,11 @@ from experiments.cli.contract import ChecksImages
 from experiments.cli.data_of_run import data_of_run
 from experiments.cli.initial_weights import STARTS_FROM
 from experiments.cli.messages import did_you_mean, one_sentence
+from experiments.cli.pretrained import with_pretrained
 from experiments.cli.trusted_names import refusal
 from experiments.runs.directory import experiment_name, run_config
 from experiments.runs.safe_yaml import read_yaml
 from experiments.tf32 import allow_tf32
-from experiments.unravel.pretrained import pretrained_data, pretrained_network
 from lit_models import CheckpointError, load_checkpoint
 from lit_models.checkpoints import checkpoint_file, read_checkpoint
 from lit_models.interfaces import BATCH_NORMS, Link
@@ -122,11 +122,8 @@ def open_subject(source: str, data: ImageData | None = None, weights: Path | Non
         subject = Subject(source, net, data, directory, repeats_grey=data.in_channels == 1)
     elif weights is not None:
         raise MisconfigurationException(f"--weights is for timm:NAME and torchvision:NAME; {source} has its own")
-    elif library == "pretrained" and name:
-        directory = Path("runs") / "unravel" / name
-        subject = Subject(name, pretrained_network(name), data or pretrained_data(name), directory)
     else:
-        subject = _own_subject(Path(source), data)
+        subject = _own_subject(Path(with_pretrained(source)), data)
     _for_analysis(subject.net)
     try:
         subject.data.prepare_data()
@@ -175,7 +172,7 @@ def initial_network(source: str, subject: Subject, seed: int = 0) -> nn.Module:
     if library in ("timm", "torchvision") and name:
         net = _library_network(library, name, subject.data, None, seed)
     else:
-        config = None if library == "pretrained" else run_config(checkpoint_file(Path(source).expanduser()))
+        config = run_config(checkpoint_file(Path(with_pretrained(source)).expanduser()))
         settings = _settings(config) if config else {}
         if _began_from_a_file(settings):
             raise MisconfigurationException(

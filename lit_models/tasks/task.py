@@ -97,6 +97,7 @@ class Task(L.LightningModule):
             ("weight_decay", weight_decay, math.inf),
             ("momentum", momentum, 1.0),
             ("min_lr", min_lr, lr),
+            ("head_lr_scale", head_lr_scale, math.inf),
         ):
             if not 0 <= value <= most:
                 raise MisconfigurationException(f"{name} is {value}; give a number from 0 to {most:g}")

@@ -1,6 +1,7 @@
 """The benchmarks run, and their ratios are what they say."""
 
 import logging
+import signal
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from experiments.bench.official_form import STAGES, official_form
 from experiments.bench.stochastic_depth import Variant, _table
 from experiments.bench.timing import in_turn, ratio_and_spread
 from experiments.unravel.records import read_records
-from lit_models import VanillaNet
+from lit_models import ImageClassifier, VanillaNet
 
 REFERENCE = "run + teacher's forward pass"
 
@@ -128,6 +129,19 @@ def test_forms_are_timed_beside_the_official_one_and_the_floors(capsys, tmp_path
     ]
     assert [row["rounds"] for row in rows] == ["2"] * 4
     assert out.with_suffix(".md").read_text() == page(rows)
+
+
+def test_an_interrupt_within_a_trainer_says_so(fathom, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ImageClassifier, "training_step", interrupted)
+    before = signal.getsignal(signal.SIGINT)  # Lightning ignores it from then on
+    try:
+        small = ["--depth", "8", "--batch_size", "2", "--precisions", "[32-true]"]
+        assert fathom("bench", "resumption", *small) == (130, "interrupted")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_an_interrupt_keeps_the_rounds_that_are_whole(capsys, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from experiments.claims.driver import Driver
 from experiments.claims.plan import Training, missing, next_training
 from experiments.claims.rows import Ledger
 from experiments.claims.sheet import read_sheet
-from experiments.unravel.pretrained import facts_of
+from experiments.cli.pretrained import facts_of
 
 REGIMES = {
     "D": {

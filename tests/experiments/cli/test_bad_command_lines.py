@@ -76,6 +76,7 @@ FLAGS = {
     "--data.mixup_alpha .nan": "data.mixup_alpha is nan; give a finite number",
     "--data.cutmix_alpha .inf": "data.cutmix_alpha is inf; give a finite number",
     "--model.optimizer_args.eps .nan": "model.optimizer_args.eps is nan; give a finite number",
+    "--model.head_lr_scale -1": "head_lr_scale is -1.0; give a number from 0",
     "--model.milestones [-1]": "milestones are (-1.0,)",
     "--model.milestones [.nan]": "model.milestones[0] is nan",
     "--model [1]": "model takes a class, by its name or as class_path with init_args, not [1]",
@@ -114,8 +115,8 @@ FLAGS = {
     "--best_checkpoint.mode maximum": "maximum",
     "--modl.lr 1": "there is no flag --modl.lr; did you mean model?",
     "extra": "unrecognized arguments: extra",
-    "--data.batch_size": "expected one argument",
-    "--config": "expected one argument",
+    "--data.batch_size": "data.batch_size needs a value",
+    "--config": "config needs a value",
 }
 
 # a second configuration file
@@ -245,10 +246,21 @@ def test_a_run_root_that_is_a_file_is_named(tiny_config, fathom, tmp_path):
     [
         (["fitt"], "did you mean fit"),
         (["fit"], "needs --config"),
-        (["test", "--config"], "expected one argument"),
+        (["test", "--config"], "config needs a value"),
         (["test", "runs"], "fathom test needs --ckpt_path"),
         (["--config", "a.yaml"], "no command '--config'"),
-        (["bench", "nothing"], "nothing"),
+        (["bench", "nothing"], "fathom bench needs one of data, epoch, "),
+        (["bench", "step", "--rounds", "0"], "rounds takes a whole number above 0, not 0"),
+        (["convert"], "fathom convert needs one of vanillanet"),
+        (["bench", "latency", "--network", "resnet50"], "did you mean networks?"),
+        (["reproduce", "--chekc"], "did you mean check?"),
+        (["reproduce", "--dryrun", "--jobs", "0"], "did you mean dry_run?"),
+        (["ladder", "--trainr.max_epochs", "1"], "did you mean trainer?"),
+        (["ladder", "--budget", "-5m"], "--budget needs a value; one that begins with a dash is written --budget="),
+        (["explain", "--crve", "a.png"], "did you mean curve?"),
+        (["transfer", "--imges", "5", "runs"], "did you mean images?"),
+        (["transfer", "--detection", "a"], "give runs of classifiers first"),
+        (["compare", "runs", "--over", "sede"], "give --group-by, too"),
     ],
 )
 def test_a_command_line_without_a_command_or_a_configuration(args, expected, fathom):

@@ -175,3 +175,10 @@ def test_groups_of_runs_that_differ_otherwise_are_refused(seeds, tmp_path, capsy
     assert code == 1
     assert "no run has the setting model.rate" in printed.err
     assert not list(tmp_path.glob("rates.*"))
+
+
+def test_a_configuration_without_settings_is_one_sentence(run, fathom):
+    directory = run("plain", "1", [0.1])
+    (directory / "config.yaml").write_text("- 1")
+    code, sentence = fathom("compare", directory)
+    assert (code, sentence.partition(":")[0]) == (1, f"{directory}/config.yaml can't be read (it holds no settings)")

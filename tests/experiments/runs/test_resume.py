@@ -71,6 +71,34 @@ def ask_to_leave(*_):
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+MERGED_IN_TRAINING = """
+model:
+  init_args:
+    net:
+      class_path: lit_models.VanillaNet
+      init_args: {depth: 5, width: 4, stem_kernel: 2, stem_stride: 2, series_order: 1}
+data: {class_path: datamodules.Digits, init_args: {image_size: 16, batch_size: 32, train_size: 64}}
+trainer:
+  max_epochs: 3
+  limit_val_batches: 1
+  precision: 32-true
+  callbacks: [{class_path: callbacks.ActivationAnnealing, init_args: {epochs: 1}}, callbacks.MergeWhenAnnealed]
+last_checkpoint: {every_n_steps: 1}
+wandb: {mode: disabled}
+"""
+
+
+def test_a_network_that_was_merged_in_training_goes_on_merged(fit, tmp_path):
+    """Two steps after the merge, so that both checkpoints are of the merged network."""
+    (tmp_path / "merged.yaml").write_text(MERGED_IN_TRAINING)
+    flags = ["--config", str(tmp_path / "merged.yaml")]
+    assert fit(tmp_path / "whole", flags=flags)[0] == 0
+    assert fit(tmp_path / "left", at=5, act=ask_to_leave, flags=flags)[0] == 75
+    code, said = fit(tmp_path / "left")
+    assert (code, "another network" in said, "deep_training:" in said) == (0, False, False)
+    same(finished_run(tmp_path / "whole"), tmp_path / "left")
+
+
 def test_a_signal_before_the_first_step_leaves_at_once(whole, fit, event, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr("callbacks.RunSummary.on_fit_start", ask_to_leave)

@@ -1,16 +1,19 @@
 """Trained networks that come with Fathom, ``pretrained:NAME``: the few that the papers' pages are about.
 
 Each is a file in a folder ``pretrained`` of its paper, with a card of the same name beside it. Matrices and kernels are
-stored in float16, vectors, among them all of batch normalisation, in float32.
+stored in float16, vectors, among them all of batch normalisation, in float32. On the command line ``pretrained:NAME``
+is a run like any other: a directory with a configuration and a checkpoint, ``runs/pretrained/NAME``.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors import safe_open
 from safetensors.torch import save
@@ -18,8 +21,8 @@ from torch import nn
 
 import datamodules
 import lit_models
-from datamodules.pipeline.image_data import ImageData
 from experiments.cli.messages import did_you_mean
+from lit_models.checkpoints import classifier_checkpoint, write_atomically
 from lit_models.files import atomic
 from lit_models.settings import as_setting
 
@@ -44,15 +47,27 @@ def pretrained_network(name: str) -> nn.Module:
     return net
 
 
-def pretrained_data(name: str) -> ImageData:
-    """The data module that the network was trained for, with its defaults.
+def with_pretrained(word: str) -> str:
+    """A word of a command line with the run directory in the place of ``pretrained:NAME``."""
+    return re.sub(r"(?<![^=\[, ])pretrained:([^\], ]*)", lambda found: str(pretrained_run(found[1])), word)
+
+
+def pretrained_run(name: str) -> Path:
+    """The directory of its run, in which the network is unpacked.
 
     Raises:
         MisconfigurationException: If there is no network of this name.
+        OSError: If it can't be written.
     """
     with _opened(name) as file:
-        data: ImageData = getattr(datamodules, file.metadata()["data"])()
-    return data
+        about = file.metadata()
+    run, data = Path("runs") / "pretrained" / name, getattr(datamodules, about["data"])()
+    facts = {fact: getattr(data, fact) for fact in ("mean", "std", "image_size", "class_names")}
+    checkpoint = classifier_checkpoint(pretrained_network(name), json.loads(about["arguments"]), **facts)
+    write_atomically(checkpoint, run / "checkpoints" / "last.ckpt")
+    with atomic(run / "config.yaml") as config:
+        yaml.safe_dump({"name": name, "data": {"class_path": f"datamodules.{about['data']}"}}, config)
+    return run
 
 
 def facts_of(path: Path) -> dict[str, str]:

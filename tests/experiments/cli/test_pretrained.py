@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from PIL import Image
 from safetensors import safe_open
 
-from experiments.unravel import pretrained
-from experiments.unravel.pretrained import facts_of, keep_network, pretrained_data, pretrained_files, pretrained_network
+from experiments.cli import pretrained
+from experiments.cli.pretrained import facts_of, keep_network, pretrained_files, pretrained_network
 from experiments.unravel.source import initial_network, open_subject
 from lit_models import CIFARResNet
 
@@ -16,6 +17,7 @@ from lit_models import CIFARResNet
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "EXPERIMENTS", tmp_path)
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "paper").mkdir()
     return tmp_path / "paper" / "pretrained"
 
@@ -28,7 +30,6 @@ def test_a_kept_network_is_the_network_but_for_rounded_kernels(folder):
     for (name, before), after in zip(net.state_dict().items(), again.state_dict().values(), strict=True):
         assert after.dtype == before.dtype
         assert torch.equal(after, before.half().float() if before.ndim > 1 else before), name
-    assert type(pretrained_data("small")).__name__ == "Digits"
     assert "| trained | not at all |" in (folder / "small.md").read_text()
     assert facts_of(folder / "small.safetensors") == {"trained": "not at all"}
 
@@ -49,9 +50,37 @@ def test_a_misspelt_name_is_one_sentence(folder):
         open_subject("pretrained:small2")
 
 
-def test_missing_images_are_asked_for_by_flags_that_work(folder, tmp_path, monkeypatch):
+@pytest.fixture
+def small(folder):
+    keep_network(
+        CIFARResNet(num_classes=10, in_channels=1, depth=8, width=4), folder / "small.safetensors", "Digits", {}
+    )
+
+
+def test_it_is_tested_and_predicts_as_a_run_does(small, fathom, tmp_path):
+    assert fathom("test", "--ckpt_path=pretrained:small", "--trainer.logger", "false") == (0, "")
+    (test,) = tmp_path.glob("runs/pretrained/small/test/*")
+    assert "test/top1" in json.loads((test / "summary.json").read_text())["metrics"]
+    Image.new("L", (8, 8)).save(tmp_path / "black.png")
+    assert fathom("predict", "pretrained:small", "--images", tmp_path / "black.png", "--out", "table.csv") == (0, "")
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 2
+
+
+def test_a_fit_starts_from_it_where_a_file_says_so(small, tiny_config, fathom, tmp_path):
+    (tmp_path / "weights.yaml").write_text("model: {init_args: {weights: pretrained:small}}")
+    assert fathom("explain", "--config", tiny_config, "--config", "weights.yaml") == (0, "")
+    assert (tmp_path / "runs" / "pretrained" / "small" / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize(("command", "flags"), [("resume", []), ("fit", ["--ckpt_path"])])
+def test_no_training_goes_on_from_it(small, command, flags, fathom):
+    code, sentence = fathom(command, *flags, "pretrained:small")
+    assert code == 1
+    assert "training can go on from" in sentence
+
+
+def test_missing_images_are_asked_for_by_flags_that_work(folder):
     keep_network(CIFARResNet(num_classes=10, depth=8, width=4), folder / "small.safetensors", "CIFAR10", {})
-    monkeypatch.chdir(tmp_path)
     with pytest.raises(MisconfigurationException, match=r"with it: --data CIFAR10 --data\.root FOLDER\.$"):
         open_subject("pretrained:small")
 
