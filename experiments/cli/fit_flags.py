@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentError, ArgumentParser, Namespace
 from collections.abc import Sequence
 
@@ -17,8 +18,9 @@ def with_fit_flags(parser: ArgumentParser, args: Sequence[str]) -> tuple[Namespa
         ArgumentError: for a flag that is neither's, with the nearest of both.
     """
     options, rest = parser.parse_known_args(args)
+    known = [f"--{name}" for name in (*(name.replace("_", "-") for name in vars(options)), *FIT_FLAGS)]
     for word in rest:
-        name = word.lstrip("-").partition("=")[0]
-        if word.startswith("-") and name.partition(".")[0].removesuffix("+") not in (*FIT_FLAGS, *_LESS_USED):
-            raise ArgumentError(None, f"there is no flag {word}{did_you_mean(name, [*vars(options), *FIT_FLAGS])}")
+        flag = re.match(r"--?([a-zA-Z]\w*)", word)  # and no negative number
+        if flag and flag[1] not in (*FIT_FLAGS, *_LESS_USED):
+            raise ArgumentError(None, f"there is no flag {word}{did_you_mean(flag[0], known)}")
     return options, rest
