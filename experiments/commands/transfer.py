@@ -140,8 +140,9 @@ def flags_of(task: str, mode: str, backbone: Candidate) -> list[str]:
     flags = ["--model.net.backbone", backbone.flag]
     flags += ["--model.net.frozen_stages", str(len(backbone.strides) if mode == "frozen" else 0)]
     if task == "segmentation":
-        flags += ["--model.net.output_stride", str(min(8, backbone.strides[-1]))]
-    return flags
+        return [*flags, "--model.net.output_stride", str(min(8, backbone.strides[-1]))]
+    # A pyramid of two maps at least, if there are two.
+    return [*flags, "--model.net.finest_stride", str(min(4, backbone.strides[-2:][0]))]
 
 
 def train(recipe: Path, seed: int, runs: Path, flags: Sequence[str]) -> Path:
