@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from experiments.cli.arguments import allow_run
 from experiments.cli.command_line import FathomCLI
 from experiments.cli.contract import ChecksImages
 from experiments.cli.initial_weights import as_flag
@@ -154,6 +155,7 @@ def train(recipe: Path, seed: int, runs: Path, flags: Sequence[str]) -> Path:
         if read_summary(run).get("status") == "finished":
             return run
     if there:
+        allow_run(there[-1] / "config.yaml", [*flags])  # what the user's flags name, as when it was begun
         resume([str(there[-1])])
         return there[-1]
     words = ["fit", "--config", str(recipe), *flags, "--seed_everything", str(seed)]
