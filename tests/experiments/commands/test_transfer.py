@@ -89,6 +89,12 @@ class Killed(BaseException):
     """As a signal would."""
 
 
+@pytest.mark.parametrize(("strides", "finest"), [((1, 2, 4), "2"), ((4, 8, 16, 32), "4"), ((16,), "4")])
+def test_the_pyramid_of_a_detector_has_two_maps_where_there_are_two(strides, finest):
+    flags = flags_of("detection", "frozen", Candidate("standard", 0.5, "RUN", strides))
+    assert flags[flags.index("--model.net.finest_stride") + 1] == finest
+
+
 def test_without_images_it_says_what_it_needs(tiny_run, fathom):
     code, said = fathom("transfer", tiny_run)
     assert code == 1
