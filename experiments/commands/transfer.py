@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from experiments.cli.arguments import allow_run
 from experiments.cli.command_line import FathomCLI
 from experiments.cli.contract import ChecksImages
 from experiments.cli.fit_flags import with_fit_flags
@@ -143,8 +144,9 @@ def flags_of(task: str, mode: str, backbone: Candidate) -> list[str]:
     flags = ["--model.net.backbone", backbone.flag]
     flags += ["--model.net.frozen_stages", str(len(backbone.strides) if mode == "frozen" else 0)]
     if task == "segmentation":
-        flags += ["--model.net.output_stride", str(min(8, backbone.strides[-1]))]
-    return flags
+        return [*flags, "--model.net.output_stride", str(min(8, backbone.strides[-1]))]
+    # A pyramid of two maps at least, if there are two.
+    return [*flags, "--model.net.finest_stride", str(min(4, backbone.strides[-2:][0]))]
 
 
 def train(recipe: Path, seed: int, runs: Path, flags: Sequence[str]) -> Path:
@@ -156,6 +158,7 @@ def train(recipe: Path, seed: int, runs: Path, flags: Sequence[str]) -> Path:
         if read_summary(run).get("status") == "finished":
             return run
     if there:
+        allow_run(there[-1] / "config.yaml", [*flags])  # what the user's flags name, as when it was begun
         resume([str(there[-1])])
         return there[-1]
     words = ["fit", "--config", str(recipe), *flags, "--seed_everything", str(seed)]

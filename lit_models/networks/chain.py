@@ -1,7 +1,8 @@
-"""Networks whose layers and residual blocks follow one another, as chains of links."""
+"""Networks whose layers and residual blocks follow one another, as chains of links, and their layers in groups."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from torch import nn
@@ -43,6 +44,21 @@ def two_part_links(features: nn.Module, pool: nn.Module, classifier: nn.Module) 
     convolutions = chain_links([("features", features)])
     middle = Link("avgpool", convolutions[-1].stage + 1, nn.Sequential(pool, nn.Flatten(1)), transition=True)
     return [*convolutions, middle, *chain_links([("classifier", classifier)], stage=middle.stage + 1)]
+
+
+def numbered_groups(layers: Layers, begin: tuple[type[nn.Module], ...]) -> dict[str, str]:
+    """timm's ``group_matcher`` of consecutive ``layers``: a pattern of each group's parameters, in forward order.
+
+    Args:
+        layers: Of which each gets the output of the one before.
+        begin: Classes of the layers with which a group begins.
+    """
+    groups: list[list[str]] = [[]]
+    for name, layer in layers:
+        if isinstance(layer, begin):
+            groups.append([])
+        groups[-1].append(re.escape(name))
+    return {names[0]: rf"(?:{'|'.join(names)})\." for names in groups if names}
 
 
 def _groups(layers: Layers) -> list[tuple[str, list[nn.Module]]]:

@@ -36,7 +36,7 @@ def at_pools(layers: Iterable[nn.Module], start: T, after: Callable[[T, nn.Modul
     """
     value, kept = start, []
     for layer in layers:
-        if isinstance(layer, nn.MaxPool2d | DenseMaxPool):
+        if isinstance(layer, MAX_POOLS):
             kept.append(value)
         value = after(value, layer)
     return (*kept, value)
@@ -134,3 +134,6 @@ class DenseMaxPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x, (self.before, self.after, self.before, self.after), value=float("-inf"))
         return F.max_pool2d(x, self.kernel_size, stride=1, dilation=self.dilation)
+
+
+MAX_POOLS = (nn.MaxPool2d, DenseMaxPool)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link, LogitsWithAux, identity
-from lit_models.networks.dilation import at_pools, check_stride, dilate, maps_at_pools, strides_at_pools
+from lit_models.networks.chain import numbered_groups
+from lit_models.networks.dilation import MAX_POOLS, at_pools, check_stride, dilate, maps_at_pools, strides_at_pools
 from lit_models.networks.inception import ConvReLU, InceptionModule, Widths
 from lit_models.networks.relu import relu
 from lit_models.settings import keeps_arguments
@@ -128,6 +129,14 @@ class _Inceptions(nn.Module):
 
     def _chain(self) -> Iterator[nn.Module]:
         return (self.get_submodule(name) for name in self.layers)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """timm's way to number layers: convolutions and modules, with ``coarse`` all between two max-pools as one.
+
+        The classifiers, which nothing matches, are last.
+        """
+        layers = zip(self.layers, self._chain(), strict=True)
+        return numbered_groups(layers, MAX_POOLS if coarse else (ConvReLU, InceptionModule))
 
     def dilate(self, output_stride: int) -> None:
         """See :func:`~lit_models.networks.dilation.dilate`."""

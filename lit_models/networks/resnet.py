@@ -238,6 +238,14 @@ class _Stages(nn.Module):
             for residual_block in self.residual_blocks().values():
                 nn.init.zeros_(residual_block.last_norm.weight)  # type: ignore[union-attr,arg-type]
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """timm's way to number layers: the stem 0, each block or with ``coarse`` each stage, and the head last.
+
+        The head is what nothing matches; with pre-activation the last batch normalisation, ``bn1``, is of it.
+        """
+        stem = r"conv1\." if self.preactivation else r"(?:conv1|bn1)\."
+        return {"stem": stem, "blocks": r"layer(\d+)\." if coarse else r"layer(\d+)\.(\d+)\."}
+
     def residual_blocks(self) -> dict[str, GatedBlock]:
         """The blocks by module name, in forward order; none in a plain network."""
         return gated_blocks(self)

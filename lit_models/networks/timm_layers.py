@@ -23,8 +23,8 @@ def layers_of(net: nn.Module, coarse: bool = False) -> dict[str, int]:
     """
     if not hasattr(net, "group_matcher"):
         raise NetworkError(
-            f"layer_decay needs a network that numbers its layers in a method group_matcher, as timm's and VanillaNet"
-            f" do, and {type(net).__name__} has none: set layer_decay to null"
+            f"layer_decay needs a network that numbers its layers in a method group_matcher, as timm's and ours do, and"
+            f" {type(net).__name__} has none: set layer_decay to null"
         )
     return group_parameters(net, net.group_matcher(coarse=coarse), reverse=True)  # type: ignore[operator]
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link
-from lit_models.networks.chain import chain_links, two_part_links
-from lit_models.networks.dilation import at_pools, check_stride, dilate, maps_at_pools, strides_at_pools
+from lit_models.networks.chain import chain_links, numbered_groups, two_part_links
+from lit_models.networks.dilation import MAX_POOLS, at_pools, check_stride, dilate, maps_at_pools, strides_at_pools
 from lit_models.settings import keeps_arguments
 
 CONVS_PER_STAGE = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -44,6 +44,15 @@ class _Features(nn.Module):
     def feature_strides(self) -> tuple[int, ...]:
         """Of what each max-pool gets, and of what the last one makes of it."""
         return strides_at_pools(self.features)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """timm's way to number layers: convolutions, with ``coarse`` all between two max-pools as one.
+
+        A batch normalisation is of the layer of its convolution, where timm's VGG has two layers. The classifier, which
+        nothing matches, is last.
+        """
+        layers = ((f"features.{name}", layer) for name, layer in self.features.named_children())
+        return numbered_groups(layers, MAX_POOLS if coarse else (nn.Conv2d,))
 
     def dilate(self, output_stride: int) -> None:
         """See :func:`~lit_models.networks.dilation.dilate`."""

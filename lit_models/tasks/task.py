@@ -49,8 +49,8 @@ class Task(L.LightningModule):
         no_bias_decay: exempt biases and all 1-D parameters, such as those of batch normalisation, from it.
         momentum: for the optimizers that have one.
         layer_decay: r ≤ 1, by which the learning rate falls from each layer to the one before; for networks with
-            timm's ``group_matcher``, such as ``VanillaNet``. In detectors and segmenters it falls from each group of
-            layers of such a backbone: from stage to stage of timm's networks, by two blocks of ``VanillaNet``.
+            timm's ``group_matcher``, such as ``ResNet``. In detectors and segmenters it falls from each group of
+            layers of such a backbone: from stage to stage, by two blocks of ``VanillaNet``.
         optimizer_args: any other argument of the optimizer, by name.
         schedule: of the learning rate, per optimizer step: a name, or a function from the number of steps that the
             warm-up leaves to the factor of the peak in step 0, 1, …; in YAML its import path, or the ``class_path`` and

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from experiments.__main__ import main
+from experiments.cli.consent import take_imports
 from experiments.commands.transfer import RESULTS, Candidate, candidate, flags_of, paired, train
 from experiments.errors import UsageError
 from lit_models import Segmenter
@@ -58,9 +59,11 @@ def test_one_command_makes_a_table_and_a_plot_of_backbones_frozen_and_fine_tuned
 
 
 def test_a_killed_run_goes_on_where_it_was(tiny_run, street_tree, tmp_path, monkeypatch):
-    """Of three steps, the second and the third are done after it was killed in the second."""
+    """Of three steps, the second and the third are done after it was killed in the second; a flag names a class."""
+    (tmp_path / "my_watch.py").write_text("from lightning import Callback\n\nclass Watch(Callback): pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
     flags = [*flags_of("segmentation", "fine-tuned", candidate(tiny_run)), "--data.root", str(street_tree), *QUICK]
-    flags += ["--data.image_size", "48", "--trainer.max_epochs", "3"]
+    flags += ["--data.image_size", "48", "--trainer.max_epochs", "3", "--trainer.callbacks+=my_watch.Watch"]
     steps, step = [], Segmenter.training_step
 
     def killed(module, *batch):
@@ -73,6 +76,7 @@ def test_a_killed_run_goes_on_where_it_was(tiny_run, street_tree, tmp_path, monk
     words = RESULTS / "segmentation_camvid.yaml", 3, tmp_path, flags
     with pytest.raises(Killed):
         train(*words)
+    take_imports([])  # as each command begins
     run = train(*words)
     assert steps == [0, 1, 1, 2]
     assert [path.parent for path in tmp_path.glob("*/*/*/config.yaml")] == [run]
@@ -83,6 +87,12 @@ def test_a_killed_run_goes_on_where_it_was(tiny_run, street_tree, tmp_path, monk
 
 class Killed(BaseException):
     """As a signal would."""
+
+
+@pytest.mark.parametrize(("strides", "finest"), [((1, 2, 4), "2"), ((4, 8, 16, 32), "4"), ((16,), "4")])
+def test_the_pyramid_of_a_detector_has_two_maps_where_there_are_two(strides, finest):
+    flags = flags_of("detection", "frozen", Candidate("standard", 0.5, "RUN", strides))
+    assert flags[flags.index("--model.net.finest_stride") + 1] == finest
 
 
 def test_without_images_it_says_what_it_needs(tiny_run, fathom):

@@ -176,7 +176,8 @@ def test_the_learning_rate_falls_from_stage_to_stage_of_a_network_of_timm() -> N
     assert found["classifier.0.weight"] == found["aux_classifier.4.bias"] == 1
 
 
-def test_a_backbone_that_numbers_no_layers_is_named() -> None:
+def test_a_backbone_that_numbers_no_layers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("lit_models.networks.resnet._Stages.group_matcher")
     with pytest.raises(MisconfigurationException, match=r"layer_decay needs .* and CIFARResNet has none: set"):
         Segmenter(FCN(CIFARResNet(8, width=8), 3, output_stride=2), 3, layer_decay=0.6)
 
