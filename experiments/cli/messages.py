@@ -113,7 +113,7 @@ _SENTENCES: tuple[tuple[str, Callable[[re.Match[str], _Problem], str]], ...] = (
     ),
     (
         r"^argument (\S+): expected (?:one|at least one) argument$",
-        lambda m, p: f"{m[1]} needs a value; one that begins with a dash is written {m[1]}=VALUE",
+        lambda m, p: f"{m[1]} needs a value; one that begins with a dash is written behind =",
     ),
     (r"No module named '(\S+)'", lambda m, p: f"{p.where}there is no module {m[1]}"),
     (
