@@ -21,20 +21,22 @@ VERDICTS: dict[str, dict[str, Any]] = {
 }
 
 
+PANELS = (
+    "difference in points of error",
+    "points of error, every network",
+    "ratio",
+    "correlation, share or difference",
+)
+RATIO = 2
+
+
 @house_style()
 def forest(claims: Sequence[Claim], grades: Mapping[str, Grade], path: Path) -> None:
-    """Draw what has an interval: differences in points, and ratios with the value that they are held to."""
+    """Draw what has an interval, by unit: differences with δ, and all others with the value that they are held to."""
     drawn = [claim for claim in claims if grades[claim.id].interval is not None]
-    differences = [claim for claim in drawn if claim.statistic == "contrast"]
-    others = [
-        claim for claim in drawn if claim.statistic != "contrast" and claim.quantity.partition(".")[0] != "lesions"
-    ]
-    lesions = [claim for claim in drawn if claim not in differences and claim not in others]
-    panels = [
-        (differences, "difference in points of error"),
-        (lesions, "error or its rise by a lesion, points"),
-        (others, "ratio, correlation or share"),
-    ]
+    panels: list[tuple[list[Claim], str]] = [([], label) for label in PANELS]
+    for claim in drawn:
+        panels[_panel_of(claim)][0].append(claim)
     panels = [panel for panel in panels if panel[0]]
     figure = Figure(figsize=(9, 1.2 + 0.34 * max(len(drawn), 1) + 0.6 * len(panels)))
     if panels:
@@ -48,6 +50,15 @@ def forest(claims: Sequence[Claim], grades: Mapping[str, Grade], path: Path) -> 
         "intervals of 95% of differences, otherwise the range over networks, pairs or rounds; filled markers are ours"
     )
     save(figure, path, note)
+
+
+def _panel_of(claim: Claim) -> int:
+    """Which of the panels has the unit of its number."""
+    if claim.statistic == "contrast":
+        return 0
+    if claim.statistic == "ratio" or claim.ours.endswith("of the time"):
+        return RATIO
+    return 1 if "points" in claim.ours or "%" in claim.ours else 3
 
 
 def _panel(axes: Axes, claims: Sequence[Claim], grades: Mapping[str, Grade], label: str) -> None:
@@ -70,6 +81,8 @@ def _panel(axes: Axes, claims: Sequence[Claim], grades: Mapping[str, Grade], lab
     axes.set_ylim(len(claims) - 0.5, -0.5)
     if any(claim.statistic == "contrast" for claim in claims):
         axes.axvline(0, color="0.8", linewidth=1, zorder=0)
+    if label == PANELS[RATIO]:
+        axes.set_xscale("log")
     axes.set_xlabel(label, fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(visible=False, axis="y")
