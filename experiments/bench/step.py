@@ -121,7 +121,10 @@ def _contenders(
     folder: Path,
     backend: str,
 ) -> list[Contender]:
-    net_args: dict[str, Any] = {"depth": teacher_depth, "num_classes": 10}
+    net_args: dict[str, Any] = {
+        "depth": int(teacher_depth),
+        "num_classes": 10,
+    }  # a file may hold no class of jsonargparse
     teacher_path = str(folder / "teacher.ckpt")
     write_atomically(classifier_checkpoint(CIFARResNet(**net_args), net_args), teacher_path)
 
