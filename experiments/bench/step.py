@@ -121,10 +121,8 @@ def _contenders(
     folder: Path,
     backend: str,
 ) -> list[Contender]:
-    net_args: dict[str, Any] = {
-        "depth": int(teacher_depth),
-        "num_classes": 10,
-    }  # a file may hold no class of jsonargparse
+    # A file of weights is not opened if it holds anything but plain numbers, such as jsonargparse's PositiveInt.
+    net_args: dict[str, Any] = {"depth": int(teacher_depth), "num_classes": 10}
     teacher_path = str(folder / "teacher.ckpt")
     write_atomically(classifier_checkpoint(CIFARResNet(**net_args), net_args), teacher_path)
 
