@@ -21,23 +21,21 @@ VERDICTS: dict[str, dict[str, Any]] = {
 }
 
 
-PANELS = (
+DIFFERENCE, ERROR, RATIO, OTHER = UNITS = (
     "difference in points of error",
     "points of error, every network",
     "ratio",
     "correlation, share or difference",
 )
-RATIO = 2
+"""Each has a panel, which is labelled so."""
 
 
 @house_style()
 def forest(claims: Sequence[Claim], grades: Mapping[str, Grade], path: Path) -> None:
     """Draw what has an interval, by unit: differences with δ, and all others with the value that they are held to."""
     drawn = [claim for claim in claims if grades[claim.id].interval is not None]
-    panels: list[tuple[list[Claim], str]] = [([], label) for label in PANELS]
-    for claim in drawn:
-        panels[_panel_of(claim)][0].append(claim)
-    panels = [panel for panel in panels if panel[0]]
+    by_unit = [([claim for claim in drawn if _unit(claim) == unit], unit) for unit in UNITS]
+    panels = [panel for panel in by_unit if panel[0]]
     figure = Figure(figsize=(9, 1.2 + 0.34 * max(len(drawn), 1) + 0.6 * len(panels)))
     if panels:
         heights = [len(shown) + 1 for shown, _ in panels]
@@ -52,13 +50,13 @@ def forest(claims: Sequence[Claim], grades: Mapping[str, Grade], path: Path) -> 
     save(figure, path, note)
 
 
-def _panel_of(claim: Claim) -> int:
-    """Which of the panels has the unit of its number."""
+def _unit(claim: Claim) -> str:
+    """Of its number."""
     if claim.statistic == "contrast":
-        return 0
+        return DIFFERENCE
     if claim.statistic == "ratio" or claim.ours.endswith("of the time"):
         return RATIO
-    return 1 if "points" in claim.ours or "%" in claim.ours else 3
+    return ERROR if "points" in claim.ours or "%" in claim.ours else OTHER
 
 
 def _panel(axes: Axes, claims: Sequence[Claim], grades: Mapping[str, Grade], label: str) -> None:
@@ -81,7 +79,7 @@ def _panel(axes: Axes, claims: Sequence[Claim], grades: Mapping[str, Grade], lab
     axes.set_ylim(len(claims) - 0.5, -0.5)
     if any(claim.statistic == "contrast" for claim in claims):
         axes.axvline(0, color="0.8", linewidth=1, zorder=0)
-    if label == PANELS[RATIO]:
+    if label == RATIO:
         axes.set_xscale("log")
     axes.set_xlabel(label, fontsize=8)
     axes.tick_params(axis="x", labelsize=8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -75,22 +75,20 @@ def epoch_means(metrics: dict[str, list[float | None]], column: str) -> dict[int
 
 def read_configuration(run: Path) -> dict[str, Any]:
     """``config.yaml``, empty where the run has none."""
-    path = run / "config.yaml"
-    with readable(path):
-        settings = read_yaml(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        if not isinstance(settings, dict):
-            raise ValueError("it holds no settings")
-        return settings
+    return _read(run / "config.yaml", read_yaml)
 
 
 def read_summary(run: Path) -> dict[str, Any]:
     """``summary.json``, empty where the run has none yet."""
-    path = run / "summary.json"
+    return _read(run / "summary.json", json.loads)
+
+
+def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     with readable(path):
-        summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        if not isinstance(summary, dict):
+        content = parse(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not isinstance(content, dict):
             raise ValueError("it holds no settings")
-        return summary
+        return content
 
 
 @contextmanager
