@@ -18,7 +18,7 @@ def with_fit_flags(parser: ArgumentParser, args: Sequence[str]) -> tuple[Namespa
         ArgumentError: for a flag that is neither's, with the nearest of both.
     """
     options, rest = parser.parse_known_args(args)
-    known = [f"--{name}" for name in (*(name.replace("_", "-") for name in vars(options)), *FIT_FLAGS)]
+    known = [*(f"--{name}" for name in FIT_FLAGS), *(f"--{name}" for name in vars(options))]
     for word in rest:
         flag = re.match(r"--?([a-zA-Z]\w*)", word)  # and no negative number
         if flag and flag[1] not in (*FIT_FLAGS, *_LESS_USED):
