@@ -8,7 +8,6 @@ import json
 import os
 import sys
 from argparse import ArgumentError
-from collections.abc import Container
 from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
@@ -18,6 +17,7 @@ from experiments import __version__
 from experiments.cli import TRAINER_COMMANDS
 from experiments.cli.quiet import quiet_lightning, quiet_warnings
 from experiments.cli.typed import typed
+from experiments.cli.underscores import with_underscores
 from experiments.output import dispensable_output
 
 
@@ -147,7 +147,7 @@ def tool_words(tool: Any, args: list[str]) -> list[str]:
 
         args = with_full_names(args)
     hints = get_type_hints(tool) if callable(tool) else {}
-    args = [_with_underscores(word, hints) for word in args]
+    args = [with_underscores(word, hints) for word in args]
     lists = [name for name, kind in hints.items() if any(get_origin(part) is list for part in (kind, *get_args(kind)))]
     if callable(tool) and "wandb" in inspect.signature(tool).parameters:
         from experiments.runs.wandb_environment import wandb_environment
@@ -167,13 +167,6 @@ def tool_words(tool: Any, args: list[str]) -> list[str]:
             values = _values(args[start:])
             args = [*args[:start], json.dumps(values), *args[start + len(values) :]]
     return args
-
-
-def _with_underscores(word: str, parameters: Container[str]) -> str:
-    """``--group-by=lr`` as ``--group_by=lr``, where that is a parameter."""
-    flag, equals, value = word.partition("=")
-    name = flag.removeprefix("--").replace("-", "_")
-    return f"--{name}{equals}{value}" if flag.startswith("--") and name in parameters else word
 
 
 def _values(args: list[str]) -> list[str]:

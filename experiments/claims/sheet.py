@@ -179,15 +179,18 @@ def read_sheet(root: Path = EXPERIMENTS, regimes: Path = REGIMES) -> Sheet:
     """The sheet of all ``claims.yaml`` in the folders of ``root``.
 
     Raises:
-        UsageError: if one says what cannot be, with its file and the claim.
+        UsageError: if there is none, or one says what cannot be, with its file and the claim.
     """
     known = {name: Regime(id=name, **content) for name, content in _read(regimes).items()}
     arms: dict[str, Arm] = {}
     claims: dict[str, Claim] = {}
     titles: dict[str, str] = {}
     pretrained: dict[str, str] = {}
-    for path in sorted(root.glob("*/claims.yaml")):
-        content, paper = _read(path), path.parent.name
+    paths = sorted(root.glob("*/claims.yaml"))
+    if not paths:
+        raise UsageError(f"--sheet: no folder in {root} has a claims.yaml")
+    for path in paths:
+        content, paper, name = _read(path), path.parent.name, ""
         titles[paper] = content["title"]
         pretrained |= content.get("pretrained") or {}
         try:

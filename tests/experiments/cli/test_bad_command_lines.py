@@ -255,6 +255,7 @@ def test_a_run_root_that_is_a_file_is_named(tiny_config, fathom, tmp_path):
         (["bench", "latency", "--network", "resnet50"], "did you mean networks?"),
         (["reproduce", "--chekc"], "did you mean --check?"),
         (["reproduce", "--dryrun", "--jobs", "0"], "did you mean --dry_run?"),
+        (["reproduce", "--dry-run", "--sheet", "nowhere"], "nowhere"),  # dashes do, too
         (["ladder", "--trainr.max_epochs", "1"], "did you mean --trainer?"),
         (["ladder", "--budget", "-5m"], "--budget needs a value; one that begins with a dash is written behind ="),
         (["explain", "--crve", "a.png"], "did you mean --curve?"),
