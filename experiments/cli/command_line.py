@@ -32,7 +32,7 @@ from experiments.cli.arguments import (
     naming_the_checkpoint,
 )
 from experiments.cli.check_settings import check_groups, check_length, check_ranges, check_seed, check_values
-from experiments.cli.contract import accepted_facts, check_network, link_facts
+from experiments.cli.contract import accepted_facts, check_given_facts, check_network, link_facts
 from experiments.cli.initial_weights import STARTS_FROM, normalise_as_weights
 from experiments.cli.messages import one_sentence
 from experiments.cli.paths import resolve_paths
@@ -116,6 +116,8 @@ class FathomCLI(LightningCLI):
         check_ranges(config.trainer, command)
         if command == "fit":
             check_length(config.trainer)
+        flags = {setting.replace(".init_args", ""): config[setting] for setting in accepted_facts(config)}
+        self._given_facts = {flag: value for flag, value in flags.items() if flag_is_given(args, f"--{flag}")}
         if config.name is not None:
             checked_name(config.name)
         if command != "fit" and not config.ckpt_path and not any(map(config.get, STARTS_FROM)):
@@ -168,6 +170,7 @@ class FathomCLI(LightningCLI):
             super().instantiate_classes()
         except (ValueError, TypeError) as error:  # what constructors and jsonargparse raise for arguments
             raise UsageError(one_sentence(str(error))) from error
+        check_given_facts(self._given_facts, self.datamodule)
         check_network(self.model, self.datamodule, trains=self.subcommand == "fit")
         if self.subcommand == "fit":
             check_monitors(self.model, self.trainer.callbacks)  # type: ignore[attr-defined]

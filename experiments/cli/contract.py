@@ -13,6 +13,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import nn
 
+from experiments.errors import UsageError
 from lit_models.tasks.check_images import check_batches_of_one, check_images
 
 FACTS = ("num_classes", "in_channels", "image_size", "mean", "std", "class_names")
@@ -87,3 +88,23 @@ def accepted_facts(config: Namespace) -> Iterator[str]:
         for fact in FACTS:
             if f"{target}.{fact}" in config:
                 yield f"{target}.{fact}"
+
+
+def check_given_facts(given: dict[str, Any], data: Any) -> None:
+    """Refuse a flag that says something about the data which these contradict: what they say is what counts.
+
+    Args:
+        given: flags of facts about the data, without dashes, with their values.
+        data: that the module is evaluated or trained on.
+
+    Raises:
+        UsageError: names the flag and both values.
+    """
+    for flag, value in given.items():
+        fact = getattr(data, flag.rpartition(".")[2], None)
+        if fact is not None and _listed(value) != _listed(fact):
+            raise UsageError(f"--{flag} is {value}, and the data have {fact}: leave the flag out, as the data set it")
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

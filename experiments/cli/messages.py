@@ -158,7 +158,8 @@ def one_sentence(message: str, flags: Iterable[str] = FIT_FLAGS) -> str:
             return sentence(match, problem)
     if reasons and not specific:
         value = re.search(r"Got value: (.*?)(?= Not a valid subclass| Expected a|$)", text)
-        return f"{problem.key} takes {_expected(reasons)}, not {value[1] if value else given or 'this'}"
+        refused = value[1] if value else given
+        return f"{problem.key} takes {_expected(reasons)}" + f", not {refused}" * bool(refused)
     return problem.where + text
 
 
