@@ -25,7 +25,14 @@ STEPS = ("activation_lambda", "stochastic_depth/", "lr")
 LEARNT_FROM = ("seed", "model", "data", "trainer")
 """Beginnings of the names of settings that change what is learnt."""
 PARTS = {"train": "training", "val": "validation", "test": "test"}
-WORDS = {"activation_lambda": "λ", "top1": "top-1", "top5": "top-5", "lr": "learning rate"}
+WORDS = {
+    "activation_lambda": "λ",
+    "top1": "top-1",
+    "top5": "top-5",
+    "map": "mAP",
+    "miou": "mIoU",
+    "lr": "learning rate",
+}
 
 
 class Run(NamedTuple):
@@ -59,7 +66,7 @@ class Group(NamedTuple):
 
 def compare(
     runs: list[Path],
-    metric: str = "train/top1,val/top1",
+    metric: str | None = None,
     group_by: str | None = None,
     over: str = "seed",
     out: Path = Path("comparison"),
@@ -68,7 +75,8 @@ def compare(
 
     Args:
         runs: run directories, or folders of them, whose newest training run is taken; with --group_by all of them are.
-        metric: columns of metrics.csv, separated by commas; each gets a plot.
+        metric: columns of metrics.csv, separated by commas; each gets a plot (default: what the best checkpoints were
+            chosen by, such as val/top1, and the same of the training).
         group_by: settings, separated by commas, such as model.lr: runs with equal values become one line and one row,
             the mean and standard deviation of their values.
         over: the setting in which the runs of a group differ; of several runs with one value the newest is taken.
@@ -79,7 +87,6 @@ def compare(
         UsageError: for a damaged file of a run, a metric that none of the runs has, and groups whose runs differ in
             other settings too.
     """
-    metrics = [name.strip() for name in metric.split(",")]
     if group_by is None and over != "seed":
         raise UsageError("--over says in what the runs of a group differ: give --group-by, too")
     if group_by is None:
@@ -90,8 +97,9 @@ def compare(
         if not found:
             raise FileNotFoundError(f"no training run lies in {', '.join(map(str, runs))}")
         groups = grouped([read_run(path, str(path)) for path in found], group_by.split(","), over)
+    known = sorted({column for group in groups for run in group.runs for column in run.curves})
+    metrics = [name.strip() for name in metric.split(",")] if metric else monitored(groups, known)
     for name in metrics:
-        known = sorted({column for group in groups for run in group.runs for column in run.curves})
         if name not in known:
             raise UsageError(f"no run has logged {name}{did_you_mean(name, known)}")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +107,14 @@ def compare(
     plot(groups, metrics, out)
     Console().print(overview(groups, metrics))
     print(f"{out}.csv has the curves; {out}.png, .svg and .pdf show them")
+
+
+def monitored(groups: list[Group], known: list[str]) -> list[str]:
+    """What the best checkpoints of the runs were chosen by, after the same of the training, where it is ``known``."""
+    chosen = [(run.config.get("best_checkpoint") or {}).get("monitor") for group in groups for run in group.runs]
+    scores = dict.fromkeys(str(monitor or "val/top1").rpartition("/")[2] for monitor in chosen)
+    found = [column for score in scores for column in (f"train/{score}", f"val/{score}") if column in known]
+    return found or ["train/loss"]
 
 
 def named_apart(paths: list[Path]) -> dict[Path, str]:

@@ -109,6 +109,24 @@ def test_runs_of_one_experiment_keep_their_names(run, tmp_path, capsys):
     }
 
 
+def test_without_a_metric_each_task_is_shown_by_its_own(run, tmp_path, capsys):
+    classifier, detector, unfinished = run("plain", "1", [0.1]), run("detector", "1", [0.3]), run("begun", "1", [])
+    metrics = (detector / "metrics.csv").read_text()
+    (detector / "metrics.csv").write_text(metrics.replace("val/top1", "val/map").replace("train/top1", "train/acc"))
+    (detector / "config.yaml").write_text("best_checkpoint: {monitor: val/map}")
+    for runs, shown in (
+        ([classifier], {"val/top1"}),
+        ([detector], {"val/map"}),
+        ([classifier, detector], {"val/map", "val/top1"}),
+    ):
+        code, printed = compare(capsys, *runs, "--out", tmp_path / "shown")
+        assert code == 0, printed.err
+        rows = list(csv.DictReader((tmp_path / "shown.csv").read_text().splitlines()))
+        assert {row["metric"] for row in rows} == shown
+    code, printed = compare(capsys, unfinished, "--out", tmp_path / "begun")
+    assert code == 1 and "no run has logged train/loss" in printed.err
+
+
 def test_mistakes_are_named_and_leave_nothing(run, tmp_path, capsys):
     directory = run("plain", "1", [0.1])
     out = tmp_path / "plot"
