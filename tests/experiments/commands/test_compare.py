@@ -124,7 +124,8 @@ def test_without_a_metric_each_task_is_shown_by_its_own(run, tmp_path, capsys):
         rows = list(csv.DictReader((tmp_path / "shown.csv").read_text().splitlines()))
         assert {row["metric"] for row in rows} == shown
     code, printed = compare(capsys, unfinished, "--out", tmp_path / "begun")
-    assert code == 1 and "no run has logged train/loss" in printed.err
+    assert code == 1
+    assert "no run has logged train/loss" in printed.err
 
 
 def test_mistakes_are_named_and_leave_nothing(run, tmp_path, capsys):
