@@ -96,6 +96,8 @@ def check_ranges(trainer: Namespace, command: str) -> None:
     for name, least in LEAST.items():
         if trainer[name] is not None and trainer[name] < least:
             raise UsageError(f"trainer.{name} is {trainer[name]}; give at least {least}")
+    if trainer.barebones:
+        raise UsageError("trainer.barebones leaves out the files of a run: `fathom bench step` measures its speed")
     interval = trainer.val_check_interval
     if interval is not None and (not isinstance(interval, int | float) or interval <= 0):
         raise UsageError(

@@ -61,6 +61,12 @@ def test_a_name_is_no_path(setting):
         BestCheckpoint(**SETTINGS | setting)
 
 
+@pytest.mark.parametrize("name", ["last", "previous"])
+def test_what_a_run_is_resumed_from_is_not_written_over(name):
+    with pytest.raises(MisconfigurationException, match="give another name, such as best"):
+        BestCheckpoint(**SETTINGS | {"filename": name})
+
+
 def test_no_folder_is_named(tmp_path):
     with pytest.raises(MisconfigurationException, match=r"best_checkpoint\.dirpath is .*: leave it out"):
         BestCheckpoint(**SETTINGS | {"dirpath": tmp_path})

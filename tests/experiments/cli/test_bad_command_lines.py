@@ -16,6 +16,7 @@ FLAGS = {
     "--data.batch_size -4": "batch_size is -4; give at least 1",
     "--data.eval_batch_size 0": "eval_batch_size is 0; give at least 1",
     "--model.num_classes 3": "--model.num_classes is 3, and the data have 10: leave the flag out",
+    "--trainer.barebones true": "trainer.barebones leaves out the files of a run",
     "--data.batchsize 4": "data: datamodules.Digits has no option batchsize; did you mean batch_size?",
     "--data.num_workers -1": "num_workers is -1; give 0 or more",
     "--data.image_size 0": "image_size is 0",
