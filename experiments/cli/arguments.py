@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
 from traceback import walk_tb
+from typing import Any
 
 from experiments.cli.consent import allow, flag_values
 from experiments.cli.initial_weights import with_backbones
@@ -29,10 +30,11 @@ CKPT_PATH_EXAMPLE = "--ckpt_path, such as runs/<experiment>/<run>"
 
 
 @contextmanager
-def naming_the_checkpoint(checkpoint: Path | None) -> Iterator[None]:
+def naming_the_checkpoint(checkpoint: Path | None, data: Callable[[], Any]) -> Iterator[None]:
     """Turns what is raised while a checkpoint is restored into a sentence that names it.
 
-    Of torch's list of every weight that does not fit, that is the first.
+    Of weights that do not fit it says that the ``data`` have other classes or channels, or else the first of torch's
+    list.
     """
     try:
         yield
@@ -45,10 +47,26 @@ def naming_the_checkpoint(checkpoint: Path | None) -> Iterator[None]:
                     f"{checkpoint} does not fit what it is restored into: {shorten(reason, 200)}"
                 ) from error
             raise
+        if checkpoint and (reason := _other_data(checkpoint, data())):
+            raise CheckpointError(reason) from error
         raise CheckpointError(
             f"{checkpoint} is of another network than the configuration: {shorten(mismatches[0], 150)}"
             + (f" (and {len(mismatches) - 1} more)" if len(mismatches) > 1 else "")
         ) from error
+
+
+def _other_data(checkpoint: Path, data: Any) -> str:
+    """In what ``data`` differ from those that the network of ``checkpoint`` was trained on; empty if in nothing."""
+    hparams = read_checkpoint(checkpoint).get("hyper_parameters", {})
+    known = {**((hparams.get("net") or {}).get("init_args") or {}), **hparams}
+    for fact, what, mend in (
+        ("num_classes", "classes", "; to train it on them, give it to `fathom fit` as --model.weights"),
+        ("in_channels", "input channels", ""),
+    ):
+        before, now = known.get(fact), getattr(data, fact, None)
+        if None not in (before, now) and before != now:
+            return f"{checkpoint} is of a network with {before} {what}, and these data have {now}{mend}"
+    return ""
 
 
 def _is_restoring(error: BaseException) -> bool:

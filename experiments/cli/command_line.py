@@ -71,7 +71,11 @@ class FathomCLI(LightningCLI):
         self._run_directory = run_directory
         self._root_is_given = flag_is_given(args, "--trainer.default_root_dir")
         checkpoint = checkpoint_path(args)
-        with ExitStack() as self._until_done, naming_the_checkpoint(checkpoint), leaving_at_once(self._how_to_go_on):
+        with (
+            ExitStack() as self._until_done,
+            naming_the_checkpoint(checkpoint, lambda: getattr(self, "datamodule", None)),
+            leaving_at_once(self._how_to_go_on),
+        ):
             super().__init__(
                 model_class=L.LightningModule,
                 subclass_mode_model=True,

@@ -192,6 +192,18 @@ def test_a_checkpoint_of_another_width_is_named(quickstart_run, fathom, tmp_path
     assert f"{path} is of another network" in error
 
 
+def test_a_checkpoint_for_other_classes_says_how_many_it_has(quickstart_run, fathom, tmp_path):
+    path = str(quickstart_run[0] / "merged.ckpt")
+    for name in ("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png"):
+        image = tmp_path / "letters" / name
+        image.parent.mkdir(parents=True)
+        Image.new("L", (28, 28), 200).save(image)
+    data = ("--data", "SmallImages", "--data.root", str(tmp_path / "letters"), "--data.image_size", "28")
+    code, error = fathom("test", "--ckpt_path", path, *data, *QUICK, "--trainer.default_root_dir", str(tmp_path))
+    assert code == 1
+    assert f"{path} is of a network with 10 classes, and these data have 2; to train it on them" in error
+
+
 def test_help_lists_every_command(fathom, capsys):
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
