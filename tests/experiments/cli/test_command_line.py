@@ -197,7 +197,7 @@ def test_a_checkpoint_for_other_classes_says_how_many_it_has(quickstart_run, fat
     for name in ("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png"):
         image = tmp_path / "letters" / name
         image.parent.mkdir(parents=True)
-        Image.new("L", (28, 28), 200).save(image)
+        Image.linear_gradient("L").resize((28, 28)).save(image)
     data = ("--data", "SmallImages", "--data.root", str(tmp_path / "letters"), "--data.image_size", "28")
     code, error = fathom("test", "--ckpt_path", path, *data, *QUICK, "--trainer.default_root_dir", str(tmp_path))
     assert code == 1
