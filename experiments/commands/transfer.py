@@ -207,6 +207,10 @@ def draw(rows: list[Row], path: Path) -> None:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1, decimals=0))
     legend_of_all(figure, columns=3)
-    size, seeds = rows[0], sorted({row["seed"] for row in rows})
-    note = f"{size['train_images']:,} training images, {size['val_images']:,} to validate on, {size['epochs']} epochs"
+    seeds = sorted({row["seed"] for row in rows})
+    train, val, epochs = (
+        " and ".join(f"{size:,}" for size in dict.fromkeys(int(row[column]) for row in rows))
+        for column in ("train_images", "val_images", "epochs")
+    )
+    note = f"{train} training images, {val} to validate on, {epochs} epochs"
     save(figure, path, f"{note}; seed {', '.join(map(str, seeds))}; lines are means over the seeds")
