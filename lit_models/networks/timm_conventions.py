@@ -214,6 +214,7 @@ class TimmConventions(nn.Module, ABC):
         probs = {name: 1 - drop_path_rate * i / len(blocks) for i, name in enumerate(blocks, start=1)}
         for name, prob in probs.items():
             blocks[name].survival_prob.fill_(prob)
+            self.get_submodule(name).varying_depth = True  # type: ignore[assignment]
         return probs
 
     @staticmethod
