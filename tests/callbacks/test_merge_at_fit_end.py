@@ -137,6 +137,12 @@ def around(net):
     return ImageClassifier(net, 4, lr=0.01, schedule="constant")
 
 
+@pytest.mark.parametrize("arguments", [{"num_images": 0}, {"filename": "checkpoints/last.ckpt"}])
+def test_arguments_that_would_fail_at_the_end_are_refused(arguments):
+    with pytest.raises(MisconfigurationException, match=str(*arguments.values())):
+        MergeAtFitEnd(**arguments)
+
+
 def test_a_network_that_cannot_be_built_merged_is_refused_before_it_is_trained(fit, tmp_path):
     with pytest.raises(MisconfigurationException, match=r"TwoConvs.*add an argument `reparameterized: bool = False`"):
         fit(tmp_path, MergeAtFitEnd(), module=around(TwoConvs()), max_epochs=1)
