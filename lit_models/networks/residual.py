@@ -49,7 +49,7 @@ class GatedBlock(nn.Module, ABC):
         self.rescale = rescale
         self.gate: Gate = None
         self.varying_depth = False
-        """Whether the survival probability may be other than 1: the host knows, and need not wait for the device."""
+        """Whether the survival probability may be other than 1, known without synchronising with the device."""
         self.register_buffer("survival_prob", torch.ones(()))
 
     def shortcut(self, x: Tensor) -> Tensor:
