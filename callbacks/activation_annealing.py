@@ -22,24 +22,27 @@ def annealing_lambda(epoch: float, epochs: float, shape: Literal["linear", "cosi
 
 
 def annealing_epochs(epochs: float | None, per: Literal["epoch", "step"], end: float) -> float:
-    """E of a fit of ``end`` epochs, by default a third of it.
+    """E of a fit of ``end`` epochs, of which the last may be cut short; by default a third of it.
 
     Raises:
         MisconfigurationException: where λ would not be 1 in the last epoch, or step.
     """
+    if per == "epoch" and end < math.inf:
+        end = math.ceil(end)
     if epochs is None:
         if end == math.inf:
             raise MisconfigurationException(
                 "ActivationAnnealing takes a third of the fit, which has no end: set --trainer.max_epochs, or the"
                 " epochs of the callback"
             )
-        if end < 2:
+        if end < 2 and per == "epoch":
             rank_zero_warn("A fit of one epoch is too short to anneal: its activations stay as they are (λ = 0).")
         return max(end // 3, 1) if per == "epoch" else end / 3
     if epochs > end - 1 if per == "epoch" else epochs >= end:
         raise MisconfigurationException(
             f"ActivationAnnealing(epochs={epochs:g}, per={per!r}) doesn't reach λ = 1 in a fit of {end:g} epochs:"
-            f" lower its epochs to {end - 1:g} or less, or raise --trainer.max_epochs"
+            f" lower its epochs to {end - 1:g} or less, or raise --trainer.max_epochs or"
+            " --trainer.max_steps"
         )
     return epochs
 
@@ -109,8 +112,7 @@ class ActivationAnnealing(L.Callback):
 
 
 def _end(trainer: L.Trainer) -> float:
-    """Epochs of the fit, of which the last may be cut short; infinite if nothing ends it."""
-    if (trainer.max_epochs or -1) >= 0:
+    """Epochs of the fit, with their fraction; infinite if nothing ends it."""
+    if (trainer.max_epochs or -1) >= 0 and trainer.max_steps < 0:
         return trainer.max_epochs  # type: ignore[return-value]
-    length = length_in_epochs(trainer)
-    return length if math.isinf(length) else math.ceil(length)
+    return length_in_epochs(trainer)

@@ -38,8 +38,5 @@ class FrozenStages(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         check_statistics(self._fixed, self.norm)
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # Lightning puts all modules into training mode before it.
-        for module in self._fixed:
+        for module in self._fixed:  # a validation gives each module its mode back
             module.eval()

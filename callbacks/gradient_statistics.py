@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import lightning as L
@@ -22,6 +21,8 @@ class GradientStatistics(L.Callback):
     * ``gradient_norm/<stage>``: the norm of the gradient of each child of the network that has parameters; of a network
       that only wraps another, of the other's children.
 
+    Values that are not finite, as those of the steps that a gradient scaler skips, are left out of the means.
+
     They are summed up on the device. All ranks have the same gradients, so a checkpoint holds the sums of one.
     """
 
@@ -30,7 +31,7 @@ class GradientStatistics(L.Callback):
     def __init__(self) -> None:
         self._epoch = 0
         self._sums: dict[str, Tensor] = {}
-        self._steps: Counter[str] = Counter()
+        self._steps: dict[str, Tensor] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._find_layers(pl_module)
@@ -70,22 +71,23 @@ class GradientStatistics(L.Callback):
             if conv.weight.grad is not None:
                 metrics[f"gradient_mean_abs/{name}"] = conv.weight.grad.abs().mean()
         if self._epoch != trainer.current_epoch:  # not at its start: that hook is skipped after a resume
-            self._epoch, self._sums, self._steps = trainer.current_epoch, {}, Counter()
+            self._epoch, self._sums, self._steps = trainer.current_epoch, {}, {}
         for name, value in metrics.items():
-            before = self._sums.get(name)
-            self._sums[name] = value if before is None else before.to(value.device) + value
-            self._steps[name] += 1
+            finite = value.isfinite()
+            for sums, addend in ((self._sums, torch.where(finite, value, 0)), (self._steps, finite.int())):
+                sums[name] = sums[name].to(value.device) + addend if name in sums else addend
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._epoch == trainer.current_epoch:
             pl_module.log_dict({name: total / self._steps[name] for name, total in self._sums.items()})
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self._epoch, "sums": self._sums, "steps": dict(self._steps)}
+        return {"epoch": self._epoch, "sums": self._sums, "steps": self._steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._epoch = state_dict["epoch"]
-        self._sums, self._steps = dict(state_dict["sums"]), Counter(state_dict["steps"])
+        self._sums = dict(state_dict["sums"])
+        self._steps = {name: torch.as_tensor(steps) for name, steps in state_dict["steps"].items()}
 
 
 def stages(net: nn.Module, prefix: str = "") -> dict[str, list[nn.Parameter]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, cast
 
 import lightning as L
@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from callbacks.merge_proof import MergeError, compare_merged
+from callbacks.merge_proof import MergeError, check_num_images, compare_merged
 from callbacks.requirements import network_with
 from lit_models.checkpoints import merged_checkpoint, write_atomically
 from lit_models.cost import count_macs, count_parameters
@@ -36,7 +36,8 @@ class MergeAtFitEnd(L.Callback):
         float64_tolerance: Largest allowed difference of logits in float64, relative to the largest logit.
 
     Raises:
-        MisconfigurationException: In ``setup``, for a network that can't be merged, or can't be built merged.
+        MisconfigurationException: For a filename with a path, or no images; in ``setup``, for a network that can't be
+            merged, or can't be built merged.
         MergeError: At the end, if the logits differ or the checkpoint can't be loaded. It is then removed; the
             checkpoints of the training stay.
     """
@@ -48,6 +49,12 @@ class MergeAtFitEnd(L.Callback):
         float32_tolerance: float = 1e-4,
         float64_tolerance: float = 1e-10,
     ) -> None:
+        if PurePath(filename).name != filename:
+            raise MisconfigurationException(
+                f"MergeAtFitEnd writes into the run directory, and its filename is {filename}: give a name without a"
+                " path, such as merged.ckpt"
+            )
+        check_num_images(self, num_images)
         self.filename = filename
         self.num_images = num_images
         self.float32_tolerance = float32_tolerance

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
+import lightning as L
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lit_models.surgery.reparameterize import logit_difference
@@ -12,6 +14,14 @@ from lit_models.surgery.reparameterize import logit_difference
 
 class MergeError(RuntimeError):
     """The merged network, or what its checkpoint loads as, does not compute what the trained one does."""
+
+
+def check_num_images(callback: L.Callback, num_images: int) -> None:
+    """Raises ``MisconfigurationException`` where ``callback`` would compare on no images."""
+    if num_images < 1:
+        raise MisconfigurationException(
+            f"{type(callback).__name__} compares on num_images={num_images} images: give 1 or more"
+        )
 
 
 def compare_merged(

@@ -15,7 +15,7 @@ from torch import nn
 from callbacks.activation_annealing import ActivationAnnealing
 from callbacks.branch_gates import gates_branches
 from callbacks.compile import Compile
-from callbacks.merge_proof import compare_merged
+from callbacks.merge_proof import check_num_images, compare_merged
 from callbacks.requirements import network_with
 from callbacks.run.internals import reduce_gradients_anew
 from callbacks.run.ranks import broadcast_buffers
@@ -46,12 +46,14 @@ class MergeWhenAnnealed(L.Callback):
         num_images: Number of images of the batch to compare on.
 
     Raises:
-        MisconfigurationException: In ``setup``, for a network without pairs, one that can't be built without, and
-            callbacks and strategies that hold on to parameters; at the start, where λ is below 1 and nothing moves it.
+        MisconfigurationException: For no images; in ``setup``, for a network without pairs, one that can't be built
+            without, and callbacks and strategies that hold on to parameters; at the start, where λ is below 1 and
+            nothing moves it.
         MergeError: If the logits differ by more than rounding; the network is then as it was trained.
     """
 
     def __init__(self, num_images: int = 32) -> None:
+        check_num_images(self, num_images)
         self.num_images = num_images
         self._report: dict[str, Any] = {}
 

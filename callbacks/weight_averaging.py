@@ -193,11 +193,11 @@ class Average(AveragedModel):
         if self._learned is None:  # by now the module is on its device
             self._learned = self._pairs(model, learned=True)
         averages, values = self._learned
-        decay = self.decay if self.n_averaged > 0 else 0.0
-        if self.overflow is None:
-            get_ema_multi_avg_fn(decay)(averages, values, self.n_averaged)  # in place, in one kernel for all tensors
-        else:
-            move_towards(averages, values, (1 - decay) * (1 - self.overflow))
+        if self.n_averaged > 0 and self.overflow is not None:
+            move_towards(averages, values, (1 - self.decay) * (1 - self.overflow))
+        else:  # in place, in one kernel for all tensors
+            decay = self.decay if self.n_averaged > 0 else 0.0
+            get_ema_multi_avg_fn(decay)(averages, values, self.n_averaged)
         self.n_averaged += 1
 
     def merge_pairs(self) -> None:

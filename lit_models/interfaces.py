@@ -104,7 +104,8 @@ class Window(NamedTuple):
 Gate = bool | Window | None
 """What a residual branch does with the batch.
 
-``None``: no draw took place. The branch runs, in evaluation scaled to its expectation (see ``Rescale``).
+``None``: no draw took place. The branch runs, scaled to its expectation where evaluation does that (see ``Rescale``):
+a network that was trained with stochastic depth is trained further, at constant depth, as it is evaluated.
 ``True``: drawn to survive. The branch runs as in a training step of stochastic depth, in evaluation mode too.
 ``False``: drawn to be dropped. The branch does not run at all.
 ``Window``: the branch runs on these rows alone, or not at all where there are none.

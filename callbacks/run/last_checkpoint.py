@@ -227,7 +227,7 @@ class LastCheckpoint(L.Callback):
     def on_exception(self, *_: Any) -> None:
         self._signals.stop()
 
-    # Several devices. On the CPU, so that none of it waits for a GPU.
+    # Several devices. On the CPU, so that none of it synchronises with a GPU.
 
     def _least(self, number: int) -> int:
         if self._agreed.group is None:

@@ -114,7 +114,7 @@ class StopOnNonFinite(L.Callback):
                 raise self._error
             self._last_finite_loss = loss
             if trainer.progress_bar_callback is not None:
-                trainer.progress_bar_metrics["train/loss"] = loss
+                trainer.progress_bar_metrics["loss"] = loss  # train/loss leaves auxiliary heads out
 
     def _stop(self, trainer: L.Trainer, step: _Step, loss: float, gradient_norm: float) -> NonFiniteError:
         """Save the batch, and return the error that says what happened."""

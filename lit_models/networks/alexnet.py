@@ -29,8 +29,8 @@ MULTIPLES, KERNELS, POOLS = (1, 3, 6, 4, 4), (5, 5, 3, 3, 3), (2, 2, 1, 1, 2)
 class CIFARAlexNet(nn.Module):
     """The five convolutions of AlexNet with a linear classifier: (N, in_channels, H, W) to logits (N, num_classes).
 
-    Each is followed by batch normalisation, which the original has not and merging needs nothing else of; a max-pool
-    precedes the activation, as in VanillaNet.
+    Unlike the original, each is followed by batch normalisation, which folds into it when the network is merged. The
+    max-pools precede the activations, as in VanillaNet.
 
     Args:
         num_classes: K, the number of logits.

@@ -48,6 +48,8 @@ class GatedBlock(nn.Module, ABC):
         self.preactivation = preactivation
         self.rescale = rescale
         self.gate: Gate = None
+        self.varying_depth = False
+        """Whether the survival probability may be other than 1, known without synchronising with the device."""
         self.register_buffer("survival_prob", torch.ones(()))
 
     def shortcut(self, x: Tensor) -> Tensor:
@@ -63,7 +65,7 @@ class GatedBlock(nn.Module, ABC):
         return [p for name, p in self.named_parameters() if not name.startswith("downsample.")]
 
     def expected_branch(self, x: Tensor) -> Tensor:
-        """f(x) as evaluation adds it: p_l·f(x) where the expectation is corrected there (equation 5)."""
+        """f(x) as it is added without a draw: p_l·f(x) where evaluation corrects the expectation (equation 5)."""
         branch = self.branch(x)
         # Survival probabilities stay on the device: .item() here would force a device sync.
         return branch * self.survival_prob.type_as(branch) if self.rescale == "eval" else branch
@@ -87,12 +89,16 @@ class GatedBlock(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', H', W')."""
+        if self.gate is not None:
+            self.varying_depth = True
         if self.gate is False:
             return self._skip(x)
         if isinstance(self.gate, Window):
             return self._run_on_window(x, self.gate)
         shortcut = self.shortcut(x)
-        branch = self.expected_branch(x) if self.gate is None and not self.training else self.branch(x)
+        # At constant depth training saves the multiplication by 1, forward and backward.
+        expected = self.gate is None and (self.varying_depth or not self.training)
+        branch = self.expected_branch(x) if expected else self.branch(x)
         if self.gate is True and self.rescale == "train":
             branch = branch / self.survival_prob.type_as(branch)
         return self._activate(branch.add_(shortcut))
@@ -117,7 +123,8 @@ class GatedBlock(nn.Module, ABC):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Weights of a library's network know no survival probability: they were trained at constant depth.
-        state_dict.setdefault(f"{prefix}survival_prob", torch.ones(()))
+        prob = state_dict.setdefault(f"{prefix}survival_prob", torch.ones(()))
+        self.varying_depth = prob.is_meta or bool(prob != 1)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

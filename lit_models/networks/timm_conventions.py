@@ -35,7 +35,8 @@ class TimmConventions(nn.Module, ABC):
         in_chans: Channels of the images.
         drop_rate: Dropout probability before the classifier (default: the network's).
         drop_path_rate: 1 − p_L of stochastic depth with linear decay (Huang et al. 2016, section 3). Every training
-            step draws one gate per block, for the whole batch.
+            step draws one gate per block, for the whole batch, from torch's global generator. Under DDP that needs
+            ``find_unused_parameters=True``; in a fit with a ``Trainer`` take ``callbacks.StochasticDepth`` instead.
         global_pool: ``avg``, or an empty text for maps in place of their means, which needs ``num_classes=0``.
         device: Of the parameters (default: torch's).
         dtype: Of the parameters (default: torch's).
@@ -214,6 +215,7 @@ class TimmConventions(nn.Module, ABC):
         probs = {name: 1 - drop_path_rate * i / len(blocks) for i, name in enumerate(blocks, start=1)}
         for name, prob in probs.items():
             blocks[name].survival_prob.fill_(prob)
+            self.get_submodule(name).varying_depth = True  # type: ignore[assignment]
         return probs
 
     @staticmethod

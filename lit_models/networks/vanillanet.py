@@ -281,8 +281,9 @@ class VanillaNet(nn.Module):
         return self.head
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the head by a new one of ``num_classes`` classes; 0 removes it."""
-        self.head = _head(self.num_features, num_classes, self.deep_training)
+        """Replace the head by a new one of ``num_classes`` classes, in the form of the network; 0 removes it."""
+        merged = isinstance(self.stem.convs.first, nn.Conv2d)
+        self.head = _head(self.num_features, num_classes, self.deep_training and not merged)
         self.head.apply(_initialise)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:

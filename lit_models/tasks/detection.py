@@ -30,8 +30,8 @@ in COCO (mean over ten IoU): of boxes, or of boxes and masks."""
 class Detector(Task):
     """Trains and evaluates a network that detects objects.
 
-    Nothing here waits for a GPU between logging steps. torchvision's parts do, in every step: how many boxes match an
-    anchor, are sampled, or are left by non-maximum suppression is the shape of what is computed next.
+    Nothing here synchronises with the device between logging steps. torchvision's parts do, in every step: how many
+    boxes match an anchor, are sampled, or are left by non-maximum suppression is the shape of what is computed next.
 
     Args:
         net: ``FasterRCNN``, ``MaskRCNN``, ``RetinaNet``, or any network that takes images (N, C, H, W), their sizes,

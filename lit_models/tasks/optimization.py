@@ -63,7 +63,7 @@ def make_optimizer(
         layer_decay: r. Layer i of 0 … L, numbered by the network's ``group_matcher``, learns with r^(L − i)·lr.
         head_lr_scale: factor of the learning rate of the :func:`head_parameters`.
         **arguments: any other one of the optimizer. ``fused`` is on by default for parameters on a CUDA device: one
-            kernel then updates them all, and a gradient scaler does not wait for the device.
+            kernel then updates them all, and a gradient scaler does not synchronise with the device.
 
     Raises:
         MisconfigurationException: for an argument that it does not have.

@@ -66,7 +66,7 @@ class Task(L.LightningModule):
     Raises:
         MisconfigurationException: for an optimizer timm does not have, a number out of its range, ``layer_decay`` with
             a network that does not number its layers, and ``head_lr_scale`` with one that does not know its head; in a
-            fit, for ``lr_batch_size`` without a data module.
+            fit, for ``lr_batch_size`` without a data module, and for a ``step`` schedule without milestones.
     """
 
     def __init__(
@@ -216,8 +216,13 @@ class Task(L.LightningModule):
         """The schedule of this fit as a factor of ``peak_lr``.
 
         Raises:
-            MisconfigurationException: If the fit has no end, and the schedule needs one.
+            MisconfigurationException: If the fit has no end, and the schedule needs one; for steps without milestones.
         """
+        if self.schedule == "step" and not self.milestones:
+            raise MisconfigurationException(
+                "schedule: step lowers the learning rate at its milestones, and there are none: give"
+                " --model.milestones, or take the schedule constant"
+            )
         total = self.trainer.estimated_stepping_batches
         if self.warmup_steps >= total:
             rank_zero_warn(f"This fit of {total} steps ends within its warm-up of {self.warmup_steps} steps.")

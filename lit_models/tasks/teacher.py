@@ -58,7 +58,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) images to (N, K) logits, in float32 whatever the precision of the student."""
+        """(N, C, H, W) images to (N, K) logits, of images in float32 and under the autocast of the student."""
         images = images.float()
         if self._renormalisation is not None:
             scale, shift = self._renormalisation

@@ -90,7 +90,8 @@ class RetinaNet(OnTrunk):
         if self.training:
             assert targets is not None
             return geometry.compute_loss(targets, outputs, anchors)
-        counts = [outputs_per_pixel * map_.shape[2] * map_.shape[3] for map_ in maps for outputs_per_pixel in [9]]
+        per_pixel = geometry.anchor_generator.num_anchors_per_location()[0]
+        counts = [per_pixel * map_.shape[2] * map_.shape[3] for map_ in maps]
         by_map = {name: list(output.split(counts, dim=1)) for name, output in outputs.items()}
         return geometry.postprocess_detections(by_map, [list(all_.split(counts)) for all_ in anchors], sizes)
 

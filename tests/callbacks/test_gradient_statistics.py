@@ -20,6 +20,23 @@ class Gradients(L.Callback):
         self.steps.append({name: g.clone() for name, g in gradients.items() if g is not None})
 
 
+class Overflow(L.Callback):
+    """The gradients of a step, as a gradient scaler may find them; the weights are reset after it."""
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.weights = [parameter.detach().clone() for parameter in pl_module.parameters()]
+        if trainer.global_step == 3:
+            for parameter in pl_module.parameters():
+                parameter.grad.fill_(torch.inf)
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        if trainer.global_step == 4:
+            for parameter, weight in zip(pl_module.parameters(), self.weights, strict=True):
+                parameter.copy_(weight)
+            trainer.optimizers[0].state.clear()
+
+
 def fit(tmp_path, net, *callbacks):
     gradients = Gradients()
     trainer = L.Trainer(
@@ -58,6 +75,13 @@ def test_means_over_the_steps_in_which_the_layer_ran(tmp_path, callbacks):
             if any(name.startswith(stage) for name in step)
         ]
         assert metrics[f"gradient_norm/{stage}"] == pytest.approx(mean(norms), rel=1e-5)
+
+
+def test_an_overflow_is_left_out(tmp_path):
+    metrics, steps = fit(tmp_path, CIFARResNet(8, width=4), Overflow())
+    norms = [step["conv1.weight"].norm().item() for step in steps]
+    assert [value < torch.inf for value in norms] == [True] * 3 + [False] + [True] * 4
+    assert metrics["gradient_norm/conv1"] == pytest.approx(mean(n for n in norms if n < torch.inf), rel=1e-5)
 
 
 def test_a_network_without_blocks(tmp_path):

@@ -49,7 +49,7 @@ def test_the_merged_checkpoint_is_tested_like_any_other(fit, data, tmp_path):
 def test_a_fit_that_ended_before_lambda_is_one_is_not_merged(fit, tmp_path):
     merge = MergeAtFitEnd()
     with pytest.warns(UserWarning, match=r"not merged: λ is 0"):
-        fit(tmp_path, ActivationAnnealing(1), merge, max_epochs=2, max_steps=2)
+        fit(tmp_path, ActivationAnnealing(), merge, max_epochs=2, max_steps=2)
     assert merge.report()["merge"]["merged"] is False
     assert "λ is 0" in merge.report()["merge"]["reason"]
     assert not (tmp_path / "merged.ckpt").exists()
@@ -135,6 +135,12 @@ def imported(monkeypatch):
 
 def around(net):
     return ImageClassifier(net, 4, lr=0.01, schedule="constant")
+
+
+@pytest.mark.parametrize("arguments", [{"num_images": 0}, {"filename": "checkpoints/last.ckpt"}])
+def test_arguments_that_would_fail_at_the_end_are_refused(arguments):
+    with pytest.raises(MisconfigurationException, match=str(*arguments.values())):
+        MergeAtFitEnd(**arguments)
 
 
 def test_a_network_that_cannot_be_built_merged_is_refused_before_it_is_trained(fit, tmp_path):

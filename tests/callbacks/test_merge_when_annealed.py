@@ -166,6 +166,11 @@ def test_refusals(fit, model, tmp_path, used, net, words):
         fit(tmp_path, *used, MergeWhenAnnealed(), module=module, max_epochs=2)
 
 
+def test_images_to_compare_on_are_needed():
+    with pytest.raises(MisconfigurationException, match="num_images=0"):
+        MergeWhenAnnealed(num_images=0)
+
+
 def test_refused_before_the_annealing_and_with_captured_graphs(fit, tmp_path, monkeypatch):
     with pytest.raises(MisconfigurationException, match="has to be listed after ActivationAnnealing"):
         fit(tmp_path, MergeWhenAnnealed(), ActivationAnnealing(1), max_epochs=2)

@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks import ActivationAnnealing, MergeAtFitEnd, StochasticDepth, WeightAveraging
+from callbacks.weight_averaging import Average
 from datamodules import Digits
 from lit_models import CIFARResNet, ImageClassifier, VanillaNet, load_checkpoint
 
@@ -227,6 +228,18 @@ def test_a_test_after_the_fit_sees_the_average_of_the_checkpoint(data, model, tm
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(value, module.state_dict()[name]) for name, value in saved.items())
     assert not [warning for warning in recwarn if "averag" in str(warning.message).lower()]
+
+
+def test_the_first_update_copies_in_a_step_that_overflows_too(model):
+    """A fused optimizer then leaves the weights as they were, which are not those that the fit began with."""
+    module = model()
+    average = Average(module, DECAY)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(1)
+    average.overflow = torch.ones(())
+    average.update_parameters(module)
+    assert all(torch.equal(a, b) for a, b in zip(average.parameters(), module.parameters(), strict=True))
 
 
 def test_a_decay_that_is_too_slow_for_the_fit_is_said(fit, tmp_path):

@@ -53,10 +53,9 @@ def fit(path, data, module=None, guard=None, callbacks=(), **trainer):
         default_root_dir=path,
         accelerator="cpu",
         logger=False,
-        enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[guard or StopOnNonFinite(), *callbacks],
-        **{"max_epochs": 2, **trainer},
+        **{"max_epochs": 2, "enable_progress_bar": False, **trainer},
     )
     trainer.fit(module, DataLoader(data, BATCH))
     return trainer
@@ -96,6 +95,13 @@ def test_a_batch_within_an_accumulation_is_the_right_one_and_its_losses_whole(tm
             fit(tmp_path / str(accumulate), Images(bad=19), module, accumulate_grad_batches=accumulate)
         losses.append(torch.load(tmp_path / str(accumulate) / "nonfinite.pt", weights_only=True)["last_finite_loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_the_bar_shows_the_whole_loss_under_a_name_of_its_own(tmp_path):
+    """Loggers get that of the main head as train/loss."""
+    metrics = fit(tmp_path, Images(), max_steps=2, enable_progress_bar=True).progress_bar_metrics
+    assert metrics["loss"] > 0
+    assert "train/loss" not in metrics
 
 
 class Late(StopOnNonFinite):

@@ -38,7 +38,7 @@ def test_protocols():
 @pytest.mark.parametrize(
     ("training", "rescale", "gate", "scale"),
     [
-        (True, "eval", None, 1),
+        (True, "eval", None, 0.8),  # what was trained with stochastic depth is trained further as it is evaluated
         (True, "eval", True, 1),
         (False, "eval", None, 0.8),  # Huang et al. 2016, equation 5
         (False, "eval", True, 1),
@@ -49,7 +49,7 @@ def test_protocols():
 )
 def test_where_the_branch_is_scaled(training, rescale, gate, scale, preactivation):
     block = transition_block(rescale=rescale, preactivation=preactivation).train(training)
-    block.survival_prob.fill_(0.8)
+    block.load_state_dict(block.state_dict() | {"survival_prob": torch.tensor(0.8, dtype=torch.float64)})
     block.gate = gate
     x = images()
     expected = block.shortcut(x) + scale * block.branch(x)
@@ -205,6 +205,33 @@ def test_survival_probabilities_travel_with_the_weights():
 
     x = torch.randn(2, 3, 16, 16)
     assert torch.equal(other.eval()(x), net.eval()(x))
+
+
+@pytest.mark.parametrize("origin", ["loaded", "drawn"])
+def test_what_was_trained_with_stochastic_depth_is_trained_further_as_it_is_evaluated(origin):
+    net = CIFARResNet(8)
+    for block in net.residual_blocks().values():
+        block.survival_prob.fill_(0.5)
+        block.gate = True
+    x = torch.randn(2, 3, 16, 16)
+    net(x)
+    if origin == "loaded":
+        weights, net = net.state_dict(), CIFARResNet(8)
+        net.load_state_dict(weights)
+    for module in net.modules():
+        if hasattr(module, "gate"):
+            module.gate = None
+        module.train(not isinstance(module, nn.BatchNorm2d))
+    logits = net(x)
+    assert torch.equal(logits, net.eval()(x))
+
+
+def test_constant_depth_multiplies_by_no_survival_probability():
+    """It would cost a pass over the maps, and one over their gradient."""
+    block = CIFARResNet(8).layer1[0]
+    block.load_state_dict(block.state_dict())
+    block.survival_prob.fill_(float("nan"))
+    assert block(torch.rand(2, 16, 4, 4)).isfinite().all()
 
 
 def test_weights_without_survival_probabilities_were_trained_at_constant_depth():

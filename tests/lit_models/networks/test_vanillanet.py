@@ -236,6 +236,18 @@ def test_shortcuts_are_added_before_or_after_the_activation_and_merge_exactly(de
         assert 0 < merge_error(net, dtype) < tolerance
 
 
+@pytest.mark.parametrize("deep_training", [True, False])
+def test_a_new_head_has_the_form_of_the_network(deep_training):
+    net = narrow(deep_training=deep_training, reparameterized=True)
+    net.reset_classifier(0)
+    net.reset_classifier(5)
+    assert [name for name, _ in net.head.named_parameters()] == ["first.weight", "first.bias"]
+    assert (net.deep_training, net.head.first.out_channels) == (deep_training, 5)
+    pairs = narrow(deep_training=deep_training)
+    pairs.reset_classifier(5)
+    assert (pairs.head.second is not None) is deep_training
+
+
 def test_shortcuts_add_no_weights_and_by_default_there_are_none():
     def state(**arguments):
         torch.manual_seed(0)

@@ -75,6 +75,11 @@ def test_step_schedule_counts_its_milestones_from_the_first_epoch(tmp_path):
     assert [record.lrs[step] for step in range(16)] == pytest.approx(expected)
 
 
+def test_a_step_schedule_without_milestones_is_refused(tmp_path):
+    with pytest.raises(MisconfigurationException, match="milestones"):
+        trainer(tmp_path, max_epochs=1).fit(classifier(schedule="step"), images_and_labels(8))
+
+
 def test_warm_up_takes_one_length():
     for arguments in ({}, {"epochs": 1, "steps": 2}, {"steps": -1}):
         with pytest.raises(MisconfigurationException):
