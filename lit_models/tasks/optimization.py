@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Any
 
 import lightning as L
@@ -68,7 +67,7 @@ def make_optimizer(
     Raises:
         MisconfigurationException: for an argument that it does not have.
     """
-    inner = get_optimizer_class(name.lower().removeprefix("lookahead_"), bind_defaults=False)
+    inner = get_optimizer_class(name, bind_defaults=False)
     takes_fused = "fused" in inspect.signature(inner).parameters
     if takes_fused and all(parameter.is_cuda for parameter in net.parameters()):
         arguments = {"fused": True} | arguments
@@ -90,8 +89,7 @@ def make_optimizer(
     # timm leaves the scale to its own schedulers, and torch's know nothing of it.
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
-    with suppress(AttributeError):  # timm's Lookahead has no hooks
-        optimizer.register_load_state_dict_pre_hook(_stay_as_made)
+    optimizer.register_load_state_dict_pre_hook(_stay_as_made)
     return optimizer
 
 

@@ -73,7 +73,7 @@ def test_whole_numbers_are_no_weights(saved, own):
     check_kinds({"a": torch.ones(1, dtype=torch.float16), "other": torch.ones(1)}, {"a": torch.ones(1)})
 
 
-@pytest.fixture(params=["sgd", "adamw", "lamb", "lookahead_adamw", "adafactor", "muon", "adafactorbv", "rmsprop"])
+@pytest.fixture(params=["sgd", "adamw", "lamb", "adafactor", "muon", "adafactorbv", "rmsprop"])
 def optimizer(request):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3))
     optimizer = make_optimizer(net, request.param, 0.1, 0.1, 0.9)
