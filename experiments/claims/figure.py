@@ -54,7 +54,7 @@ def _unit(claim: Claim) -> str:
     """Of its number."""
     if claim.statistic == "contrast":
         return DIFFERENCE
-    if claim.statistic == "ratio" or claim.ours.endswith("of the time"):
+    if claim.statistic in ("ratio", "log_ratio") or claim.ours.endswith("of the time"):
         return RATIO
     return ERROR if "points" in claim.ours or "%" in claim.ours else OTHER
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import log
+
 from experiments.claims.rows import TIMINGS, Ledger
 from experiments.claims.sheet import Claim
 from experiments.claims.statistics import Grade, Interval, contrast, every, pooled
@@ -20,7 +22,7 @@ def grade(claim: Claim, ledger: Ledger) -> Grade:
         return every(
             values, claim.direction, claim.margin, sum(claim.seeds(arm, claim.looks[0]) for arm in arms.values())
         )
-    if claim.statistic == "ratio":
+    if claim.statistic in ("ratio", "log_ratio"):
         above, below = (
             [v for name, arm in arms.items() if claim.arms[name] * sign > 0 for v in ledger.values(claim, arm)]
             for sign in (1, -1)
@@ -31,6 +33,8 @@ def grade(claim: Claim, ledger: Ledger) -> Grade:
         ]
         if len(above) < needed[0] or len(below) < needed[1]:
             return Grade("not run")
+        if claim.statistic == "log_ratio":
+            above, below = ([abs(log(value)) for value in side] for side in (above, below))
         pairs = [over / under for over in above for under in below]
         return every(pairs, claim.direction, claim.margin, len(pairs))
     if claim.statistic == "time":

@@ -17,7 +17,7 @@ EXPERIMENTS = Path(__file__).parents[1]
 REGIMES = Path(__file__).with_name("regimes.yaml")
 
 Direction = Literal["greater", "less", "absent"]
-Statistic = Literal["contrast", "every", "ratio", "exact", "time", "none"]
+Statistic = Literal["contrast", "every", "ratio", "log_ratio", "exact", "time", "none"]
 
 POINTS = {
     "test_error": "{} points of test error",
@@ -95,7 +95,8 @@ class Claim:
     quantity: str = ""
     """A metric of a training, or ``analysis.quantity`` of a trained network."""
     arms: Mapping[str, float] = field(default_factory=dict)
-    """Weights of the arms in a contrast; in a ratio, 1 is above the line and −1 below."""
+    """Weights of the arms in a contrast; in a ratio, 1 is above the line and −1 below. A ``log_ratio`` is one of
+    |log quantity|, which says how far a factor is from 1, on either side."""
     margin: float = 0.0
     """δ: the smallest difference worth naming, or the threshold of ``every`` and ``ratio``."""
     looks: tuple[int, ...] = (3, 5, 8)

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from experiments.claims import analyses, exact, timing
+from experiments.claims.grading import grade
 from experiments.claims.pages import Pages
 from experiments.claims.rows import Ledger
 from experiments.claims.sheet import read_sheet
@@ -80,3 +81,13 @@ def test_names_that_are_no_claims(fathom):
     code, sentence = fathom("reproduce", "--budget", "soon", "--list")
     assert code == 2
     assert "soon is no time" in sentence
+
+
+def test_a_factor_changes_less_the_nearer_it_is_to_one(sheet):
+    """On either side of 1."""
+    claim, ledger = sheet.claims["G13"], Ledger(sheet)
+    factors = {"resnet20": [0.95, 1.05, 1.05], "plain20": [0.8, 1.25, 0.8]}
+    ledger.values = lambda claim, arm: factors[arm.id]
+    assert grade(claim, ledger).verdict == "held"
+    factors["resnet20"][0] = 0.8
+    assert grade(claim, ledger).verdict == "undecided"
