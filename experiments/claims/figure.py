@@ -45,8 +45,8 @@ def forest(claims: Sequence[Claim], grades: Mapping[str, Grade], path: Path) -> 
             _panel(axes, shown, grades, label)
         legend_of_all(figure, columns=6)
     note = (
-        "intervals of differences at α = 0.05 over the looks of a claim (95% with one, 98.3% with three), otherwise"
-        " the range over networks, pairs or rounds; filled markers are ours"
+        "intervals of differences at α = 0.05 over a claim's looks (95% with one, 98.3% with three), otherwise the"
+        " range over networks, pairs or rounds"
     )
     save(figure, path, note)
 

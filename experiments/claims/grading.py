@@ -12,9 +12,9 @@ from experiments.claims.statistics import Grade, contrast, every, pooled
 def grade(claim: Claim, ledger: Ledger) -> Grade:
     """By the rule of the claim; exact claims are computed, not stored, see :mod:`experiments.claims.exact`."""
     if claim.statistic == "time":
-        row = ledger.timing(claim)
-        rounds = [float(row[name]) for name in ("low", "value", "high")]
-        return every(rounds, claim.direction, claim.margin) if row else Grade("not run")
+        if not (row := ledger.timing(claim)):
+            return Grade("not run")
+        return every([float(row[name]) for name in ("low", "value", "high")], claim.direction, claim.margin)
     arms = {name: ledger.sheet.arms[name] for name in claim.arms}
     samples = {name: ledger.values(claim, arm) for name, arm in arms.items()}
     if claim.statistic == "contrast":

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from math import floor, log10
 from pathlib import Path
+from textwrap import fill
 
 from experiments.claims import simulation
 from experiments.claims.exact import computed
@@ -38,7 +39,8 @@ What each paper says, rerun at the scale given, and graded by a rule that was wr
   with the look at which the observed spread would decide it, where one is left. **not run**: with its price. A claim
   that two things are equal is held within ±δ.
 - Differences of trained networks are in points of error. The spread between seeds is pooled over all arms of a regime.
-  Looks are fixed before the run and share α = {alpha}; an interval is that of its look. There are looks {looks}.
+  Looks are fixed before the run and share α = {alpha}; an interval is that of its look. There are looks
+{looks}
 - In analyses of trained networks the network is the unit: held needs every one, or every pair; the range is over them.
   With no difference, 3 and 3 networks separate in one given direction in 5% of cases, 2 and 3 in 10%.
 - Times are measured in rounds of turns. The range of seven independent rounds is a 98.4% interval for their median,
@@ -168,9 +170,9 @@ class Pages:
         for claim in self.sheet.claims.values():
             if claim.statistic == "contrast":
                 claims.setdefault(claim.looks, []).append(claim.id)
-        return "; ".join(
-            f"at {', '.join(map(str, looks))} seeds for {', '.join(names)}" for looks, names in claims.items()
-        )
+        parts = [f"at {', '.join(map(str, looks))} seeds for {', '.join(names)}" for looks, names in claims.items()]
+        text = f"{'; '.join(parts) or 'for none'}. Of the dearest arms two seeds count at every look."
+        return fill(text, 120, initial_indent="  ", subsequent_indent="  ")
 
     def _table(self, paper: str) -> str:
         claims = [claim for claim in self.sheet.claims.values() if claim.paper == paper]
@@ -186,7 +188,7 @@ class Pages:
     def _overview(self) -> str:
         regimes = [f"- **{regime.id}**, {regime.title}: {regime.scale}." for regime in self.sheet.regimes.values()]
         parts = [
-            INTRODUCTION.format(alpha=ALPHA, looks=self._looks() or "for none"),
+            INTRODUCTION.format(alpha=ALPHA, looks=self._looks()),
             self.count(),
             "![Differences with their intervals, and the papers' values](claims.png)",
             "## Regimes",
