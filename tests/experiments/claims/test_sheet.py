@@ -2,7 +2,9 @@
 
 import re
 from collections import Counter
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from experiments.claims import analyses, exact, timing
@@ -12,6 +14,8 @@ from experiments.claims.rows import TIMINGS, TRAININGS, Ledger
 from experiments.claims.sheet import read_sheet
 from experiments.claims.statistics import Grade, Interval
 from experiments.cli.recipes import recipes
+from lit_models import CIFARResNet
+from lit_models.surgery.links import links
 
 EXACT = {"G1", "G2", "G15", "S13", "S15", "E6", "E10", "E14", "B7a", "B10a", "V8", "V10", "V11"}
 TIME = {"S9", "S12", "B6", "G3t", "G3w", "V7", "V9"}
@@ -140,3 +144,12 @@ def test_a_time_says_what_else_was_measured_and_nothing_run_has_no_scale(sheet):
     assert f"above the share of the work: {words} | T: " in table["| S9"]
     assert "; a machine | – | **held**" in table["| S9"]
     assert " | – | – | – | not run: " in table["| S3"]
+
+
+def test_a_fall_of_the_median_counts_with_its_size(monkeypatch):
+    """One more block takes 20 points off where the medians have a range of 50: no error code, and no rise alone."""
+    medians = np.array([0.2, 0.2, 0.3, 0.4, 0.5, 0.3, 0.4, 0.5, 0.6, 0.7])
+    monkeypatch.setattr(analyses, "lesion_errors", lambda *_: np.append(medians[0], np.repeat(medians[1:], 10)))
+    net = CIFARResNet(56, width=1)
+    subject = SimpleNamespace(net=net, links=links(net), batches=lambda images: [])
+    assert analyses.many_lesions(subject, None) == {"largest_change": pytest.approx(0.2 / 0.5)}
