@@ -39,7 +39,7 @@ class Grade(NamedTuple):
     verdict: Verdict
     interval: Interval | None = None
     seeds: tuple[int, ...] = ()
-    """Networks of each arm that count, which are those of the last look."""
+    """Networks of each arm that count; in a contrast those of its look."""
     decides: int = 0
     """Of the looks that are left the first, as its number, at which the estimate of now would be decided, if any."""
 
