@@ -73,32 +73,39 @@ def effects(
     Raises:
         ValueError: If the runs don't determine the effects, or leave no residuals to estimate the spread from.
     """
-    columns = {factor: np.array([factor in on for on in plan.values()]) * 2.0 - 1 for factor in factors}
-    return dict(zip(factors, _fit(plan, values, columns, 2, spread, confidence), strict=True))
+    return _fit(plan, values, {factor: _halves(plan, factor) for factor in factors}, spread, confidence)
 
 
-def interaction(
+def effects_of_two(
     plan: Plan,
     values: Mapping[str, Sequence[float]],
     first: str,
     second: str,
     spread: tuple[float, int] | None = None,
     confidence: float = 0.95,
-) -> Effect:
-    """The effect of ``first`` where ``second`` is on, less its effect where that is off; see :func:`effects`."""
-    one, other = (np.array([factor in on for on in plan.values()]) * 2.0 - 1 for factor in (first, second))
-    return _fit(plan, values, {first: one, second: other, "": one * other}, 4, spread, confidence)[-1]
+) -> dict[str, Effect]:
+    """The main effects, and the effect of ``first`` where ``second`` is on less that where it is off.
+
+    All three are in one model, so that the interaction is no noise; see :func:`effects`.
+    """
+    columns = {factor: _halves(plan, factor) for factor in (first, second)}
+    columns[f"{first} × {second}"] = columns[first] * columns[second]
+    return _fit(plan, values, columns, spread, confidence)
+
+
+def _halves(plan: Plan, factor: str) -> np.ndarray:
+    """½ where the factor is on and −½ where it is off, so that the coefficient is the effect."""
+    return np.array([factor in on for on in plan.values()]) - 0.5
 
 
 def _fit(
     plan: Plan,
     values: Mapping[str, Sequence[float]],
     columns: Mapping[str, np.ndarray],
-    scale: float,
     spread: tuple[float, int] | None,
     confidence: float,
-) -> list[Effect]:
-    """Least squares on columns of ±1, one row for each run; the coefficients times ``scale``."""
+) -> dict[str, Effect]:
+    """Least squares on the columns, one row for each run."""
     if missing := sorted(plan.keys() - values.keys()):
         raise ValueError(f"nothing was measured in the arms {', '.join(missing)} of the plan")
     runs = [len(values[arm]) for arm in plan]
@@ -116,7 +123,7 @@ def _fit(
         deviation, freedom = spread
     errors = deviation * np.sqrt(np.diag(np.linalg.inv(design.T @ design)))
     half_widths = t.ppf((1 + confidence) / 2, freedom) * errors
-    return [
-        Effect(scale * estimate, scale * (estimate - half), scale * (estimate + half))
-        for estimate, half in zip(coefficients[1:].tolist(), half_widths[1:].tolist(), strict=True)
-    ]
+    return {
+        name: Effect(estimate, estimate - half, estimate + half)
+        for name, estimate, half in zip(columns, coefficients[1:].tolist(), half_widths[1:].tolist(), strict=True)
+    }

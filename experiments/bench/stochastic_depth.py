@@ -24,7 +24,7 @@ from torchvision.ops import StochasticDepth as TorchvisionStochasticDepth
 from callbacks.run.run_summary import hardware
 from callbacks.stochastic_depth import Mode, StochasticDepth, survival_probs
 from datamodules.pipeline.allocator import keep_freed_memory
-from experiments.bench.timing import PRECISIONS, Precision, StepTimer, in_turn, in_words, silence
+from experiments.bench.timing import PRECISIONS, Precision, StepTimer, clock_of, in_turn, in_words, silence
 from lit_models import CIFARResNet, ImageClassifier, ResNet
 
 Network = Literal["resnet110", "resnet56", "resnet50"]
@@ -164,7 +164,7 @@ class _Timer(StepTimer):
     """Notes the executed work too."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(lambda device: clock_of(device, torch.get_num_threads())())
         self.executed: list[float] = []
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:

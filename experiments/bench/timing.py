@@ -39,12 +39,13 @@ def clock_of(device: torch.device, threads: int) -> Callable[[], float]:
 class StepTimer(L.Callback):
     """Seconds from the start of a step to the start of the next, all that the Trainer does between included."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[torch.device], float] = now) -> None:
         self.seconds: list[float] = []
+        self._clock = clock
         self._last: float | None = None
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        time_now = now(pl_module.device)
+        time_now = self._clock(pl_module.device)
         if self._last is not None:
             self.seconds.append(time_now - self._last)
         self._last = time_now

@@ -1,1 +1,1 @@
-"""The claims of the five papers: their data, the runs that decide them, the grades, the pages."""
+"""The claims of the papers: their data, the runs that decide them, the grades, the pages."""

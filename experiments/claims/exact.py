@@ -196,7 +196,7 @@ def optimal_logit_gap() -> Exact:
         return F.cross_entropy(logits, targets, label_smoothing=share_over_all(0.1, 10, "others")).item()
 
     gap = float(minimize_scalar(loss, (2.0, 6.0), tol=1e-6).x)
-    return Exact(abs(gap - math.log(9 * 0.9 / 0.1)) < 1e-4, f"{gap:.2f}")
+    return Exact(abs(gap - math.log(9 * 0.9 / 0.1)) < 1e-4, f"{gap:.2f} for K = 10, ε = 0.1")
 
 
 def merge_changes_nothing() -> Exact:

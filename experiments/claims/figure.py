@@ -45,7 +45,8 @@ def forest(claims: Sequence[Claim], grades: Mapping[str, Grade], path: Path) -> 
             _panel(axes, shown, grades, label)
         legend_of_all(figure, columns=6)
     note = (
-        "intervals of 95% of differences, otherwise the range over networks, pairs or rounds; filled markers are ours"
+        "intervals of differences at α = 0.05 over a claim's looks (95% with one, 98.3% with three), otherwise the"
+        " range over networks, pairs or rounds"
     )
     save(figure, path, note)
 
@@ -54,7 +55,7 @@ def _unit(claim: Claim) -> str:
     """Of its number."""
     if claim.statistic == "contrast":
         return DIFFERENCE
-    if claim.statistic == "ratio" or claim.ours.endswith("of the time"):
+    if claim.statistic in ("ratio", "log_ratio") or claim.ours.endswith("of the time"):
         return RATIO
     return ERROR if "points" in claim.ours or "%" in claim.ours else OTHER
 

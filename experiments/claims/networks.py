@@ -39,11 +39,11 @@ def analyse_network(ledger: Ledger, arm: Arm, analysis: str, training: Record, r
         "seed": training["seed"],
         "analysis": analysis,
     }
-    for quantity, measured in quantities.items():
+    for quantity, value in quantities.items():
         record = {
             **identity,
             "quantity": quantity,
-            **{name: f"{value:.6g}" for name, value in measured._asdict().items()},
+            "value": f"{value:.6g}",
             "checkpoint": subject.fingerprint(),
             "commit": str(provenance()["commit"] or "")[:12],
             "run": run.name,

@@ -10,16 +10,18 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
+from math import floor, log10
 from pathlib import Path
+from textwrap import fill
 
 from experiments.claims import simulation
 from experiments.claims.exact import computed
 from experiments.claims.figure import forest
 from experiments.claims.grading import grade
 from experiments.claims.plan import TRAINED, minutes, missing
-from experiments.claims.rows import TIMINGS, TRAININGS, Ledger
+from experiments.claims.rows import TRAININGS, Ledger
 from experiments.claims.sheet import Claim
-from experiments.claims.statistics import ALPHA, Grade
+from experiments.claims.statistics import ALPHA, Grade, Interval
 from experiments.unravel.records import Record
 from lit_models.files import atomic
 
@@ -27,20 +29,24 @@ BEGIN, END = "<!-- claims: `fathom reproduce` writes what follows -->", "<!-- /c
 HEADLINES = 8
 """Rows in the project's README."""
 
-INTRODUCTION = """# The claims of the five papers
+INTRODUCTION = """# The claims of the papers
 
 What each paper says, rerun at the scale given, and graded by a rule that was written down before the run:
 `claims.yaml` in the folder of each paper.
 
 - **held**: the interval lies beyond 0 in the paper's direction. **contradicted**: beyond 0 in the other.
   **absent**: within ±δ, the smallest difference worth naming, by two one-sided tests. **undecided**: none of these,
-  with the number of further seeds that the observed spread asks for. **not run**: with its price. A claim that two
-  things are equal is held within ±δ.
+  with the look at which the observed spread would decide it, where one is left. **not run**: with its price. A claim
+  that two things are equal is held within ±δ.
 - Differences of trained networks are in points of error. The spread between seeds is pooled over all arms of a regime.
-  There are looks at 3, 5 and 8 seeds and no others, each at its share of α = {alpha}; an interval is that of its look.
+  Looks are fixed before the run and share α = {alpha}; an interval is that of its look. There are looks
+{looks}
 - In analyses of trained networks the network is the unit: held needs every one, or every pair; the range is over them.
-- No image is chosen on, the last epoch counts. JPEG copies of the images cost accuracy: differences are compared with a
-  paper, never absolute numbers.
+  With no difference, 3 and 3 networks separate in one given direction in 5% of cases, 2 and 3 in 10%.
+- Times are measured in rounds of turns. The range of seven independent rounds is a 98.4% interval for their median,
+  that of five a 93.8% one: held needs the whole range on the claim's side of its threshold, contradicted on the other.
+- Nothing is selected on the test images: the last epoch counts. JPEG copies of the images cost accuracy: differences
+  are compared with a paper, never absolute numbers.
 
 `fathom reproduce --list` prints the state of every claim, `fathom reproduce CLAIM --data.root data` trains what one
 lacks. An asterisk says that the rule was changed after a first result existed.
@@ -108,20 +114,26 @@ class Pages:
             return computed(claim.function).ours
         if grade.interval is None:
             return "–"
-        digits = 1 if claim.statistic == "contrast" else 2
+        digits = 1 if claim.statistic == "contrast" else _decimals(grade.interval)
         value, low, high = (f"{number:.{digits}f}".replace("-", "−") for number in grade.interval)
-        return claim.in_words(f"{value} ({low} to {high})")
+        words = self.ledger.timing(claim).get("words")
+        return claim.in_words(f"{value} ({low} to {high})") + (f": {words}" if words else "")
 
     def verdict(self, claim: Claim) -> str:
         """The cell with the verdict, or the price."""
         grade = self.grades[claim.id]
         mark = "\\*" if self._changed(claim) else ""
-        if grade.verdict == "undecided" and grade.missing:
-            more = "more than 999" if grade.missing > 999 else f"{grade.missing} more"
-            return f"undecided{mark}: {more} seeds"
+        if grade.verdict == "undecided" and claim.statistic == "contrast":
+            return f"undecided{mark}{self._further(claim)}"
         if grade.verdict != "not run":
             return f"**{grade.verdict}**{mark}"
         return f"not run: {self.price(claim)}" + (f"; {claim.reason}" if claim.reason else "")
+
+    def _further(self, claim: Claim) -> str:
+        """What the looks that are left promise of an undecided contrast."""
+        if decides := self.grades[claim.id].decides:
+            return f": {claim.looks[decides]} seeds would decide"
+        return f": {claim.looks[-1]} seeds would not decide" if missing(claim, self.ledger) else ", out of looks"
 
     def price(self, claim: Claim) -> str:
         """What is missing for the next look."""
@@ -138,10 +150,7 @@ class Pages:
 
     def seeds(self, claim: Claim) -> str:
         """How many networks of each arm count."""
-        if claim.statistic not in TRAINED or self.grades[claim.id].interval is None:
-            return "–"
-        counts = [len(self.ledger.trainings(self.sheet.arms[arm])) for arm in claim.arms]
-        return "/".join(map(str, counts))
+        return "/".join(map(str, self.grades[claim.id].seeds)) or "–"
 
     def count(self) -> str:
         """How many claims have which verdict, in a sentence."""
@@ -150,8 +159,20 @@ class Pages:
         return f"Of {len(self.grades)} claims: " + ", ".join(f"{counts[name]} {name}" for name in order) + "."
 
     def _scale(self, claim: Claim) -> str:
-        hardware = [row["hardware"] for row in self.ledger.rows[TIMINGS] if row["claim"] == claim.id][-1:]
+        if claim.statistic == "none":
+            return "–"
+        hardware = [row["hardware"]] if (row := self.ledger.timing(claim)) else []
         return "; ".join([f"{claim.regime.id}: {claim.scale}" if claim.scale else claim.regime.id, *hardware])
+
+    def _looks(self) -> str:
+        """Which contrasts have which."""
+        claims: dict[tuple[int, ...], list[str]] = {}
+        for claim in self.sheet.claims.values():
+            if claim.statistic == "contrast":
+                claims.setdefault(claim.looks, []).append(claim.id)
+        parts = [f"at {', '.join(map(str, looks))} seeds for {', '.join(names)}" for looks, names in claims.items()]
+        text = f"{'; '.join(parts) or 'for none'}. Of the dearest arms two seeds count at every look."
+        return fill(text, 120, initial_indent="  ", subsequent_indent="  ")
 
     def _table(self, paper: str) -> str:
         claims = [claim for claim in self.sheet.claims.values() if claim.paper == paper]
@@ -167,7 +188,7 @@ class Pages:
     def _overview(self) -> str:
         regimes = [f"- **{regime.id}**, {regime.title}: {regime.scale}." for regime in self.sheet.regimes.values()]
         parts = [
-            INTRODUCTION.format(alpha=ALPHA),
+            INTRODUCTION.format(alpha=ALPHA, looks=self._looks()),
             self.count(),
             "![Differences with their intervals, and the papers' values](claims.png)",
             "## Regimes",
@@ -198,11 +219,12 @@ class Pages:
         lines = [
             f"{self.count()} [All of them](experiments/claims/README.md), each with scale, interval and price.",
             "",
-            "| claim | paper | ours | verdict |",
-            "| --- " * 4 + "|",
+            "| claim | paper | ours | scale | verdict |",
+            "| --- " * 5 + "|",
         ]
         lines += [
-            f"| {claim.sentence} | {claim.papers_value} ({claim.source}) | {self.ours(claim)} | {self.verdict(claim)} |"
+            f"| {claim.sentence} | {claim.papers_value} ({claim.source}) | {self.ours(claim)} |"
+            f" {self.ledger.timing(claim).get('hardware') or claim.regime.brief} | {self.verdict(claim)} |"
             for claim in self._most_telling()[:HEADLINES]
         ]
         return "\n".join(lines)
@@ -242,6 +264,12 @@ class Pages:
 
 def _values(rows: Sequence[Record], column: str) -> str:
     return ", ".join(f"{float(row[column]):.2f}%" for row in rows if row.get(column)) or "–"
+
+
+def _decimals(interval: Interval) -> int:
+    """With which the largest of its numbers has three significant digits."""
+    largest = max(map(abs, interval))
+    return max(2 - floor(log10(largest)), 0) if largest else 0
 
 
 def _is_marked(path: Path) -> bool:

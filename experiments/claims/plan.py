@@ -10,7 +10,7 @@ from experiments.claims.grading import grade
 from experiments.claims.rows import Ledger
 from experiments.claims.sheet import Arm, Claim
 
-TRAINED = ("contrast", "every", "ratio")
+TRAINED = ("contrast", "every", "ratio", "log_ratio")
 
 
 class Training(NamedTuple):

@@ -97,6 +97,10 @@ class Ledger:
                 runs[row["run"]][row["quantity"]] = row
         return runs
 
+    def timing(self, claim: Claim) -> Record:
+        """The last row of a claim about time, empty where there is none."""
+        return next((row for row in reversed(self.rows[TIMINGS]) if row["claim"] == claim.id), {})
+
     def values(self, claim: Claim, arm: Arm) -> list[float]:
         """The claim's quantity of each network of an arm, by seed."""
         if claim.analysis is None:

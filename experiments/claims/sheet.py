@@ -17,7 +17,7 @@ EXPERIMENTS = Path(__file__).parents[1]
 REGIMES = Path(__file__).with_name("regimes.yaml")
 
 Direction = Literal["greater", "less", "absent"]
-Statistic = Literal["contrast", "every", "ratio", "exact", "time", "none"]
+Statistic = Literal["contrast", "every", "ratio", "log_ratio", "exact", "time", "none"]
 
 POINTS = {
     "test_error": "{} points of test error",
@@ -35,6 +35,8 @@ class Regime:
     title: str
     scale: str
     """In words, for the pages."""
+    brief: str = ""
+    """In a few."""
     epochs: int = 0
     images: int = 0
     """Training images an epoch."""
@@ -95,9 +97,10 @@ class Claim:
     quantity: str = ""
     """A metric of a training, or ``analysis.quantity`` of a trained network."""
     arms: Mapping[str, float] = field(default_factory=dict)
-    """Weights of the arms in a contrast; in a ratio, 1 is above the line and −1 below."""
+    """Weights of the arms in a contrast; in a ratio, 1 is above the line and −1 below. A ``log_ratio`` is one of
+    |log quantity|, which says how far a factor is from 1, on either side."""
     margin: float = 0.0
-    """δ: the smallest difference worth naming, or the threshold of ``every`` and ``ratio``."""
+    """δ: the smallest difference worth naming, or the threshold of all but a contrast."""
     looks: tuple[int, ...] = (3, 5, 8)
     """Numbers of seeds at which it is graded, and no others."""
     function: str = ""
@@ -132,8 +135,10 @@ class Claim:
     @property
     def rule(self) -> str:
         """What was fixed before the first run, in one line."""
-        if self.statistic in ("exact", "time"):
-            return f"{self.statistic} {self.function}"
+        if self.statistic == "exact":
+            return f"exact {self.function}"
+        if self.statistic == "time":
+            return f"range of the rounds of {self.function}: {self.direction}, margin {self.margin:g}"
         if self.statistic == "none":
             return "none"
         arms = " ".join(f"{weight:+g}·{arm}" for arm, weight in self.arms.items())

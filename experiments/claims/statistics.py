@@ -38,10 +38,10 @@ class Grade(NamedTuple):
 
     verdict: Verdict
     interval: Interval | None = None
-    seeds: int = 0
-    """Of the arm with the fewest, at the look that counts."""
-    missing: int = 0
-    """Seeds of each arm that the observed spread asks for beyond these, where undecided."""
+    seeds: tuple[int, ...] = ()
+    """Networks of each arm that count; in a contrast those of its look."""
+    decides: int = 0
+    """Of the looks that are left the first, as its number, at which the estimate of now would be decided, if any."""
 
 
 def pooled(arms: Sequence[Sequence[float]]) -> Spread:
@@ -84,35 +84,32 @@ def contrast(
     estimate = sum(weight * float(np.mean(samples[arm][: counts[arm]])) for arm, weight in weights.items())
     interval, narrow = _interval(estimate, weights, counts, spread, looks)
     verdict = _verdict(interval, narrow, direction, margin)
-    fewest = min(counts.values())
-    if verdict != "undecided":
-        return Grade(verdict, interval, fewest)
-    return Grade(verdict, interval, fewest, _missing(estimate, weights, counts, spread, looks, direction, margin))
+    decides = 0
+    for later in range(look + 1, looks) if verdict == "undecided" else ():
+        grown = {arm: seeds[arm][later] for arm in weights}
+        more = Spread(spread.value, spread.freedom + sum(grown.values()) - sum(counts.values()))
+        if _verdict(*_interval(estimate, weights, grown, more, looks), direction, margin) != "undecided":
+            decides = later
+            break
+    return Grade(verdict, interval, tuple(counts.values()), decides)
 
 
-def every(
-    values: Sequence[float], direction: Literal["greater", "less", "absent"], threshold: float, needed: int
-) -> Grade:
-    """Grade with the trained network as the unit: held if every value lies beyond ``threshold`` (within ± it).
+def every(values: Sequence[float], direction: Literal["greater", "less", "absent"], threshold: float) -> Grade:
+    """Grade by the range of the values: held if it lies beyond ``threshold`` (within ± it), contradicted if outside.
 
     Args:
-        values: one for each network, or for each pair of networks.
+        values: one for each network, pair of networks or round.
         direction: of the paper's effect; ``absent`` asks for values within ±``threshold``.
         threshold: as the claim says.
-        needed: number of values without which it is not graded.
     """
-    if not values or len(values) < needed:
-        return Grade("not run")
-    beyond = [
-        value > threshold
-        if direction == "greater"
-        else value < threshold
-        if direction == "less"
-        else abs(value) < threshold
-        for value in values
-    ]
-    verdict: Verdict = "held" if all(beyond) else "undecided" if any(beyond) else "contradicted"
-    return Grade(verdict, Interval(float(np.median(values)), min(values), max(values)), len(values))
+    low, high = min(values), max(values)
+    held, contradicted = {
+        "greater": (low > threshold, high <= threshold),
+        "less": (high < threshold, low >= threshold),
+        "absent": (-threshold < low and high < threshold, low >= threshold or high <= -threshold),
+    }[direction]
+    verdict: Verdict = "held" if held else "contradicted" if contradicted else "undecided"
+    return Grade(verdict, Interval(float(np.median(values)), low, high))
 
 
 def _interval(
@@ -143,22 +140,3 @@ def _verdict(
     if interval.low > 0 or interval.high < 0:
         return "held" if (interval.estimate > 0) == (direction == "greater") else "contradicted"
     return "absent" if equivalent else "undecided"
-
-
-def _missing(
-    estimate: float,
-    weights: Mapping[str, float],
-    counts: Mapping[str, int],
-    spread: Spread,
-    looks: int,
-    direction: Literal["greater", "less", "absent"],
-    margin: float,
-) -> int:
-    """Seeds beyond those of now after which the estimate of now would be decided."""
-    for more in range(1, 1000):
-        later = {arm: count + more for arm, count in counts.items()}
-        freedom = spread.freedom + more * len(weights)
-        grown = _interval(estimate, weights, later, Spread(spread.value, freedom), looks)
-        if _verdict(*grown, direction, margin) != "undecided":
-            return more
-    return 1000

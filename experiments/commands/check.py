@@ -1,4 +1,4 @@
-"""Ask this machine what a first hour on it has to answer, in eight minutes on a GPU."""
+"""Check this machine: parity with the CPU, every recipe, resumption, throughput."""
 
 from __future__ import annotations
 

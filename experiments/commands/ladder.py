@@ -10,7 +10,7 @@ from statistics import mean
 from matplotlib.figure import Figure
 
 from experiments.bag_of_tricks.arms import QUANTITY, sheet_of
-from experiments.bag_of_tricks.plan import Effect, effects, interaction
+from experiments.bag_of_tricks.plan import Effect, effects, effects_of_two
 from experiments.bag_of_tricks.tricks import PLANS, TRICKS
 from experiments.claims.driver import Driver
 from experiments.claims.rows import TRAININGS, Ledger
@@ -66,8 +66,8 @@ def _parser() -> ArgumentParser:
         "--plan",
         choices=list(PLANS),
         default="ladder",
-        help="ladder: one trick added at a time; plackett_burman: the effects of all eleven from twelve runs; the"
-        " others: two tricks and their interaction (default: ladder)",
+        help="ladder: one trick added at a time; plackett_burman: the effects of all eleven from twelve sets of"
+        " tricks; the others: two tricks and their interaction (default: ladder)",
     )
     parser.add_argument("--seeds", type=int, default=2, help="number of seeds of each arm (default: 2)")
     add_driver_flags(parser, budget="24h", runs=Path("runs/ladder"))
@@ -83,8 +83,7 @@ def _draw(plan: str, errors: Mapping[str, Sequence[float]], path: Path) -> None:
         found = effects(PLANS[plan], errors, TRICKS)
     else:
         _, first, second, _ = PLANS[plan]
-        found = effects(PLANS[plan], errors, [first, second])
-        found[f"{first} × {second}"] = interaction(PLANS[plan], errors, first, second)
+        found = effects_of_two(PLANS[plan], errors, first, second)
     for name, (estimate, low, high) in found.items():
         print(f"{name}: {estimate:+.2f} points of validation error ({low:+.2f} to {high:+.2f})")
     draw_effects(found, len(next(iter(errors.values()))), path)

@@ -42,7 +42,8 @@ def paths_figure(summary: PathSummary, stages: Mapping[str, PathSummary], note: 
 
     blocks = len(lengths) - 1
     counts.bar(lengths, summary.paths, color="0.8", label=f"all $2^{{{blocks}}}$ paths")
-    effective = effective_range(np.nan_to_num(summary.norm))
+    weights = summary.norm if np.isnan(summary.contribution).any() else summary.contribution
+    effective = effective_range(np.nan_to_num(weights))
     deletions = sorted({blocks // 5, 2 * blocks // 5} - {0})  # the 10 and 20 of the paper's 54
     for deleted, style in zip(deletions, _STYLES, strict=False):
         left = distribution(blocks, deleted)

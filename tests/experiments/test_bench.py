@@ -2,6 +2,8 @@
 
 import logging
 import signal
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +13,9 @@ from experiments.__main__ import main
 from experiments.bench.forms import prepare
 from experiments.bench.latency_page import page
 from experiments.bench.official_form import STAGES, official_form
-from experiments.bench.stochastic_depth import Variant, _table
+from experiments.bench.stochastic_depth import Variant, _table, _Timer
 from experiments.bench.timing import in_turn, ratio_and_spread
+from experiments.claims import timing as claims_timing
 from experiments.unravel.records import read_records
 from lit_models import ImageClassifier, VanillaNet
 
@@ -26,6 +29,18 @@ def test_a_ratio_is_taken_within_each_round():
 
 def test_nobody_is_always_first():
     assert [in_turn("abc", number) for number in range(4)] == [list("abc"), list("bca"), list("cab"), list("abc")]
+
+
+def test_one_thread_is_timed_by_its_own_clock(monkeypatch):
+    """What others do on the machine meanwhile, such as a sleep, counts neither for a claim nor for stochastic depth."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    cpu = torch.device("cpu")
+    (rounds,) = claims_timing._in_rounds([lambda: time.sleep(0.05)], cpu)
+    timer = _Timer()
+    for _ in range(2):
+        timer.on_train_batch_start(None, SimpleNamespace(device=cpu))
+        time.sleep(0.05)
+    assert max(*rounds, *timer.seconds) < 0.04
 
 
 def test_steps_are_timed_side_by_side(capsys, caplog):

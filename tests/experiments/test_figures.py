@@ -1,6 +1,7 @@
 """How every figure looks: colours told apart by everybody, legends beside the data, a line below that says of what."""
 
 from itertools import combinations
+from math import comb
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,6 +18,7 @@ from experiments.commands import ladder, transfer
 from experiments.commands.compare import Group, Run, plot
 from experiments.commands.explain import draw_curve
 from experiments.figures import FORMATS, STYLE, house_style, save
+from experiments.unravel import path_figures
 from experiments.unravel.figures import PAPER, lesion_figure, reorder_figure
 from experiments.unravel.path_figures import (
     ensemble_figure,
@@ -280,3 +282,16 @@ def test_letters_of_any_script_are_drawn_or_dots_that_are_told_of(tmp_path):
         save(figure, tmp_path / "figure.png")
     assert len(told) == 1  # and none by matplotlib, for a letter that it lacks
     assert (circled.get_text(), unassigned.get_text()) == ("class Ⓐ", "· one")
+
+
+def test_the_effective_paths_are_those_of_the_paper(monkeypatch, tmp_path):
+    """By C(n, k) · norm of single paths; by the exact sums where no path was sampled."""
+    drawn = []
+    monkeypatch.setattr(path_figures, "save", lambda figure, *_: drawn.append(figure))
+    values = {name: np.ones(28) for name in PathSummary._fields} | {"norm": np.eye(28)[0] + 1e-9}
+    for contribution in (np.eye(28)[3], np.full(28, np.nan)):
+        paths_figure(PathSummary(**values | {"contribution": contribution}), {}, "", tmp_path / "paths.png")
+    labels = [figure.axes[0].get_legend_handles_labels()[1] for figure in drawn]
+    share = comb(22, 3) / comb(27, 3)
+    assert f"{share:.2g} of the effective ones" in labels[0][0]
+    assert "1 of the effective ones" in labels[1][0]

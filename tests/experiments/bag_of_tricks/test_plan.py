@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from experiments.bag_of_tricks.plan import effects, interaction, plackett_burman, two_by_two
+from experiments.bag_of_tricks.plan import effects, effects_of_two, plackett_burman, two_by_two
 
 FACTORS = tuple("abcdefghijk")
 TRUE = {factor: 0.5 * number - 2 for number, factor in enumerate(FACTORS)}
@@ -74,11 +74,21 @@ def test_an_interaction_is_the_difference_of_differences():
         "warmup+batch": ["batch", "scaling", "warmup"],
     }
     values = {"neither": [60, 62], "warmup": [61, 63], "batch": [50, 52], "warmup+batch": [58, 60]}
-    found = interaction(plan, values, "warmup", "batch")
+    effects = effects_of_two(plan, values, "warmup", "batch")
+    found = effects["warmup × batch"]
     assert found.estimate == pytest.approx(7)
     # Standard error 2: four means of two runs, of standard deviation √2; 4 degrees of freedom.
     assert found.high - found.estimate == pytest.approx(2.7764 * 2, abs=1e-3)
-    assert effects(plan, values, ["warmup", "batch"])["warmup"].estimate == pytest.approx(4.5)
+    assert effects["warmup"].estimate == pytest.approx(4.5)
+
+
+def test_an_interaction_is_no_noise_of_the_main_effects():
+    plan = two_by_two("warmup", "batch")
+    values = {"neither": [0.1, -0.1], "warmup": [0.1, -0.1], "batch": [0.1, -0.1], "warmup+batch": [8.1, 7.9]}
+    for name, estimate in (("warmup", 4), ("batch", 4), ("warmup × batch", 8)):
+        found = effects_of_two(plan, values, "warmup", "batch")[name]
+        assert found.estimate == pytest.approx(estimate)
+        assert found.high - found.estimate < 0.6
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,20 @@
 
 import re
 from collections import Counter
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from experiments.claims import analyses, exact, timing
+from experiments.claims.grading import grade
 from experiments.claims.pages import Pages
-from experiments.claims.rows import Ledger
+from experiments.claims.rows import TIMINGS, TRAININGS, Ledger
 from experiments.claims.sheet import read_sheet
+from experiments.claims.statistics import Grade, Interval
 from experiments.cli.recipes import recipes
+from lit_models import CIFARResNet
+from lit_models.surgery.links import links
 
 EXACT = {"G1", "G2", "G15", "S13", "S15", "E6", "E10", "E14", "B7a", "B10a", "V8", "V10", "V11"}
 TIME = {"S9", "S12", "B6", "G3t", "G3w", "V7", "V9"}
@@ -80,3 +86,70 @@ def test_names_that_are_no_claims(fathom):
     code, sentence = fathom("reproduce", "--budget", "soon", "--list")
     assert code == 2
     assert "soon is no time" in sentence
+
+
+def test_a_factor_changes_less_the_nearer_it_is_to_one(sheet):
+    """On either side of 1."""
+    claim, ledger = sheet.claims["G13"], Ledger(sheet)
+    factors = {"resnet20": [0.95, 1.05, 1.05], "plain20": [0.8, 1.25, 0.8]}
+    ledger.values = lambda claim, arm: factors[arm.id]
+    assert grade(claim, ledger).verdict == "held"
+    factors["resnet20"][0] = 0.8
+    assert grade(claim, ledger).verdict == "undecided"
+
+
+def test_every_row_of_a_page_has_the_cells_of_its_table(sheet):
+    """A | in a sentence of the sheet would make two of one."""
+    for text in Pages(Ledger(sheet)).texts.values():
+        cells = 0
+        for line in text.splitlines():
+            cells = (cells or line.count("|")) if line.startswith("|") else 0
+            assert line.count("|") == cells or not cells, line
+
+
+@pytest.mark.parametrize(
+    ("interval", "cell"),
+    [
+        ((0.9984, 0.998, 0.999), "R² 0.998 (0.998 to 0.999)"),
+        ((184.9, 179.95, 197.32), "R² 185 (180 to 197)"),
+        ((-2.6, -30.0, 0.0), "R² −2.6 (−30.0 to 0.0)"),
+    ],
+)
+def test_numbers_have_three_significant_digits(sheet, interval, cell):
+    pages = Pages(Ledger(sheet))
+    pages.grades["E7"] = Grade("held", Interval(*interval))
+    assert pages.ours(sheet.claims["E7"]) == cell
+
+
+def test_what_would_decide_is_said(sheet):
+    """The next look that would, that none would, or that none is left."""
+    pages = Pages(Ledger(sheet))
+    pages.ledger.rows[TRAININGS] = []
+    of_three, of_one = sheet.claims["S1n"], sheet.claims["V2b"]
+    assert (of_three.looks, of_one.looks) == ((3, 5, 8), (3,))
+    for claim, decides, said in [(of_three, 2, ": 8 seeds would decide"), (of_three, 0, ": 8 seeds would not decide")]:
+        pages.grades[claim.id] = Grade("undecided", Interval(0, -1, 1), (3, 3), decides)
+        assert pages.verdict(claim) == f"undecided{said}"
+    pages = Pages(Ledger(sheet))
+    pages.grades[of_one.id] = Grade("undecided", Interval(0, -1, 1), (3, 3))
+    assert pages.verdict(of_one) == "undecided, out of looks"
+
+
+def test_a_time_says_what_else_was_measured_and_nothing_run_has_no_scale(sheet):
+    pages = Pages(Ledger(sheet))
+    words = "0.78 of the time for 0.75 of the work"
+    row = {"claim": "S9", "low": "0.01", "value": "0.02", "high": "0.03", "words": words, "hardware": "a machine"}
+    pages.ledger.rows[TIMINGS] = [row]
+    table = {line.split(" | ")[0]: line for line in pages._table("stochastic_depth").splitlines()}
+    assert f"above the share of the work: {words} | T: " in table["| S9"]
+    assert "; a machine | – | **held**" in table["| S9"]
+    assert " | – | – | – | not run: " in table["| S3"]
+
+
+def test_a_fall_of_the_median_counts_with_its_size(monkeypatch):
+    """One more block takes 20 points off where the medians have a range of 50: no error code, and no rise alone."""
+    medians = np.array([0.2, 0.2, 0.3, 0.4, 0.5, 0.3, 0.4, 0.5, 0.6, 0.7])
+    monkeypatch.setattr(analyses, "lesion_errors", lambda *_: np.append(medians[0], np.repeat(medians[1:], 10)))
+    net = CIFARResNet(56, width=1)
+    subject = SimpleNamespace(net=net, links=links(net), batches=lambda images: [])
+    assert analyses.many_lesions(subject, None) == {"largest_change": pytest.approx(0.2 / 0.5)}

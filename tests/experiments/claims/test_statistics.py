@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
+from experiments.claims import grading
+from experiments.claims.rows import TIMINGS, Ledger
+from experiments.claims.sheet import read_sheet
 from experiments.claims.simulation import simulate
 from experiments.claims.statistics import Spread, contrast, every, pooled
 
@@ -49,7 +52,7 @@ def test_half_widths_are_those_of_the_design():
 def test_between_looks_the_last_look_counts():
     samples = {"a": [0.0, 0.1, 0.2, 50.0], "b": [0.0, 0.1, 0.2, 0.0]}
     grade = contrast(samples, PAIR, Spread(0.1, 10), "greater", 0.5, LOOKS)
-    assert (grade.verdict, grade.seeds) == ("absent", 3)
+    assert (grade.verdict, grade.seeds) == ("absent", (3, 3))
 
 
 @pytest.mark.parametrize(
@@ -68,19 +71,20 @@ def test_differences_and_equalities(difference, direction, verdict):
     assert contrast(samples, PAIR, Spread(0.2, 16), direction, 1.0, LOOKS).verdict == verdict
 
 
-def test_missing_seeds_decide_if_the_estimate_stays():
+def test_a_later_look_decides_if_the_estimate_stays():
+    """At 3 seeds it is undecided; of the looks that are left, not of all numbers, the first that decides is named."""
     samples = {"a": [1.0, 1.0, 1.0], "b": [0.0, 0.0, 0.0]}
-    spread = Spread(1.0, 16)
-    grade = contrast(samples, PAIR, spread, "greater", 0.5, LOOKS)
-    assert grade.verdict == "undecided"
-    enough = 3 + grade.missing
-    looks = {arm: [enough, 100, 100] for arm in PAIR}
-    grown = Spread(1.0, 16 + 2 * grade.missing)
-    samples = {"a": np.ones(enough), "b": np.zeros(enough)}
-    assert contrast(samples, PAIR, grown, "greater", 0.5, looks).verdict == "held"
-    fewer = {arm: [enough - 1, 100, 100] for arm in PAIR}
-    before = Spread(1.0, 16 + 2 * (grade.missing - 1))
-    assert contrast(samples, PAIR, before, "greater", 0.5, fewer).verdict == "undecided"
+
+    def grown(look, difference=1.0):
+        values = {"a": np.full(look, difference), "b": np.zeros(look)}
+        return contrast(values, PAIR, Spread(0.75, 16 + 2 * (look - 3)), "greater", 0.1, LOOKS)
+
+    grade = contrast(samples, PAIR, Spread(0.75, 16), "greater", 0.1, LOOKS)
+    assert (grade.verdict, LOOKS["a"][grade.decides]) == ("undecided", 8)
+    assert [grown(look).verdict for look in LOOKS["a"]] == ["undecided", "undecided", "held"]
+    assert [grown(look, 0.5).decides for look in LOOKS["a"]] == [0, 0, 0]  # none would
+    only = {arm: [3] for arm in PAIR}
+    assert contrast(samples, PAIR, Spread(2.0, 16), "greater", 0.1, only).decides == 0
 
 
 def test_too_few_seeds_or_no_spread_is_not_run():
@@ -88,9 +92,30 @@ def test_too_few_seeds_or_no_spread_is_not_run():
     assert contrast({"a": [1.0] * 3, "b": [1.0] * 3}, PAIR, pooled([[1.0]]), "less", 1, LOOKS).verdict == "not run"
 
 
-def test_of_networks_every_one_counts():
-    assert every([2.0, 3.0], "greater", 1.0, 2).verdict == "held"
-    assert every([2.0, 0.5], "greater", 1.0, 2).verdict == "undecided"
-    assert every([0.5, 0.5], "greater", 1.0, 2).verdict == "contradicted"
-    assert every([0.5, -0.5], "absent", 1.0, 2).verdict == "held"
-    assert every([2.0], "greater", 1.0, 2).verdict == "not run"
+def test_of_networks_and_rounds_every_one_counts():
+    assert every([2.0, 3.0], "greater", 1.0).verdict == "held"
+    assert every([2.0, 0.5], "greater", 1.0).verdict == "undecided"
+    assert every([0.5, 0.5], "greater", 1.0).verdict == "contradicted"
+    assert every([0.5, -0.5], "absent", 1.0).verdict == "held"
+    assert every([2.0, 3.0], "absent", 1.0).verdict == "contradicted"
+    assert every([2.0, -2.0], "absent", 1.0).verdict == "undecided"  # the median may be anywhere between
+
+
+@pytest.mark.parametrize(
+    ("claim", "rounds", "verdict"),
+    [
+        ("S9", (-0.04, 0.03, 0.04), "held"),
+        ("S9", (-0.30, 0.03, 0.25), "undecided"),
+        ("S9", (0.06, 0.10, 0.25), "contradicted"),
+        ("S12", (0.72, 1.02, 1.12), "undecided"),
+        ("S12", (0.98, 1.02, 1.12), "held"),
+        ("G3t", (0.44, 0.70, 0.72), "undecided"),
+        ("G3t", (0.51, 0.70, 0.72), "contradicted"),
+    ],
+)
+def test_times_are_graded_by_their_range(claim, rounds, verdict):
+    ledger = Ledger(read_sheet())
+    row = dict(zip(("low", "value", "high"), map(str, rounds), strict=True))
+    ledger.rows[TIMINGS] = [{"claim": claim, "low": "9", "value": "9", "high": "9"}, {"claim": claim, **row}]
+    grade = grading.grade(ledger.sheet.claims[claim], ledger)
+    assert (grade.verdict, grade.interval.estimate) == (verdict, rounds[1])
