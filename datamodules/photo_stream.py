@@ -220,7 +220,7 @@ def _shards(data: PhotoStream, part: str, **options: Any) -> Any:
     try:
         from litdata import StreamingDataset
     except ModuleNotFoundError as error:
-        raise MisconfigurationException("Reading shards needs litdata: pip install 'fathom[stream]'.") from error
+        raise MisconfigurationException("Reading shards needs litdata: pip install 'fathom-depth[stream]'.") from error
     check_index(f"{data.root}/{part}")
     cache = str(cache_dir() / "shards") if "://" in data.root else None
     dataset = StreamingDataset(f"{data.root}/{part}", cache_dir=cache, **options)
