@@ -61,7 +61,7 @@ class ProgressLines(Callback):
         values = dict(trainer.callback_metrics)
         loss = next((name for name in ("train/loss", *values) if "loss" in name and name in values), None)
         score = _monitored(trainer) if self._validated else None
-        # A few values, each of which waits for the device: once an epoch, when all of it has been done anyway.
+        # A few values, each of which synchronises with the device: once an epoch, when all of it has been done anyway.
         said = [f"{name} {values[name]:.4g}" for name in dict.fromkeys((loss, score)) if name in values]
         said += [f"{short} {values[name]:.3g}" for name, short in BRIEFLY.items() if name in values]
         now = time.monotonic()
