@@ -62,7 +62,7 @@ class Photos(ImageData):
         decode: of a large JPEG in training: every pixel (``"exact"``), or no more than the crop needs (``"scaled"``),
             which is faster and differs more the smaller ``image_size`` is (default: exact below 160 pixels).
         corrupt: ``"stop"`` at a broken file, or ``"skip"`` it: leave it out of its batch, and count it in the
-            summary.
+            summary; ``predict``, which numbers the images, needs ``"stop"``.
         max_pixels: limit on the pixels of a photo; one that claims more counts as broken.
         num_workers: processes that make batches ahead of time.
         **options: see :class:`~datamodules.pipeline.image_data.ImageData`.
@@ -148,6 +148,19 @@ class Photos(ImageData):
 
     def _listing(self, test: bool) -> Listing:
         return self._test_listing if test else self._folder.training
+
+    def setup(self, stage: str) -> None:
+        """Check what only a run can know.
+
+        Raises:
+            MisconfigurationException: in a prediction where broken files would be skipped.
+        """
+        if stage == "predict" and self.corrupt == "skip":
+            raise MisconfigurationException(
+                "predictions are numbered by image, so that none can be skipped: set data.corrupt to stop, and replace"
+                " the broken files, which `fathom scan` lists"
+            )
+        super().setup(stage)
 
     @property
     def held_out(self) -> int:
