@@ -278,9 +278,10 @@ class ResumableData(LightningDataModule, ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch; how much of it has been trained on, in batches (``offset``) and in images of all ranks
-        (``images``); and the fingerprint of the training images (``data``).
+        (``images``); the fingerprint of the training images (``data``), and the one before they last changed
+        (``data_before``).
         """
-        state: dict[str, Any] = {"data": self._training_fingerprint}
+        state: dict[str, Any] = {"data": self._training_fingerprint, "data_before": self._trained_before}
         if self.trainer is None:
             done = self._images_done
             return state | {"epoch": self._epoch, "offset": self._batches_before(done), "images": done}
@@ -298,6 +299,7 @@ class ResumableData(LightningDataModule, ABC):
         """
         if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
             return
+        self._trained_before = state_dict.get("data_before")
         self._check_data(state_dict.get("data"))
         self._epoch, self._began_at = state_dict["epoch"], 0
         # Checkpoints before there was a count of images have the count of batches, of the batch size of now.
