@@ -18,7 +18,10 @@ from torch import Tensor
 
 from datamodules.pipeline.allocator import keep_freed_memory
 from datamodules.pipeline.batches import BatchIndices, Loader, evaluation_batches, training_batches, training_steps
+from datamodules.pipeline.choices import check_choice
 from datamodules.pipeline.internals import shift_restored_batches
+
+Part = Literal["train", "val", "test"]
 
 
 class ResumableData(LightningDataModule, ABC):
@@ -148,7 +151,7 @@ class ResumableData(LightningDataModule, ABC):
         return self.test_dataloader()
 
     def batches(
-        self, part: Literal["train", "val", "test"], epoch: int = 0, device: torch.device | str | None = None
+        self, part: Part, epoch: int = 0, device: torch.device | str | None = None
     ) -> Iterator[tuple[Any, Any]]:
         """The batches of one epoch for a training loop without a Trainer, plain or in Fabric.
 
@@ -171,6 +174,7 @@ class ResumableData(LightningDataModule, ABC):
         Yields:
             What ``on_after_batch_transfer`` returns: images float32 (N, C, H, W) and targets.
         """
+        check_choice("part", part, Part)
         if self._shard[1] == 1:
             self.prepare_data()
         if part == "train":
