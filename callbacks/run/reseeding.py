@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import random
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
+
+from callbacks.branch_gates import seed_of_run
 
 
 class Reseeding(L.Callback):
@@ -27,8 +28,7 @@ class Reseeding(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
-        position = (seed, trainer.current_epoch, batch_idx, trainer.global_rank)
+        position = (seed_of_run(self.seed), trainer.current_epoch, batch_idx, trainer.global_rank)
         state = int(np.random.SeedSequence(position).generate_state(1)[0])
         # torch.manual_seed would note its caller for each kind of accelerator that is not there, in half a millisecond.
         torch.default_generator.manual_seed(state)
