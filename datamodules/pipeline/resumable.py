@@ -338,8 +338,9 @@ class ResumableData(LightningDataModule, ABC):
 
     def explain(self, trainer: Any) -> dict[str, str]:
         """What ``fathom explain`` says of the data."""
+        train, _ = self.split
         return {
-            "data": f"{type(self).__name__}, {self._training_images:,} training images of {self.image_size} pixels,"
+            "data": f"{type(self).__name__}, {len(train):,} training images of {self.image_size} pixels,"
             f" {self.num_classes} classes{f', batches of exactly {self.batch_size}' if self.equal_batches else ''}",
         }
 
