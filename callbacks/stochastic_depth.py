@@ -10,7 +10,8 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
-from callbacks.branch_gates import BranchGates, seed_of_run
+from callbacks.branch_gates import BranchGates
+from callbacks.run.reseeding import seed_of_run
 from lit_models.cost import count_branch_macs
 from lit_models.errors import check_choice
 from lit_models.interfaces import Window

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-
-from callbacks.branch_gates import seed_of_run
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 
 class Reseeding(L.Callback):
@@ -36,3 +36,14 @@ class Reseeding(L.Callback):
             torch.get_device_module(pl_module.device.type).manual_seed(state)
         np.random.seed(state)
         random.seed(state)
+
+
+def seed_of_run(seed: int | None) -> int:
+    """``seed``, or the seed of the run if it is ``None``.
+
+    Raises:
+        MisconfigurationException: for a negative one.
+    """
+    if seed is not None and seed < 0:
+        raise MisconfigurationException(f"the seed of a callback is {seed}; give 0 or more")
+    return int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
