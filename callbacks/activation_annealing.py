@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from callbacks.requirements import network_with
+from lit_models.errors import check_choice
 from lit_models.interfaces import AnnealedActivations
 from lit_models.tasks.logging_steps import is_logging_step
 from lit_models.tasks.schedules import length_in_epochs, steps_per_epoch
@@ -73,6 +74,8 @@ class ActivationAnnealing(L.Callback):
     ) -> None:
         if epochs is not None and epochs <= 0:
             raise MisconfigurationException(f"ActivationAnnealing needs a positive number of epochs, not {epochs}")
+        check_choice("shape", shape, Literal["linear", "cosine"], MisconfigurationException)
+        check_choice("per", per, Literal["epoch", "step"], MisconfigurationException)
         self.epochs = epochs
         self.shape: Literal["linear", "cosine"] = shape
         self.per = per

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,17 +93,6 @@ class BranchGates:
 def gates_branches(callback: L.Callback) -> bool:
     """Whether ``callback`` sets gates."""
     return any(isinstance(value, BranchGates) for value in vars(callback).values())
-
-
-def seed_of_run(seed: int | None) -> int:
-    """``seed``, or the seed of the run if it is ``None``.
-
-    Raises:
-        MisconfigurationException: for a negative one.
-    """
-    if seed is not None and seed < 0:
-        raise MisconfigurationException(f"the seed of a callback is {seed}; give 0 or more")
-    return int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
 
 
 class _ZeroGradients(torch.autograd.Function):

@@ -9,7 +9,8 @@ import numpy as np
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
-from callbacks.branch_gates import BranchGates, seed_of_run
+from callbacks.branch_gates import BranchGates
+from callbacks.run.reseeding import seed_of_run
 
 
 def draw_open_blocks(blocks: int, of: int, seed: int, step: int) -> list[bool]:

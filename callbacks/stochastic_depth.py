@@ -10,8 +10,10 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
-from callbacks.branch_gates import BranchGates, seed_of_run
+from callbacks.branch_gates import BranchGates
+from callbacks.run.reseeding import seed_of_run
 from lit_models.cost import count_branch_macs
+from lit_models.errors import check_choice
 from lit_models.interfaces import Window
 from lit_models.tasks.logging_steps import is_logging_step
 
@@ -68,8 +70,8 @@ class StochasticDepth(L.Callback):
             authors' Torch code, which gives them zero gradients.
 
     Raises:
-        MisconfigurationException: for a probability outside (0, 1] or a ramp to a list; in ``setup``, for a network
-            without residual blocks.
+        MisconfigurationException: for a probability outside (0, 1], an unknown name or a ramp to a list; in ``setup``,
+            for a network without residual blocks.
     """
 
     logs = ("stochastic_depth/*",)
@@ -96,6 +98,8 @@ class StochasticDepth(L.Callback):
             )
         last = per_epoch[0]
         self.schedule = [1 - (1 - last) * epoch / ramp_epochs for epoch in range(ramp_epochs)] + per_epoch
+        check_choice("decay", decay, Decay, MisconfigurationException)
+        check_choice("mode", mode, Mode, MisconfigurationException)
         self.decay: Decay = decay
         self.mode: Mode = mode
         self.seed = seed

@@ -54,14 +54,18 @@ class ValidationPictures(L.Callback):
         seen = pixels(images, pl_module.hparams["mean"], pl_module.hparams["std"])
         if isinstance(targets, dict):
             sizes = targets["sizes"][: self.images]
-            found = [_above(detection, self.min_score) for detection in pl_module(images, sizes)]
+            with trainer.precision_plugin.val_step_context():
+                detections = pl_module(images, sizes)
+            found = [_above(detection, self.min_score) for detection in detections]
             drawn = [draw_objects(image, detection, names) for image, detection in zip(seen, found, strict=True)]
             overlays: dict[str, Any] = {"boxes": [_wandb_boxes(detection, names) for detection in found]}
             if "masks" in found[0]:
                 classes = [_classes(detection, len(names), (seen.shape[2], seen.shape[3])) for detection in found]
                 overlays["masks"] = [_wandb_mask(mask, [*names, "no object"]) for mask in classes]
         else:
-            masks = pl_module(images).argmax(1).cpu()
+            with trainer.precision_plugin.val_step_context():
+                logits = pl_module(images)
+            masks = logits.argmax(1).cpu()
             drawn = [draw_mask(image, mask, len(names)) for image, mask in zip(seen, masks, strict=True)]
             overlays = {"masks": [_wandb_mask(mask, names) for mask in masks]}
         folder = Path(trainer.default_root_dir) / "pictures"

@@ -233,6 +233,9 @@ class COCODetection(ObjectDetection):
         image_size: short side in pixels.
         max_size: limit on the long side.
         **options: see :class:`ObjectDetection`.
+
+    Raises:
+        MisconfigurationException: for a part whose categories are not those of the training part.
     """
 
     train_on_difficult = False
@@ -251,13 +254,25 @@ class COCODetection(ObjectDetection):
         super().__init__(image_size=image_size, max_size=max_size, **options)
         self.root = root
         self.masks = masks
-        self._parts = [self._read(part) for part in (train, val) if part]
+        self._train_part, self._test_part = train, test
+        self._parts = [self._read(train)]
         self.class_names = self._parts[0].class_names
         self.num_classes = len(self.class_names)
-        self._test_part = test
+        if val:
+            self._parts.append(self._read_like_training(val))
 
     def _read(self, part: str) -> Objects:
-        return read_coco(self.root, part, f"annotations/instances_{part}.json", self.masks)
+        return read_coco(self.root, part, _annotations(part), self.masks)
+
+    def _read_like_training(self, part: str) -> Objects:
+        objects, training = self._read(part), self._parts[0]
+        # Labels are positions among the categories of a file.
+        if (objects.category_ids, objects.class_names) != (training.category_ids, training.class_names):
+            raise MisconfigurationException(
+                f"{objects.root / _annotations(part)} has other categories than"
+                f" {training.root / _annotations(self._train_part)}; list the same ones in both."
+            )
+        return objects
 
     @property
     def training(self) -> list[Objects]:
@@ -267,7 +282,11 @@ class COCODetection(ObjectDetection):
     @cached_property
     def test(self) -> Objects:
         """The test part."""
-        return self._read(self._test_part)
+        return self._read_like_training(self._test_part)
+
+
+def _annotations(part: str) -> str:
+    return f"annotations/instances_{part}.json"
 
 
 def _fetch(

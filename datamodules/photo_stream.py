@@ -6,7 +6,7 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,6 +64,12 @@ class PhotoStream(Photos):
         self.root = root.rstrip("/")
         super().__init__(root, **options)
 
+    @cached_property
+    def split(self) -> tuple[Tensor, Tensor]:
+        """Indices of the training and of the validation images, each in shards of their own."""
+        images = self.description["images"]
+        return torch.arange(images["train"]), torch.arange(images["val"])
+
     def _open(self, root: str) -> None:
         self.description = read_description(self.root)
         self.class_names = self.description["class_names"]
@@ -93,18 +99,13 @@ class PhotoStream(Photos):
     def _training_loader(self, position: Callable[[], tuple[int, int]]) -> Any:
         return self._opened(_TrainingStream(self, position))
 
-    def val_dataloader(self) -> Any:
-        """This rank's share of the validation images."""
-        images = self.description["images"]["val"]
-        return self._evaluation_loader(torch.arange(images), test=False) if images else []
-
     def test_dataloader(self) -> Any:
         """This rank's share of the test images."""
         if not self.description["images"]["test"]:
             raise MisconfigurationException(f"{self.root} has no test part.")
         return self._evaluation_loader(torch.arange(self.description["images"]["test"]), test=True)
 
-    def sample_loader(self, images: int, skip: int = 0, test: bool = True) -> Any:
+    def labels(self, test: bool) -> Tensor:
         """Shards do not say which image is of which class."""
         raise MisconfigurationException(
             f"{self.root} holds shards, which can't be sampled: give the folder of photos they were made from "
@@ -115,10 +116,6 @@ class PhotoStream(Photos):
         """Decode and crop images of the test or the validation part."""
         _, transform = self._transforms()
         return partial(_fetch, _shards(self, "test" if test else "val"), transform)
-
-    @property
-    def _training_images(self) -> int:
-        return self.description["images"]["train"]
 
     def _batches_before(self, images: int) -> int:
         return images // (self.batch_size * self._shard[1])
@@ -220,7 +217,7 @@ def _shards(data: PhotoStream, part: str, **options: Any) -> Any:
     try:
         from litdata import StreamingDataset
     except ModuleNotFoundError as error:
-        raise MisconfigurationException("Reading shards needs litdata: pip install 'fathom[stream]'.") from error
+        raise MisconfigurationException("Reading shards needs litdata: pip install 'fathom-depth[stream]'.") from error
     check_index(f"{data.root}/{part}")
     cache = str(cache_dir() / "shards") if "://" in data.root else None
     dataset = StreamingDataset(f"{data.root}/{part}", cache_dir=cache, **options)

@@ -17,6 +17,7 @@ from torch.utils.data import get_worker_info
 from datamodules.pipeline.augment import ERASING_DRAWS, Erasing, erase, normalise
 from datamodules.pipeline.batches import BatchIndices
 from datamodules.pipeline.cache import cached
+from datamodules.pipeline.choices import check_choice
 from datamodules.pipeline.crops import DRAWS, Interpolation, random_resized_crop
 from datamodules.pipeline.decode import MAX_PIXELS, DecodeError, read_bytes
 from datamodules.pipeline.fingerprint import fingerprint
@@ -26,12 +27,13 @@ from datamodules.pipeline.image_data import ImageData, RawBatch
 from datamodules.pipeline.policies import apply_policy, make_policy
 from datamodules.pipeline.randomness import uniforms
 from datamodules.pipeline.resumable import check_std
-from datamodules.pipeline.statistics import photo_statistics
+from datamodules.pipeline.statistics import Corrupt, photo_statistics
 
 # Columns of the draws; the crop takes the first ones.
 _FLIP, _ERASING = DRAWS, slice(DRAWS + 1, DRAWS + 1 + ERASING_DRAWS)
 PHOTO_DRAWS = _ERASING.stop
 _SCALED_FROM = 160  # pixels a side: below, what libjpeg-turbo averages differs visibly from the antialiased resize
+Decode = Literal["exact", "scaled"]
 
 
 class Photos(ImageData):
@@ -62,7 +64,7 @@ class Photos(ImageData):
         decode: of a large JPEG in training: every pixel (``"exact"``), or no more than the crop needs (``"scaled"``),
             which is faster and differs more the smaller ``image_size`` is (default: exact below 160 pixels).
         corrupt: ``"stop"`` at a broken file, or ``"skip"`` it: leave it out of its batch, and count it in the
-            summary.
+            summary; ``predict``, which numbers the images, needs ``"stop"``.
         max_pixels: limit on the pixels of a photo; one that claims more counts as broken.
         num_workers: processes that make batches ahead of time.
         **options: see :class:`~datamodules.pipeline.image_data.ImageData`.
@@ -84,8 +86,8 @@ class Photos(ImageData):
         erasing_mode: Erasing = "const",
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
-        decode: Literal["exact", "scaled"] | None = None,
-        corrupt: Literal["stop", "skip"] = "stop",
+        decode: Decode | None = None,
+        corrupt: Corrupt = "stop",
         max_pixels: int = MAX_PIXELS,
         num_workers: int = 8,
         **options: Any,
@@ -101,6 +103,11 @@ class Photos(ImageData):
             raise MisconfigurationException(f"image_size is {image_size}; give at least 1 pixel.")
         if std is not None and min(std) <= 0:
             raise MisconfigurationException(f"std is {std}; give numbers above 0.")
+        decode = decode or ("exact" if image_size < _SCALED_FROM else "scaled")
+        check_choice("interpolation", interpolation, Interpolation)
+        check_choice("erasing_mode", erasing_mode, Erasing)
+        check_choice("decode", decode, Decode)
+        check_choice("corrupt", corrupt, Corrupt)
         self._open(root)
         self.num_classes = len(self.class_names)
         self.image_size = image_size
@@ -112,7 +119,7 @@ class Photos(ImageData):
         self.policy = policy
         self.erasing = erasing
         self.erasing_mode: Erasing = erasing_mode
-        self.decode = decode or ("exact" if image_size < _SCALED_FROM else "scaled")
+        self.decode = decode
         self.corrupt = corrupt
         self.max_pixels = max_pixels
         self._mean, self._std = mean, std
@@ -148,6 +155,19 @@ class Photos(ImageData):
 
     def _listing(self, test: bool) -> Listing:
         return self._test_listing if test else self._folder.training
+
+    def setup(self, stage: str) -> None:
+        """Check what only a run can know.
+
+        Raises:
+            MisconfigurationException: in a prediction where broken files would be skipped.
+        """
+        if stage == "predict" and self.corrupt == "skip":
+            raise MisconfigurationException(
+                "predictions are numbered by image, so that none can be skipped: set data.corrupt to stop, and replace"
+                " the broken files, which `fathom scan` lists"
+            )
+        super().setup(stage)
 
     @property
     def held_out(self) -> int:

@@ -19,7 +19,6 @@ from lit_models.schema import (
     LIGHTNINGS_INSTANTIATOR,
     NOTHING,
     NUMBER,
-    ONE,
     SCALAR,
     SCALAR_OR_NONE,
     SETTINGS,
@@ -97,7 +96,7 @@ _LOGGED = {
         "metric_attribute": Rule("a text or nothing", lambda value: value is None or isinstance(value, str)),
         "*": NOTHING,
     },
-    "sums": {"value?": ONE, "cumulated_batch_size?": ONE, "_forward_cache?": ONE, "*": NOTHING},
+    "sums": {"value?": SCALAR, "cumulated_batch_size?": SCALAR, "_forward_cache?": SCALAR, "*": NOTHING},
 }
 _RUN = {
     "moment": Rule("batch, validation or end", lambda value: value in ("batch", "validation", "end")),
@@ -105,7 +104,7 @@ _RUN = {
         {
             "logged": [_LOGGED],
             "metrics": {"*": {"updates": COUNT, "state": {"*": ANYTHING}}},
-            "callback_metrics": {"*": ONE},
+            "callback_metrics": {"*": SCALAR},
         }
     ],
     "loggers": [{"rows?": COUNT}],

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from lit_models.errors import NetworkError
+from lit_models.errors import NetworkError, check_choice
 from lit_models.evaluation import evaluation_mode
 from lit_models.interfaces import BATCH_NORMS
 
@@ -29,8 +29,9 @@ def freeze(net: nn.Module, stages: int, norm: Norm) -> list[nn.Module]:
         The normalisation layers to keep in evaluation mode.
 
     Raises:
-        NetworkError: For more stages than the network has maps.
+        NetworkError: For an unknown ``norm``, or more stages than the network has maps.
     """
+    check_choice("norm", norm, Norm)
     count = len(net.feature_strides)  # type: ignore[arg-type]
     if not 0 <= stages <= count:
         raise NetworkError(f"frozen_stages is {stages}; this backbone has maps of {count} resolutions")

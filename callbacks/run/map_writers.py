@@ -6,36 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import BasePredictionWriter
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from PIL import Image
 
+from callbacks.run.ordered_writer import OrderedWriter
 from lit_models.pictures import coco_results, write_mask, write_results
 
 
-class _Writer(BasePredictionWriter):
-    """Writes into the run directory, on one device."""
-
-    def __init__(self) -> None:
-        super().__init__(write_interval="batch")
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
-        if trainer.world_size > 1:
-            raise MisconfigurationException("predict writes in order, on one device: add --trainer.devices 1")
-        self.folder = Path(trainer.default_root_dir)
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-
-class DetectionWriter(_Writer):
+class DetectionWriter(OrderedWriter):
     """Writes ``detections.json``: the results format of COCO, boxes in pixels of the image files.
 
     A class has the id that the data module's ``category_ids`` gives it, or its label plus 1.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
         self._results: list[dict[str, Any]] = []
 
     def write_on_batch_end(
@@ -51,16 +36,12 @@ class DetectionWriter(_Writer):
         rank_zero_info(f"{len(self._results)} detections in {self.folder / 'detections.json'}")
 
 
-class MaskWriter(_Writer):
+class MaskWriter(OrderedWriter):
     """Writes ``masks/NAME.png``: the class of each pixel as an index, with a palette.
 
     They have the names and the sizes of the photos where the data module lists these with ``files``, as one of ours
     does; with another they are numbered, and as large as the images of the batch.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._count = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -74,16 +55,16 @@ class MaskWriter(_Writer):
         folder = self.folder / "masks"
         folder.mkdir(exist_ok=True)
         for mask in prediction:
-            name = f"{self._count:06}"
+            name = f"{self.count:06}"
             if self._photos:
-                photo = self._photos[self._count]
+                photo = self._photos[self.count]
                 height, width = _size(photo)
                 name, mask = photo.stem, mask[:height, :width]  # without the padding
             write_mask(folder / f"{name}.png", mask, pl_module.num_classes)
-            self._count += 1
+            self.count += 1
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        rank_zero_info(f"{self._count} masks in {self.folder / 'masks'}")
+        rank_zero_info(f"{self.count} masks in {self.folder / 'masks'}")
 
 
 def _size(photo: Path) -> tuple[int, int]:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import BasePredictionWriter
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from callbacks.run.ordered_writer import OrderedWriter
 
 
 def as_text(name: str) -> str:
@@ -21,24 +21,12 @@ def as_text(name: str) -> str:
     return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "'")) else name
 
 
-class PredictionWriter(BasePredictionWriter):
+class PredictionWriter(OrderedWriter):
     """Writes ``predictions.csv`` into the run directory: image, predicted class, its probability.
 
     The image is its position in the data set. A name that a spreadsheet would compute as a formula stands after an
     apostrophe, see :func:`as_text`.
-
-    Raises:
-        MisconfigurationException: in ``setup``, on several devices, each of which sees only its share.
     """
-
-    def __init__(self) -> None:
-        super().__init__(write_interval="batch")
-        self._rows = 0
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
-        if trainer.world_size > 1:
-            raise MisconfigurationException("predict writes one table, on one device: add --trainer.devices 1")
 
     def write_on_batch_end(
         self,
@@ -51,20 +39,18 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         names = trainer.datamodule.class_names  # type: ignore[attr-defined]
-        path = self._path(trainer)
-        path.parent.mkdir(parents=True, exist_ok=True)
         probabilities, classes = prediction.max(1)
-        with open(path, "a", newline="") as file:
+        with open(self._path, "a" if self.count else "w", newline="") as file:
             writer = csv.writer(file)
-            if self._rows == 0:
+            if self.count == 0:
                 writer.writerow(["image", "class", "probability"])
             for probability, index in zip(probabilities.tolist(), classes.tolist(), strict=True):
-                writer.writerow([self._rows, as_text(names[index]), f"{probability:.4f}"])
-                self._rows += 1
+                writer.writerow([self.count, as_text(names[index]), f"{probability:.4f}"])
+                self.count += 1
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        rank_zero_info(f"{self._rows} predictions in {self._path(trainer)}")
+        rank_zero_info(f"{self.count} predictions in {self._path}")
 
-    @staticmethod
-    def _path(trainer: L.Trainer) -> Path:
-        return Path(trainer.default_root_dir) / "predictions.csv"
+    @property
+    def _path(self) -> Path:
+        return self.folder / "predictions.csv"

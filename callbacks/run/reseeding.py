@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 
 class Reseeding(L.Callback):
@@ -27,8 +28,7 @@ class Reseeding(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
-        position = (seed, trainer.current_epoch, batch_idx, trainer.global_rank)
+        position = (seed_of_run(self.seed), trainer.current_epoch, batch_idx, trainer.global_rank)
         state = int(np.random.SeedSequence(position).generate_state(1)[0])
         # torch.manual_seed would note its caller for each kind of accelerator that is not there, in half a millisecond.
         torch.default_generator.manual_seed(state)
@@ -36,3 +36,14 @@ class Reseeding(L.Callback):
             torch.get_device_module(pl_module.device.type).manual_seed(state)
         np.random.seed(state)
         random.seed(state)
+
+
+def seed_of_run(seed: int | None) -> int:
+    """``seed``, or the seed of the run if it is ``None``.
+
+    Raises:
+        MisconfigurationException: for a negative one.
+    """
+    if seed is not None and seed < 0:
+        raise MisconfigurationException(f"the seed of a callback is {seed}; give 0 or more")
+    return int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from datamodules.pipeline.augment import ERASING_DRAWS, Erasing, blank_box, cutout, erase, normalise
 from datamodules.pipeline.batches import BatchIndices
+from datamodules.pipeline.choices import check_choice
 from datamodules.pipeline.fingerprint import fingerprint
 from datamodules.pipeline.image_data import ImageData, RawBatch
 from datamodules.pipeline.randomness import uniforms
@@ -61,6 +62,8 @@ class InMemoryImages(ImageData):
             raise MisconfigurationException(f"cutout is {cutout}; give 0 (off) or a side in pixels.")
         if not 0 <= erasing <= 1:
             raise MisconfigurationException(f"erasing is {erasing}; give a probability, from 0 to 1.")
+        check_choice("padding", padding, Padding)
+        check_choice("erasing_mode", erasing_mode, Erasing)
         self.shift = shift
         self.padding = padding
         self.flip = flip

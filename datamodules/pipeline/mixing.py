@@ -53,7 +53,7 @@ def cutmix(images: Tensor, targets: Tensor, partner: Tensor, box: tuple[int, int
 
 
 class Mixing(NamedTuple):
-    """How a batch is mixed. All but the partners stay on the host, so nothing waits for the device."""
+    """How a batch is mixed. All but the partners stay on the host, so nothing synchronises with the device."""
 
     partner: Tensor
     """int64 (N,), a permutation of the batch."""

@@ -18,7 +18,10 @@ from torch import Tensor
 
 from datamodules.pipeline.allocator import keep_freed_memory
 from datamodules.pipeline.batches import BatchIndices, Loader, evaluation_batches, training_batches, training_steps
+from datamodules.pipeline.choices import check_choice
 from datamodules.pipeline.internals import shift_restored_batches
+
+Part = Literal["train", "val", "test"]
 
 
 class ResumableData(LightningDataModule, ABC):
@@ -148,7 +151,7 @@ class ResumableData(LightningDataModule, ABC):
         return self.test_dataloader()
 
     def batches(
-        self, part: Literal["train", "val", "test"], epoch: int = 0, device: torch.device | str | None = None
+        self, part: Part, epoch: int = 0, device: torch.device | str | None = None
     ) -> Iterator[tuple[Any, Any]]:
         """The batches of one epoch for a training loop without a Trainer, plain or in Fabric.
 
@@ -171,6 +174,7 @@ class ResumableData(LightningDataModule, ABC):
         Yields:
             What ``on_after_batch_transfer`` returns: images float32 (N, C, H, W) and targets.
         """
+        check_choice("part", part, Part)
         if self._shard[1] == 1:
             self.prepare_data()
         if part == "train":
@@ -278,9 +282,10 @@ class ResumableData(LightningDataModule, ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch; how much of it has been trained on, in batches (``offset``) and in images of all ranks
-        (``images``); and the fingerprint of the training images (``data``).
+        (``images``); the fingerprint of the training images (``data``), and the one before they last changed
+        (``data_before``).
         """
-        state: dict[str, Any] = {"data": self._training_fingerprint}
+        state: dict[str, Any] = {"data": self._training_fingerprint, "data_before": self._trained_before}
         if self.trainer is None:
             done = self._images_done
             return state | {"epoch": self._epoch, "offset": self._batches_before(done), "images": done}
@@ -298,6 +303,7 @@ class ResumableData(LightningDataModule, ABC):
         """
         if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
             return
+        self._trained_before = state_dict.get("data_before")
         self._check_data(state_dict.get("data"))
         self._epoch, self._began_at = state_dict["epoch"], 0
         # Checkpoints before there was a count of images have the count of batches, of the batch size of now.

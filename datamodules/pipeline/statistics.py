@@ -9,11 +9,14 @@ import numpy as np
 from datamodules.pipeline.decode import MAX_PIXELS, DecodeError, decode, read_bytes
 from datamodules.pipeline.folder import Listing
 
+Corrupt = Literal["stop", "skip"]
+"""What is done about a broken photo."""
+
 _STATISTICS_IMAGES = 10_000
 
 
 def photo_statistics(
-    listing: Listing, corrupt: Literal["stop", "skip"] = "stop", max_pixels: int = MAX_PIXELS
+    listing: Listing, corrupt: Corrupt = "stop", max_pixels: int = MAX_PIXELS
 ) -> dict[str, np.ndarray]:
     """Mean and standard deviation per channel, in [0, 1]; each photo has an equal weight, whatever its size.
 

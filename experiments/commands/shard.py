@@ -30,7 +30,7 @@ def shard(source: str, dest: str, val_fraction: float = 0.1, chunk_megabytes: in
     try:
         from litdata import optimize
     except ModuleNotFoundError as error:
-        raise MisconfigurationException("Writing shards needs litdata: pip install 'fathom[stream]'.") from error
+        raise MisconfigurationException("Writing shards needs litdata: pip install 'fathom-depth[stream]'.") from error
     target = Path(dest)
     if target.exists() and any(target.iterdir()):
         raise MisconfigurationException(f"{dest} is not empty; give a new folder.")

@@ -12,7 +12,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_models.errors import NetworkError
+from lit_models.errors import NetworkError, check_choice
 from lit_models.interfaces import Link, LogitsWithAux, identity
 from lit_models.networks.chain import numbered_groups
 from lit_models.networks.dilation import MAX_POOLS, at_pools, check_stride, dilate, maps_at_pools, strides_at_pools
@@ -211,6 +211,9 @@ class GoogLeNet(_Inceptions):
         aux_heads: Build the auxiliary heads.
         dropout: Probability before the classifier.
         reparameterized: Build the merged form, as which a merged checkpoint is loaded.
+
+    Raises:
+        NetworkError: For an unknown variant.
     """
 
     def __init__(
@@ -224,6 +227,7 @@ class GoogLeNet(_Inceptions):
         dropout: float = 0.4,
         reparameterized: bool = False,
     ) -> None:
+        check_choice("variant", variant, GoogLeNetVariant)
         original = variant == "original"
         # Krizhevsky et al. 2012, section 3.3, with the parameters of Caffe's GoogLeNet.
         normalise = nn.Identity if batch_norm else lambda: nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75)

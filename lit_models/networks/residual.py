@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lit_models.errors import check_choice
 from lit_models.interfaces import Gate, Link, Rescale, Window, identity
 from lit_models.networks.relu import relu
 
@@ -43,6 +44,7 @@ class GatedBlock(nn.Module, ABC):
         transition: bool | None = None,
     ) -> None:
         super().__init__()
+        check_choice("rescale", rescale, Rescale)
         self.transition = downsample is not None if transition is None else transition
         self.downsample = downsample
         self.preactivation = preactivation

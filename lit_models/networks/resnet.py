@@ -11,7 +11,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_models.errors import NetworkError
+from lit_models.errors import NetworkError, check_choice
 from lit_models.interfaces import Link, Rescale
 from lit_models.networks.chain import chain_links
 from lit_models.networks.dilation import check_stride, dilate, stride_of
@@ -190,6 +190,9 @@ class _Stages(nn.Module):
         **block_arguments: Any,
     ) -> None:
         super().__init__()
+        check_choice("shortcut", shortcut, Shortcut)
+        check_choice("downsample", downsample, Downsample)
+        check_choice("init", init, Init)
         plain = shortcut == "none"
         if plain and (block is not BasicBlock or preactivation or zero_gamma):
             raise NetworkError(
@@ -332,7 +335,7 @@ class ResNet(_Stages):
         block_arguments: Further arguments of ``block``.
 
     Raises:
-        NetworkError: For an unknown depth, or arguments that exclude each other.
+        NetworkError: For an unknown depth or name, or arguments that exclude each other.
     """
 
     def __init__(
@@ -350,6 +353,7 @@ class ResNet(_Stages):
     ) -> None:
         if depth not in _IMAGENET_BLOCKS:
             raise NetworkError(f"A ResNet has depth {', '.join(map(str, _IMAGENET_BLOCKS))}, not {depth}.")
+        check_choice("variant", variant, Variant)
         block = block or (Bottleneck if depth >= 50 else BasicBlock)
         super().__init__(
             conv1=_deep_stem(in_channels) if variant in ("C", "D") else _conv(in_channels, 64, 7, stride=2),
@@ -412,7 +416,7 @@ class CIFARResNet(_Stages):
         init: How the weights begin, see ``Init``.
 
     Raises:
-        NetworkError: If the depth is not 6n + 2, or for arguments that exclude each other.
+        NetworkError: If the depth is not 6n + 2, for an unknown name, or for arguments that exclude each other.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from lit_models.errors import NetworkError
+from lit_models.errors import NetworkError, check_choice
 from lit_models.interfaces import Link, identity
 from lit_models.networks.annealed import (
     AnnealedConvs,
@@ -140,8 +140,8 @@ class VanillaNet(nn.Module):
             convolution (section 4.2, ablation of techniques), and λ has no effect.
 
     Raises:
-        NetworkError: For a depth, width, order or activation that does not exist; in ``forward``, for images that the
-            strides leave nothing of.
+        NetworkError: For a depth, width, order, activation or shortcut that does not exist; in ``forward``, for images
+            that the strides leave nothing of.
     """
 
     def __init__(
@@ -167,6 +167,7 @@ class VanillaNet(nn.Module):
             raise NetworkError(f"width is {width}; give the channels of the stem, at least 1")
         if not callable(getattr(F, activation, None)):
             raise NetworkError(f"activation {activation!r} is not a function of torch.nn.functional")
+        check_choice("shortcut", shortcut, Shortcut)
         multiples, strides = LAYERS[depth]
         widths = [width, *(width * multiple for multiple in multiples)]
         sides = iter(ADAPTIVE_SIDES)

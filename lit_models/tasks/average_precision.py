@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lit_models.errors import NetworkError
+from lit_models.errors import NetworkError, check_choice
 from lit_models.instance_masks import pycocotools, run_lengths
 
 Interpolation = Literal["11-point", "area"]
@@ -81,6 +81,7 @@ class VOCAveragePrecision(_RowMetric):
 
     def __init__(self, num_classes: int, interpolation: Interpolation = "11-point", iou_threshold: float = 0.5) -> None:
         super().__init__(num_classes)
+        check_choice("interpolation", interpolation, Interpolation)
         self.interpolation, self.iou_threshold = interpolation, iou_threshold
         self._add_rows("scores", 1, torch.float32)
         self._add_rows("outcomes", 3, torch.int64)  # image, class, what became of it

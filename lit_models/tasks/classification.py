@@ -7,14 +7,16 @@ from typing import Any
 import lightning as L
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from lit_models.errors import check_choice
 from lit_models.interfaces import LogitsWithAux
 from lit_models.settings import name_of
 from lit_models.tasks.description import describe
-from lit_models.tasks.losses import Loss, SmoothOver, compute_loss, share_over_all
+from lit_models.tasks.losses import Loss, LossName, SmoothOver, compute_loss, share_over_all
 from lit_models.tasks.task import Task
 
 Batch = tuple[Tensor, Tensor]
@@ -56,6 +58,8 @@ class ImageClassifier(Task):
         **optimization: Any,
     ) -> None:
         super().__init__(net, **optimization)
+        if not callable(loss):
+            check_choice("loss", loss, LossName, MisconfigurationException)
         describe(self, net, loss=loss, schedule=self.schedule)
         if image_size and mean:  # for Lightning's model summary and ``to_onnx``
             self.example_input_array = torch.zeros(1, len(mean), image_size, image_size)

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lit_models.cost import count_macs
+from lit_models.errors import check_choice
 from lit_models.evaluation import evaluation_mode
 from lit_models.settings import name_of
 from lit_models.tasks.average_precision import COCOAveragePrecision, VOCAveragePrecision
@@ -143,6 +144,7 @@ def by_image(targets: dict[str, Any]) -> Targets:
 
 
 def _score(name: Score, num_classes: int) -> VOCAveragePrecision | COCOAveragePrecision:
+    check_choice("score", name, Score, MisconfigurationException)
     if name in ("coco", "coco_masks"):
         return COCOAveragePrecision(num_classes, masks=name == "coco_masks")
     return VOCAveragePrecision(num_classes, "11-point" if name == "voc07" else "area")

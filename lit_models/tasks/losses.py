@@ -11,7 +11,10 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-Loss = Literal["cross_entropy", "binary_cross_entropy"] | Callable[[Tensor, Tensor], Any]
+from lit_models.errors import check_choice
+
+LossName = Literal["cross_entropy", "binary_cross_entropy"]
+Loss = LossName | Callable[[Tensor, Tensor], Any]
 """A loss of this module by name, or a function of float32 logits (N, K) and classes (N,) or probabilities (N, K)."""
 
 SmoothOver = Literal["all", "others"]
@@ -23,8 +26,9 @@ def share_over_all(epsilon: float, num_classes: int, smooth_over: SmoothOver) ->
     """The ε over all K classes that makes the same targets as ``epsilon`` over ``smooth_over``.
 
     Raises:
-        MisconfigurationException: where that leaves no weight on the true class alone.
+        MisconfigurationException: for an unknown ``smooth_over``, and where no weight is left on the true class alone.
     """
+    check_choice("smooth_over", smooth_over, SmoothOver, MisconfigurationException)
     share = epsilon * num_classes / (num_classes - 1) if smooth_over == "others" and epsilon else epsilon
     if not 0 <= share < 1:
         raise MisconfigurationException(

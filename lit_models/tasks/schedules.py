@@ -12,7 +12,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 Factor = Callable[[int], float]
 """Optimizer steps taken so far (0 before the first) -> factor for the next one."""
 
-Schedule = Literal["cosine", "step", "constant", "polynomial"] | Callable[[int], Factor]
+ScheduleName = Literal["cosine", "step", "constant", "polynomial"]
+Schedule = ScheduleName | Callable[[int], Factor]
 """A schedule by name, or a function from the number of optimizer steps to the factor of each."""
 
 

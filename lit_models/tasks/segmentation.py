@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import SumMetric
 
 from lit_models.evaluation import evaluation_mode
 from lit_models.interfaces import LogitsWithAux
@@ -55,7 +55,7 @@ class Segmenter(Task):
         self.aux_head_weight = aux_head_weight
         self.class_names = class_names or tuple(map(str, range(num_classes)))
         self.val_scores, self.test_scores = SegmentationScores(num_classes), SegmentationScores(num_classes)
-        self.val_loss, self.test_loss = MeanMetric(nan_strategy="disable"), MeanMetric(nan_strategy="disable")
+        self.val_loss, self.test_loss = SumMetric(nan_strategy="disable"), SumMetric(nan_strategy="disable")
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) normalised images to (N, K, H, W) logits."""
@@ -63,8 +63,7 @@ class Segmenter(Task):
 
     def loss(self, logits: Tensor, masks: Tensor) -> Tensor:
         """Mean cross-entropy of the labelled pixels; 0 where all are void."""
-        total = F.cross_entropy(logits.float(), masks, ignore_index=VOID, reduction="sum")
-        return total / (masks != VOID).sum().clamp(min=1)
+        return _summed(logits, masks) / (masks != VOID).sum().clamp(min=1)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, masks = batch
@@ -82,12 +81,12 @@ class Segmenter(Task):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, self.test_loss, self.test_scores)
 
-    def _evaluate(self, batch: Batch, mean_loss: MeanMetric, scores: SegmentationScores) -> None:
+    def _evaluate(self, batch: Batch, losses: SumMetric, scores: SegmentationScores) -> None:
         images, masks = batch
         if not len(images):  # a rank may have none to evaluate
             return
         logits = self(images)
-        mean_loss.update(self.loss(logits, masks))
+        losses.update(_summed(logits, masks))
         scores.update(logits.argmax(1), masks)
 
     def on_validation_epoch_end(self) -> None:
@@ -96,14 +95,14 @@ class Segmenter(Task):
     def on_test_epoch_end(self) -> None:
         self._log_scores(self.test_loss, self.test_scores, "test")
 
-    def _log_scores(self, mean_loss: MeanMetric, scores: SegmentationScores, stage: str) -> None:
+    def _log_scores(self, losses: SumMetric, scores: SegmentationScores, stage: str) -> None:
         found = scores.compute()
-        self.log(f"{stage}/loss", mean_loss.compute())
+        self.log(f"{stage}/loss", losses.compute() / found["pixels"].float())
         self.log_dict({f"{stage}/{name}": found[name].float() for name in ("pixel_accuracy", "miou")}, prog_bar=True)
         self.log_dict(
             {f"{stage}/iou/{name}": iou.float() for name, iou in zip(self.class_names, found["iou"], strict=True)}
         )
-        mean_loss.reset()
+        losses.reset()
         scores.reset()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -137,3 +136,8 @@ class Segmenter(Task):
     def explain(self, trainer: L.Trainer) -> dict[str, str]:
         loss = f"cross-entropy of the pixels, auxiliary head × {self.aux_head_weight:g}"
         return super().explain(trainer) | {"loss": loss}
+
+
+def _summed(logits: Tensor, masks: Tensor) -> Tensor:
+    """Cross-entropy summed over the labelled pixels."""
+    return F.cross_entropy(logits.float(), masks, ignore_index=VOID, reduction="sum")

@@ -16,8 +16,8 @@ class SegmentationScores(Metric):
     Pixels that are void in the mask are left out, whatever is predicted there. The mean is over all K classes; a class
     that is neither in any mask nor in any prediction counts 0.
 
-    ``compute`` returns float64 ``pixel_accuracy``, the share of labelled pixels that are right (NaN if none is
-    labelled), ``miou`` and ``iou`` (K,).
+    ``compute`` returns float64 ``pixels``, the number of those that are labelled, ``pixel_accuracy``, the share of them
+    that are right (NaN if there are none), ``miou`` and ``iou`` (K,).
 
     Args:
         num_classes: K.
@@ -45,9 +45,10 @@ class SegmentationScores(Metric):
         self.confusion += cells.flatten().bincount(minlength=k * k + 1)[:-1].view(k, k)
 
     def compute(self) -> dict[str, Tensor]:
-        """``pixel_accuracy`` (), ``miou`` () and ``iou`` (K,)."""
+        """``pixels`` (), ``pixel_accuracy`` (), ``miou`` () and ``iou`` (K,)."""
         confusion = self.confusion.cpu().double()  # not every device has float64
         right = confusion.diagonal()
         union = confusion.sum(0) + confusion.sum(1) - right
         iou = right / union.clamp(min=1)
-        return {"pixel_accuracy": right.sum() / confusion.sum(), "miou": iou.mean(), "iou": iou}
+        pixels = confusion.sum()
+        return {"pixels": pixels, "pixel_accuracy": right.sum() / pixels, "miou": iou.mean(), "iou": iou}

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from lit_models.errors import check_choice
 from lit_models.settings import name_of
 from lit_models.tasks.explanation import recipe
 from lit_models.tasks.initial_weights import start_from
@@ -32,7 +33,16 @@ from lit_models.tasks.optimization import (
     unscaled,
 )
 from lit_models.tasks.restored_state import check_kinds, check_optimizer_state
-from lit_models.tasks.schedules import Factor, Schedule, cosine, polynomial, steps_down, steps_per_epoch, warmed_up
+from lit_models.tasks.schedules import (
+    Factor,
+    Schedule,
+    ScheduleName,
+    cosine,
+    polynomial,
+    steps_down,
+    steps_per_epoch,
+    warmed_up,
+)
 
 
 class Task(L.LightningModule):
@@ -64,9 +74,10 @@ class Task(L.LightningModule):
             weights of its own and doesn't ask for these again.
 
     Raises:
-        MisconfigurationException: for an optimizer timm does not have, a number out of its range, ``layer_decay`` with
-            a network that does not number its layers, and ``head_lr_scale`` with one that does not know its head; in a
-            fit, for ``lr_batch_size`` without a data module, and for a ``step`` schedule without milestones.
+        MisconfigurationException: for an optimizer timm does not have, an unknown schedule, a number out of its range,
+            ``layer_decay`` with a network that does not number its layers, and ``head_lr_scale`` with one that does not
+            know its head; in a fit, for ``lr_batch_size`` without a data module, and for a ``step`` schedule without
+            milestones.
     """
 
     def __init__(
@@ -89,6 +100,8 @@ class Task(L.LightningModule):
         super().__init__()
         check_optimizer(optimizer)
         check_layer_decay(net, layer_decay)
+        if not callable(schedule):
+            check_choice("schedule", schedule, ScheduleName, MisconfigurationException)
         if lr_batch_size is not None and lr_batch_size < 1:
             raise MisconfigurationException(f"lr_batch_size is {lr_batch_size}; give the images of an optimizer step")
         if not 0 < lr < math.inf:

@@ -12,6 +12,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from lit_models.errors import check_choice
 from lit_models.freezing import Norm
 from lit_models.settings import keeps_arguments
 from lit_models.transfer.float32 import Float32Anchors, Float32Outputs
@@ -54,7 +55,7 @@ class FasterRCNN(OnTrunk):
         max_detections: Of an image.
 
     Raises:
-        NetworkError: For a backbone without the maps that the neck needs.
+        NetworkError: For an unknown neck, or a backbone without the maps that the neck needs.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class FasterRCNN(OnTrunk):
         max_detections: int = 100,
     ) -> None:
         super().__init__()
+        check_choice("neck", neck, Neck)
         self.num_classes = num_classes
         self.backbone = Trunk(backbone, frozen_stages, norm)
         if neck == "fpn":

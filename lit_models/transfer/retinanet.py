@@ -10,6 +10,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from lit_models.errors import check_choice
 from lit_models.freezing import Norm
 from lit_models.settings import keeps_arguments
 from lit_models.transfer.float32 import Float32Anchors, Float32Outputs
@@ -57,6 +58,7 @@ class RetinaNet(OnTrunk):
         max_detections: int = 300,
     ) -> None:
         super().__init__()
+        check_choice("coarse_maps", coarse_maps, CoarseMaps)
         self.num_classes = num_classes
         self.backbone = Trunk(backbone, frozen_stages, norm)
         source = pyramid_channels if coarse_maps == "pyramid" else self.backbone.channels[-1]

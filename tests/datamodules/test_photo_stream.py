@@ -41,6 +41,10 @@ def test_shards_hold_the_whole_data_set(shards, caltech):
     assert data.num_classes == 25
     images = {"train_images": 1481, "val_images": 164, "test_images": 500}
     assert data.report().items() >= images.items()
+    assert "PhotoStream, 1,481 training images of 32 pixels, 25 classes" in data.explain(None)["data"]
+    assert [len(indices) for indices in data.split] == [1481, 164]
+    with pytest.raises(MisconfigurationException, match="holds shards, which can't be sampled"):
+        data.sample_loader(5)
     assert data.mean == pytest.approx((0.5252, 0.5147, 0.4845), abs=1e-4)
     targets = torch.cat([data.on_after_batch_transfer(batch, 0)[1] for batch in data.test_dataloader()])
     assert targets.bincount().tolist() == [20] * 25

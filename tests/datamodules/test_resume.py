@@ -220,9 +220,14 @@ def test_a_run_does_not_go_on_with_other_images_unless_told_so(folder, tmp_path)
     with pytest.raises(MisconfigurationException, match=r"the training images have changed .*allow_changed_data"):
         _fit(data(), tmp_path, **options)
     changed = data(allow_changed_data=True)
-    _fit(changed, tmp_path, **options)
+    _fit(
+        changed, tmp_path, **(options | {"enable_checkpointing": True, "callbacks": [ModelCheckpoint(tmp_path, "on")]})
+    )
     report = changed.report()
     assert report["data_fingerprint_before"] != report["data_fingerprint"]
+    resumed_again = data()
+    _fit(resumed_again, tmp_path, **(options | {"max_epochs": 3, "ckpt_path": tmp_path / "on.ckpt"}))
+    assert resumed_again.report() == report
     assert "data_fingerprint_before" not in data().report()
 
 

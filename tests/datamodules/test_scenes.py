@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import zipfile
 
 import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 from datamodules import ADE20K, COCODetection, SegmentationFolder, VOCDetection, VOCSegmentation
@@ -89,6 +92,19 @@ def test_coco_has_its_ids_and_neither_trains_on_crowds_nor_forgets_them(coco_tre
     ((_, tested),) = data.batches("test")
     assert tested["ids"] == [117, 118, 119]
     assert tested["original_sizes"] == [(48, 64)] * 3
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_coco_parts_with_other_categories_are_refused(coco_tree, tmp_path, part):
+    """A label is a position among the categories, and would be another class in each part."""
+    tree = shutil.copytree(coco_tree, tmp_path / "coco")
+    path = tree / "annotations" / f"instances_{part}2017.json"
+    content = json.loads(path.read_text())
+    content["categories"].append({"id": 1, "name": "blue"})
+    path.write_text(json.dumps(content))
+    message = rf"instances_{part}2017\.json has other categories than .*instances_train2017\.json; list the same ones"
+    with pytest.raises(MisconfigurationException, match=message):
+        COCODetection(tree, test="test2017", batch_size=4).test_images()
 
 
 def test_masks_follow_their_boxes_through_scale_and_mirror(coco_tree):

@@ -77,3 +77,10 @@ def test_a_folder_of_photos_goes_to_onnx_and_a_table(photos, installed, reposito
     probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     row = next(row for row in rows if row["file"] == "photos/하나/사진 1.JPG")
     assert float(row["probability_1"]) == pytest.approx(probabilities.max(), abs=0.01)
+
+
+def test_sentences_never_install_the_package_of_a_stranger(repository):
+    """``fathom`` on PyPI is another project."""
+    rooms = ("callbacks", "datamodules", "experiments", "lit_models")
+    sources = [path.read_text(encoding="utf-8") for room in rooms for path in (repository / room).rglob("*.py")]
+    assert set(re.findall(r"'(fathom[\w-]*)\[\w+\]'", "".join(sources))) == {"fathom-depth"}

@@ -147,6 +147,21 @@ def test_a_segmenter_learns_squares_and_comes_back_from_its_checkpoint(tmp_path:
         assert torch.equal(load_checkpoint(path)(images), module.eval()(images))
 
 
+def test_the_loss_of_a_segmenter_is_the_mean_of_the_labelled_pixels_however_they_are_batched(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = Segmenter(FCN(CIFARResNet(8, width=4), 3, output_stride=None), 3)
+    [(images, masks)] = segmentation_batches(1)
+    masks[0, 2:] = VOID
+    masks[1] = VOID
+    with torch.no_grad():
+        expected = float(module.loss(module.eval()(images), masks))
+    for size in (1, 3, 4):
+        batches = loader(list(zip(images.split(size), masks.split(size), strict=True)))
+        [validated] = trainer(tmp_path).validate(module, batches, verbose=False)
+        [tested] = trainer(tmp_path).test(module, batches, verbose=False)
+        assert [validated["val/loss"], tested["test/loss"]] == pytest.approx([expected] * 2, rel=1e-5)
+
+
 def rates(net: nn.Module, layer_decay: float) -> dict[str, float]:
     optimizer = make_optimizer(net, "adamw", 1.0, weight_decay=0.05, momentum=0.9, layer_decay=layer_decay)
     of = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
