@@ -130,8 +130,8 @@ class ResumeCLI(FathomCLI):
         if any(limit is not None and 0 <= limit <= trained for limit, trained in limits):
             raise UsageError(
                 f"this run has trained {end.epochs} epochs and {end.steps} steps, and these options leave nothing to"
-                " train: raise --trainer.max_epochs or --trainer.max_steps, or leave them out, by which what follows"
-                " the training is done if the run was killed in it"
+                " train: raise --trainer.max_epochs or --trainer.max_steps; if it was killed in what follows the"
+                " training, resume it without options"
             )
 
     def _refuse_another_optimizer(self) -> None:
