@@ -16,6 +16,7 @@ from rich.table import Table
 from experiments.cli.messages import did_you_mean
 from experiments.errors import UsageError
 from experiments.runs.fits import epoch_means, fits_below, newest_fit, read_configuration, read_metrics, read_summary
+from experiments.runs.metric_names import metric_name
 from experiments.runs.settings import settings
 
 Curve = dict[int, float]
@@ -24,15 +25,6 @@ STEPS = ("activation_lambda", "stochastic_depth/", "lr")
 """Beginnings of the names of what is set, and stays until it is set anew."""
 LEARNT_FROM = ("seed", "model", "data", "trainer")
 """Beginnings of the names of settings that change what is learnt."""
-PARTS = {"train": "training", "val": "validation", "test": "test"}
-WORDS = {
-    "activation_lambda": "λ",
-    "top1": "top-1",
-    "top5": "top-5",
-    "map": "mAP",
-    "miou": "mIoU",
-    "lr": "learning rate",
-}
 
 
 class Run(NamedTuple):
@@ -222,18 +214,10 @@ def _plot(groups: list[Group], metrics: list[str], path: Path) -> None:
                     axes.fill_between(list(curve), low, high, color=shown[group.name]["color"], alpha=0.2, linewidth=0)
         if metric.endswith("top1"):
             chance(axes, guessed, accuracy=True)
-        axes.set(xlabel="epoch", ylabel=in_words(metric))
+        axes.set(xlabel="epoch", ylabel=metric_name(metric))
         integers(axes.xaxis)
     legend_of_all(figure)
     save(figure, path, note(groups))
-
-
-def in_words(metric: str) -> str:
-    """Such as ``validation top-1``."""
-    stage, _, name = metric.partition("/")
-    if stage in PARTS:
-        return f"{PARTS[stage]} {WORDS.get(name, name)}"
-    return WORDS.get(metric, metric.replace("_", " "))
 
 
 def note(groups: list[Group]) -> str:

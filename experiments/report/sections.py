@@ -12,28 +12,13 @@ from matplotlib.ticker import EngFormatter
 
 from experiments.report.charts import COLOURS, Chart, Line
 from experiments.report.run_files import RunFiles, read_table
+from experiments.runs.metric_names import metric_name
 from experiments.runs.settings import settings
 
 Rows = list[tuple[str, Any]]
 
 _OPTIMIZATION = ("lr", "lr_batch_size", "schedule", "milestones", "weight_decay", "momentum", "label_smoothing", "loss")
 _AUGMENTATION = ("mixup_alpha", "cutmix_alpha", "train_fraction", "train_size")
-_SHORT = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "map": "mAP",
-    "miou": "mIoU",
-    "ap": "AP",
-    "mask_ap": "mask AP",
-    "iou": "IoU",
-    # torchvision's names for the parts of a detector's loss
-    "loss_classifier": "loss of the classes",
-    "classification": "loss of the classes",
-    "loss_box_reg": "loss of the boxes",
-    "bbox_regression": "loss of the boxes",
-    "loss_objectness": "loss of the proposals' objectness",
-    "loss_rpn_box_reg": "loss of the proposals' boxes",
-}
 
 
 def what_was_run(run: RunFiles) -> str:
@@ -161,7 +146,7 @@ def _by_class(runs: Sequence[RunFiles], columns: Sequence[str]) -> Iterator[Char
                 Line(name.partition(f"/{score}/")[2], run.by_epoch(name), i, dashed=i >= COLOURS)
                 for i, name in enumerate(names[: 2 * COLOURS])
             ]
-            yield Chart(f"{_prefix(run, runs)}{_SHORT[score]} by class", "epoch", lines)
+            yield Chart(f"{_prefix(run, runs)}{metric_name(score)} by class", "epoch", lines)
 
 
 def _depth(runs: Sequence[RunFiles]) -> Iterator[Chart]:
@@ -344,14 +329,6 @@ def differences(runs: Sequence[RunFiles]) -> list[tuple[str, list[str]]]:
         for name in names
         if any(one.get(name) != flat[0].get(name) for one in flat[1:])
     ]
-
-
-def metric_name(column: str) -> str:
-    """A column of metrics as people say it; ``test/ap/cat`` is ``test AP of cat``."""
-    part, slash, name = column.partition("/")
-    kind, _, of = (name if slash else part).partition("/")
-    said = _SHORT.get(kind, kind.replace("_", " ")) + (f" of {of}" if of else "")
-    return f"{ {'val': 'validation', 'train': 'training'}.get(part, part) } {said}" if slash else said
 
 
 def _title(score: str) -> str:
