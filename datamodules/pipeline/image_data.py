@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
@@ -64,7 +65,7 @@ class ImageData(ResumableData):
         mixup_alpha: α of mixup's Beta(α, α); 0 is no mixup.
         cutmix_alpha: α of CutMix's Beta(α, α); 0 is no CutMix. With both, each batch takes one of them at random.
         mix_prob: probability that a batch is mixed.
-        mix_off_epochs: number of epochs at the end of training that are not mixed.
+        mix_off_epochs: number of the last epochs before ``max_epochs`` that are not mixed.
         num_workers: processes that make batches ahead of time.
         seed: of all random numbers, together with epoch and index.
         allow_changed_data: let a run that is resumed go on though its training images have changed. Otherwise it is
@@ -138,9 +139,10 @@ class ImageData(ResumableData):
     def setup(self, stage: str) -> None:
         """Check what only a run can know."""
         super().setup(stage)
-        if stage == "fit" and self.mix_off_epochs and (self.trainer is None or (self.trainer.max_epochs or -1) < 0):
+        if stage == "fit" and self.mix_off_epochs and not _ends_with_an_epoch(self.trainer):
             raise MisconfigurationException(
-                f"mix_off_epochs={self.mix_off_epochs} counts from the end: set trainer.max_epochs."
+                f"mix_off_epochs={self.mix_off_epochs} counts from the last epoch: set trainer.max_epochs, and leave "
+                "trainer.max_steps out."
             )
         labels = self.labels(test=stage == "test")
         if labels.min() < 0 or labels.max() >= self.num_classes:
@@ -217,3 +219,10 @@ class ImageData(ResumableData):
         if not self.mix_off_epochs or self.trainer is None or self.trainer.max_epochs is None:
             return True
         return epoch < self.trainer.max_epochs - self.mix_off_epochs
+
+
+def _ends_with_an_epoch(trainer: L.Trainer | None) -> bool:
+    """Whether the number of epochs alone ends the fit; one of ``fast_dev_run`` has a step of any."""
+    if trainer is None or (trainer.max_epochs or -1) < 0:
+        return False
+    return trainer.max_steps < 0 or bool(trainer.fast_dev_run)  # type: ignore[attr-defined]

@@ -152,6 +152,12 @@ def test_mixing_stops_for_the_last_epochs(tmp_path):
     assert [targets.ndim for _, _, targets in model.seen] == [2] * 22 + [1] * 11
 
 
+@pytest.mark.parametrize("length", [{"max_epochs": -1}, {"max_steps": 12}])
+def test_a_fit_that_may_end_within_an_epoch_has_no_last_epochs_without_mixing(tmp_path, length):
+    with pytest.raises(MisconfigurationException, match="and leave trainer"):
+        _fit(Digits(mixup_alpha=0.4, mix_off_epochs=1), tmp_path, enable_checkpointing=False, **length)
+
+
 def _pixels(model) -> list[bytes]:
     return [image.contiguous().numpy().tobytes() for _, images, _ in model.seen for image in images]
 
