@@ -152,6 +152,15 @@ def unscaled(subject: Subject, run: Path) -> dict[str, float]:
     return {"more_error": 100 * (errors[1] - errors[0])}
 
 
+def fit(subject: Subject, run: Path) -> dict[str, float]:
+    """Error on training images as in a test, whole network and no augmentation, and how far the test error is above it.
+
+    The training error that a run logs is, with stochastic depth, that of the subnetworks it has drawn.
+    """
+    train, test = (100 * _error(subject, 10_000, test=part) for part in (False, True))
+    return {"train_error": train, "gap": test - train}
+
+
 def curves(subject: Subject, run: Path) -> dict[str, float]:
     """Epoch means from ``metrics.csv``: the gradient of the first layer early on, of the first block late."""
     with (run / "metrics.csv").open(newline="") as file:
@@ -169,9 +178,9 @@ def curves(subject: Subject, run: Path) -> dict[str, float]:
     return found
 
 
-def _error(subject: Subject, images: int) -> float:
+def _error(subject: Subject, images: int, test: bool = True) -> float:
     wrong = seen = 0
     with torch.inference_mode(), evaluation_mode(subject.net):
-        for pixels, targets in subject.batches(images):
+        for pixels, targets in subject.batches(images, test=test):
             wrong, seen = wrong + int((subject.net(pixels).argmax(1) != targets).sum()), seen + len(targets)
     return wrong / seen

@@ -284,8 +284,6 @@ def keep(ledger: Ledger, arm: Arm, recipe: str, run: Run, metrics: dict[str, flo
         "train_error": _error(summary["metrics"].get("train/top1")),
         "val_error": _error(summary["metrics"].get("val/top1")),
     }
-    if errors["test_error"] is not None and errors["train_error"] is not None:
-        errors["gap"] = errors["test_error"] - errors["train_error"]
     commit = str(summary.get("commit") or "")[:12] + ("+" if summary.get("dirty") else "")
     record = {
         "arm": arm.id,

@@ -21,10 +21,11 @@ VERDICTS: dict[str, dict[str, Any]] = {
 }
 
 
-DIFFERENCE, ERROR, RATIO, OTHER = UNITS = (
+DIFFERENCE, ERROR, RATIO, FACTOR, OTHER = UNITS = (
     "difference in points of error",
     "points of error, every network",
     "ratio",
+    "ratio, where it is above 5",
     "correlation, share or difference",
 )
 """Each has a panel, which is labelled so."""
@@ -34,7 +35,7 @@ DIFFERENCE, ERROR, RATIO, OTHER = UNITS = (
 def forest(claims: Sequence[Claim], grades: Mapping[str, Grade], path: Path) -> None:
     """Draw what has an interval, by unit: differences with δ, and all others with the value that they are held to."""
     drawn = [claim for claim in claims if grades[claim.id].interval is not None]
-    by_unit = [([claim for claim in drawn if _unit(claim) == unit], unit) for unit in UNITS]
+    by_unit = [([claim for claim in drawn if _unit(claim, grades[claim.id]) == unit], unit) for unit in UNITS]
     panels = [panel for panel in by_unit if panel[0]]
     figure = Figure(figsize=(9, 1.2 + 0.34 * max(len(drawn), 1) + 0.6 * len(panels)))
     if panels:
@@ -51,12 +52,12 @@ def forest(claims: Sequence[Claim], grades: Mapping[str, Grade], path: Path) -> 
     save(figure, path, note)
 
 
-def _unit(claim: Claim) -> str:
-    """Of its number."""
+def _unit(claim: Claim, grade: Grade) -> str:
+    """Of its number. Large ratios would stretch the axis until the others lie on their thresholds."""
     if claim.statistic == "contrast":
         return DIFFERENCE
     if claim.statistic in ("ratio", "log_ratio") or claim.ours.endswith("of the time"):
-        return RATIO
+        return FACTOR if grade.interval and grade.interval.estimate > 5 else RATIO
     return ERROR if "points" in claim.ours or "%" in claim.ours else OTHER
 
 
@@ -80,7 +81,7 @@ def _panel(axes: Axes, claims: Sequence[Claim], grades: Mapping[str, Grade], lab
     axes.set_ylim(len(claims) - 0.5, -0.5)
     if any(claim.statistic == "contrast" for claim in claims):
         axes.axvline(0, color="0.8", linewidth=1, zorder=0)
-    if label == RATIO:
+    if label in (RATIO, FACTOR):
         axes.set_xscale("log")
     axes.set_xlabel(label, fontsize=8)
     axes.tick_params(axis="x", labelsize=8)

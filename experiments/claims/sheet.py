@@ -22,7 +22,6 @@ Statistic = Literal["contrast", "every", "ratio", "log_ratio", "exact", "time", 
 POINTS = {
     "test_error": "{} points of test error",
     "train_error": "{} points of training error",
-    "gap": "{} points of the gap between test and training error",
 }
 """What a contrast of each metric is."""
 

@@ -1,4 +1,4 @@
-"""Where a network looks: Grad-CAM (Selvaraju et al. 2017), as in the attention maps of VanillaNet (section 4.4)."""
+"""Where a network looks: Grad-CAM (Selvaraju et al. 2017), for the attention maps of VanillaNet (section 4.2)."""
 
 from __future__ import annotations
 

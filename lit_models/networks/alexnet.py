@@ -20,8 +20,8 @@ from lit_models.networks.annealed import (
 from lit_models.networks.vanillanet import Block
 from lit_models.settings import keeps_arguments
 
-# Of the five convolutions (Krizhevsky et al. 2012): output channels in multiples of the first, kernel width, and stride
-# of the max-pool after it. The first kernel and stride are those of small images.
+# Of the five convolutions (Krizhevsky 2014, the form in one tower): output channels in multiples of the first, kernel
+# width, and stride of the max-pool after it. The first kernel and stride are those of small images.
 MULTIPLES, KERNELS, POOLS = (1, 3, 6, 4, 4), (5, 5, 3, 3, 3), (2, 2, 1, 1, 2)
 
 
@@ -35,7 +35,7 @@ class CIFARAlexNet(nn.Module):
     Args:
         num_classes: K, the number of logits.
         in_channels: Channels of the images.
-        width: Channels of the first convolution, 64 in the original; those after it have 3, 6, 4 and 4 times as many.
+        width: Channels of the first convolution, 64 in the one-tower form; the others have 3, 6, 4 and 4 times as many.
         deep_training: Train a 1×1 convolution after each, joined by φ_λ.
         series_order: n of the series activations; ``None`` leaves ReLU.
         dropout: Probability before the classifier.

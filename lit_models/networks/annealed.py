@@ -72,7 +72,8 @@ class AnnealedConvs(nn.Module):
 class SeriesActivation(nn.Module):
     """A_s(x) = Σ a_ij·A(x shifted by (i, j) + b), −n ≤ i, j ≤ n, per channel (equation 6): (N, C, H, W) -> same.
 
-    A depthwise convolution of A(x) is that sum; batch normalisation, which follows it, supplies the biases.
+    A depthwise convolution of A(x) is that sum; b is the shift of the batch normalisation before A, and the one that
+    follows scales and shifts the sum.
 
     Args:
         channels: C.

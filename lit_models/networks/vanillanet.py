@@ -39,7 +39,7 @@ from lit_models.networks.dilation import DenseMaxPool, check_stride, dilate, str
 from lit_models.settings import keeps_arguments
 
 Shortcut = Literal["none", "before", "after"]
-"""Where the shortcut around a block is added: before or after its activation (section 4.2, ablation of shortcuts)."""
+"""Where the shortcut around a block is added: before or after its activation (section 4.1, ablation of shortcuts)."""
 
 # Output width of each block in multiples of the stem's, and the stride of its max-pool (layer table of the paper).
 LAYERS: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -137,7 +137,7 @@ class VanillaNet(nn.Module):
         reparameterized: Build the merged form, as which a merged checkpoint is loaded.
         shortcut: Where the input of a block is added to its output, see ``Shortcut``.
         deep_training: Train a pair of convolutions joined by φ_λ for each layer; ``False`` trains the single
-            convolution (section 4.2, ablation of techniques), and λ has no effect.
+            convolution (section 4.1, ablation of techniques), and λ has no effect.
 
     Raises:
         NetworkError: For a depth, width, order, activation or shortcut that does not exist; in ``forward``, for images

@@ -68,7 +68,7 @@ def test_same_logits_and_input_gradients_as_the_libraries(ours, theirs, training
     ],
 )
 def test_cost_of_cifar_networks(depth, parameters, mmacs):
-    """He et al. 2015, table 6."""
+    """Parameters: He et al. 2015, table 6; multiply-adds by hand, as the paper has none."""
     with torch.device("meta"):
         net = CIFARResNet(depth)
     assert count_parameters(net) / 1e6 == pytest.approx(parameters, rel=2e-3)
@@ -87,7 +87,7 @@ def test_cost_of_cifar_networks(depth, parameters, mmacs):
     ],
 )
 def test_cost_of_imagenet_networks(depth, parameters, original, b, d):
-    """He et al. 2015, table 1, and He et al. 2019, table 5."""
+    """To more digits than He et al. 2015, table 1, and He et al. 2019, table 5, print."""
     for variant, gmacs in {"original": original, "B": b, "C": d, "D": d}.items():
         with torch.device("meta"):
             net = ResNet(depth, variant=variant)
