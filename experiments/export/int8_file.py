@@ -17,7 +17,6 @@ from torch import Tensor
 from datamodules.pipeline.image_data import ImageData
 from experiments.export import onnx_file
 from experiments.export.trained import Trained
-from experiments.export.wilson import wilson_interval
 
 FILE = "model.int8.onnx"
 ROUNDS = 15
@@ -66,6 +65,8 @@ def write(trained: Trained, folder: Path, data: ImageData, calibration_images: i
 
 
 def _compared(trained: Trained, folder: Path, data: ImageData) -> dict[str, Any]:
+    from scipy.stats import binomtest
+
     read = {name: onnx_file.read(folder, name) for name in (onnx_file.FILE, FILE)}
     hits, images, first = dict.fromkeys(read, 0), 0, None
     for normalised, targets in _test_batches(trained, data):
@@ -85,7 +86,7 @@ def _compared(trained: Trained, folder: Path, data: ImageData) -> dict[str, Any]
         "files": {
             name: {
                 "top1": hits[name] / images,
-                "interval": wilson_interval(hits[name], images),
+                "interval": tuple(binomtest(hits[name], images).proportion_ci(method="wilson")),
                 "bytes": (folder / name).stat().st_size,
                 "milliseconds_an_image": round(median(milliseconds[name]), 3),
             }
