@@ -11,29 +11,30 @@ import numpy as np
 from experiments.claims.statistics import ALPHA, contrast, pooled
 
 LOOKS = (3, 5, 8)
+MARGIN = 1.5
+"""δ in units of the spread s."""
 ARMS = 8
 """In the regime; the spread is pooled over them."""
 PROMISES = (
     (0.0, f"held and contradicted together at most {ALPHA:.0%}"),
-    (1.5, f"absent at most {ALPHA:.0%}: this is δ"),
+    (MARGIN, f"absent at most {ALPHA:.0%}: this is δ"),
     (3.0, "held at least 80%"),
 )
-"""True effects in units of the spread s, and what the design promises of each; δ is 1.5 s."""
+"""True effects in units of the spread s, and what the design promises of each."""
 
 
-def simulate(effect: float, claims: int = 500, margin: float = 1.5, seed: int = 0) -> Counter[str]:
+def simulate(effect: float, claims: int = 500, seed: int = 0) -> Counter[str]:
     """Verdicts of as many claims, each looked at until it is decided or out of looks.
 
     Args:
         effect: true difference of two arms, in units of the spread between seeds.
         claims: number of simulated claims.
-        margin: δ in those units.
         seed: random seed.
     """
-    return Counter(_verdicts(effect, claims, margin, np.random.default_rng(seed)))
+    return Counter(_verdicts(effect, claims, np.random.default_rng(seed)))
 
 
-def _verdicts(effect: float, claims: int, margin: float, generator: np.random.Generator) -> Iterator[str]:
+def _verdicts(effect: float, claims: int, generator: np.random.Generator) -> Iterator[str]:
     weights = {"a": 1.0, "b": -1.0}
     seeds = {"a": LOOKS, "b": LOOKS}
     for _ in range(claims):
@@ -41,7 +42,7 @@ def _verdicts(effect: float, claims: int, margin: float, generator: np.random.Ge
         values[0] += effect
         for look in LOOKS:
             samples = {"a": values[0, :look].tolist(), "b": values[1, :look].tolist()}
-            verdict = contrast(samples, weights, pooled(values[:, :look].tolist()), "greater", margin, seeds).verdict
+            verdict = contrast(samples, weights, pooled(values[:, :look].tolist()), "greater", MARGIN, seeds).verdict
             if verdict != "undecided":
                 break
         yield verdict

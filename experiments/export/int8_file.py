@@ -20,9 +20,11 @@ from experiments.export.trained import Trained
 
 FILE = "model.int8.onnx"
 ROUNDS = 15
+CALIBRATION_IMAGES = 256
+"""Training images, drawn evenly over the classes."""
 
 
-def write(trained: Trained, folder: Path, data: ImageData, calibration_images: int = 256) -> dict[str, Any]:
+def write(trained: Trained, folder: Path, data: ImageData) -> dict[str, Any]:
     """Quantise ``model.onnx`` of ``folder``, and compare the two.
 
     Static quantisation: scales of activations are found on training images, prepared as evaluation does; those of
@@ -32,7 +34,6 @@ def write(trained: Trained, folder: Path, data: ImageData, calibration_images: i
         trained: the checkpoint.
         folder: of ``model.onnx``.
         data: of the run, set up.
-        calibration_images: number of training images, drawn evenly over the classes.
 
     Returns:
         Top-1 on the test images, bytes, and milliseconds of one image, of both; and the number of images.
@@ -43,7 +44,7 @@ def write(trained: Trained, folder: Path, data: ImageData, calibration_images: i
 
     class Images(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.batches = iter(data.sample_loader(calibration_images, test=False))
+            self.batches = iter(data.sample_loader(CALIBRATION_IMAGES, test=False))
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             batch = next(self.batches, None)
