@@ -13,10 +13,11 @@ from torch import Tensor
 
 from callbacks.run.prediction_writer import as_text
 from datamodules.pipeline.image_data import ImageData
+from experiments.device import best_device
 from experiments.errors import UsageError
 from experiments.export.contact_sheet import contact_sheet
 from experiments.export.pictures import Picture, pictures, read_all
-from experiments.export.trained import Trained, best_device, open_trained
+from experiments.export.trained import Trained, open_trained
 from experiments.runs.directory import new_run_directory
 from lit_models.files import atomic
 

@@ -22,6 +22,7 @@ from experiments.cli.initial_weights import STARTS_FROM
 from experiments.cli.messages import did_you_mean, one_sentence
 from experiments.cli.pretrained import with_pretrained
 from experiments.cli.trusted_names import refusal
+from experiments.device import best_device
 from experiments.runs.directory import experiment_name, run_config
 from experiments.runs.fits import setting, settings_of
 from experiments.tf32 import allow_tf32
@@ -221,7 +222,7 @@ def _own_subject(path: Path, data: ImageData | None) -> Subject:
 
 def _for_analysis(net: nn.Module) -> nn.Module:
     net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    return net.to("cuda" if torch.cuda.is_available() else "cpu")
+    return net.to(best_device())
 
 
 def _library_network(library: str, name: str, data: ImageData, weights: Path | None, seed: int) -> nn.Module:
