@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
@@ -13,13 +13,15 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from callbacks.merge_proof import MergeError, check_num_images, compare_merged
+from callbacks.merge_proof import TOLERANCES, MergeError, check_num_images, compare_merged
 from callbacks.requirements import network_with
 from lit_models.checkpoints import merged_checkpoint, write_atomically
 from lit_models.cost import count_macs, count_parameters
 from lit_models.interfaces import Reparameterizable
 from lit_models.surgery.reparameterize import merged_copy
 from lit_models.tasks.loading import load_checkpoint
+
+MERGED = "merged.ckpt"
 
 
 class MergeAtFitEnd(L.Callback):
@@ -30,35 +32,35 @@ class MergeAtFitEnd(L.Callback):
     that ends before the network can be merged, such as a smoke run, leaves a warning and the reason in the report.
 
     Args:
-        filename: Name of the merged checkpoint in the run directory.
+        filename: Of the merged checkpoint in the run directory; it has one name.
         num_images: Number of validation images to compare on.
-        float32_tolerance: Largest allowed difference of logits in float32, relative to the largest logit.
-        float64_tolerance: Largest allowed difference of logits in float64, relative to the largest logit.
+        float32_tolerance: Largest allowed difference of logits in float32, relative to the largest logit; fixed.
+        float64_tolerance: Largest allowed difference of logits in float64, relative to the largest logit; fixed.
 
     Raises:
-        MisconfigurationException: For a filename with a path, or no images; in ``setup``, for a network that can't be
-            merged, or can't be built merged.
+        MisconfigurationException: For a fixed argument with another value than its default, or no images; in ``setup``,
+            for a network that can't be merged, or can't be built merged.
         MergeError: At the end, if the logits differ or the checkpoint can't be loaded. It is then removed; the
             checkpoints of the training stay.
     """
 
     def __init__(
         self,
-        filename: str = "merged.ckpt",
+        filename: str = MERGED,
         num_images: int = 32,
-        float32_tolerance: float = 1e-4,
-        float64_tolerance: float = 1e-10,
+        float32_tolerance: float = TOLERANCES["float32"],
+        float64_tolerance: float = TOLERANCES["float64"],
     ) -> None:
-        if PurePath(filename).name != filename:
-            raise MisconfigurationException(
-                f"MergeAtFitEnd writes into the run directory, and its filename is {filename}: give a name without a"
-                " path, such as merged.ckpt"
-            )
+        # The configurations of earlier runs name all three.
+        for name, value, fixed in (
+            ("filename", filename, MERGED),
+            ("float32_tolerance", float32_tolerance, TOLERANCES["float32"]),
+            ("float64_tolerance", float64_tolerance, TOLERANCES["float64"]),
+        ):
+            if value != fixed:
+                raise MisconfigurationException(f"MergeAtFitEnd has the {name} {fixed}, not {value}: leave it out")
         check_num_images(self, num_images)
-        self.filename = filename
         self.num_images = num_images
-        self.float32_tolerance = float32_tolerance
-        self.float64_tolerance = float64_tolerance
         self._images: Tensor | None = None
         self._report: dict[str, Any] = {}
 
@@ -97,17 +99,16 @@ class MergeAtFitEnd(L.Callback):
             **_costs("trained", trained, self._images),
             **_costs("merged", merged, self._images),
         }
-        tolerances = {"float32": self.float32_tolerance, "float64": self.float64_tolerance}
         untouched = "no merged checkpoint was written, and those of the training are untouched"
-        self._report |= compare_merged(trained, merged_copy, self._images, tolerances, untouched)
-        path = Path(trainer.default_root_dir) / self.filename
+        self._report |= compare_merged(trained, merged_copy, self._images, untouched)
+        path = Path(trainer.default_root_dir) / MERGED
         write_atomically(merged_checkpoint(pl_module, merged), path)
         try:
             _load_again(path, merged, self._images, described="net" in pl_module.hparams)
         except MergeError:
             path.unlink()
             raise
-        self._report |= {"merged": True, "checkpoint": self.filename}
+        self._report |= {"merged": True, "checkpoint": MERGED}
         numbers = {f"merge/{name}": value for name, value in self._report.items() if type(value) in (int, float)}
         for logger in trainer.loggers:
             logger.log_metrics(numbers, step=trainer.global_step)

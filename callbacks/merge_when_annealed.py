@@ -24,8 +24,6 @@ from lit_models.interfaces import DeeplyTrained
 from lit_models.surgery.reparameterize import pairs_merged
 from lit_models.tasks.task import Task
 
-TOLERANCES = {"float32": 1e-4, "float64": 1e-10}
-
 
 class MergeWhenAnnealed(L.Callback):
     """Merges the pairs of convolutions before the first batch of the first epoch with λ = 1, and trains on.
@@ -113,7 +111,7 @@ class MergeWhenAnnealed(L.Callback):
             "step": trainer.global_step,
             "parameters": count_parameters(net),
         }
-        report |= compare_merged(trained, pairs_merged, images.float().cpu(), TOLERANCES, "the network stays as it was")
+        report |= compare_merged(trained, pairs_merged, images.float().cpu(), "the network stays as it was")
         net.merge_pairs()
         for other in trainer.callbacks:  # type: ignore[attr-defined]
             if hasattr(other, "on_merge"):

@@ -46,9 +46,9 @@ def integers(axis: Axis) -> None:
     axis.set_major_locator(MaxNLocator(integer=True))
 
 
-def legend_above(axes: Axes, title: str = "", columns: int = 1) -> None:
+def legend_above(axes: Axes, columns: int = 1) -> None:
     """A legend between a panel and its title, where it covers no data."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, title=title, ncols=columns, alignment="left")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, ncols=columns, alignment="left")
 
 
 def legend_of_all(figure: Figure, columns: int = 3) -> None:

@@ -90,20 +90,19 @@ def draw_objects(image: Tensor, found: Mapping[str, Tensor], class_names: Sequen
     return draw_boxes(image, found["boxes"], found["labels"], class_names, found["scores"])
 
 
-def draw_mask(image: Tensor, mask: Tensor, num_classes: int, alpha: float = 0.6) -> Tensor:
+def draw_mask(image: Tensor, mask: Tensor, num_classes: int) -> Tensor:
     """The classes of the pixels as colours over the image; void pixels stay as they are.
 
     Args:
         image: uint8 (3, H, W).
         mask: (H, W) from 0 to K − 1, or 255.
         num_classes: K.
-        alpha: opacity of the colours.
 
     Returns:
         uint8 (3, H, W).
     """
     classes = torch.arange(num_classes)[:, None, None] == mask.cpu()
-    return draw_segmentation_masks(image.cpu(), classes, alpha, colours(num_classes))
+    return draw_segmentation_masks(image.cpu(), classes, 0.6, colours(num_classes))
 
 
 def write_picture(path: str | Path, image: Tensor) -> None:

@@ -20,9 +20,9 @@ class BestCheckpoint(ModelCheckpoint):
     run begun from a checkpoint of another one, where the file is not, the scores of the other do not count.
 
     Raises:
-        MisconfigurationException: for a ``dirpath``, or a ``filename`` that is a path or one of ``LastCheckpoint``; for
-            a ``save_top_k`` of several checkpoints, of which the last one would stay under the one name; and without
-            ``monitor``, where nothing is best.
+        MisconfigurationException: for a ``dirpath``, and a ``filename`` other than ``best``; for a ``save_top_k`` of
+            several checkpoints, of which the last one would stay under the one name; and without ``monitor``, where
+            nothing is best.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -33,16 +33,12 @@ class BestCheckpoint(ModelCheckpoint):
                 f"best_checkpoint.dirpath is {self.dirpath}: leave it out; the file is written into checkpoints/ of"
                 " the run"
             )
-        if self.filename is not None and PurePath(self.filename).name != self.filename:
+        if self.filename not in (None, "best"):
             raise MisconfigurationException(
-                f"best_checkpoint.filename is {self.filename}: give a name without a path, such as best; the file is"
-                " written into checkpoints/ of the run"
+                f"best_checkpoint.filename is {self.filename}: leave it out; the file is best.ckpt, which the commands"
+                " that take a run directory look for"
             )
-        if self.filename in ("last", "previous"):
-            raise MisconfigurationException(
-                f"best_checkpoint.filename is {self.filename}, under which the run keeps what it is resumed from: give"
-                " another name, such as best"
-            )
+        self.filename = "best"
         if self.save_top_k not in (0, 1) or self.monitor is None:
             raise MisconfigurationException(
                 f"best_checkpoint has save_top_k {self.save_top_k} and the monitor {self.monitor}, and keeps one file,"

@@ -55,18 +55,11 @@ def erase(images: Tensor, uniform: Tensor, probability: float, mode: Erasing) ->
         lines.add_(normals(uniform[:, -1], lines[0].numel()).view(lines.shape).mul_(_inside(images, box)))
 
 
-def random_erasing(
-    uniform: Tensor,
-    height: int,
-    width: int,
-    probability: float,
-    scale: tuple[float, float] = (0.02, 0.33),
-    ratio: tuple[float, float] = (0.3, 3.3),
-) -> Tensor:
+def random_erasing(uniform: Tensor, height: int, width: int, probability: float) -> Tensor:
     """A rectangle per image with the given probability (Zhong et al. 2017, algorithm 1; torchvision's
     numbers).
 
-    Its area is uniform in ``scale`` of the image's and its height over width log-uniform in ``ratio``; the
+    Its area is uniform in 0.02 to 0.33 of the image's and its height over width log-uniform in 0.3 to 3.3; the
     first of ten tries that is smaller than the image is taken, and no rectangle where none is.
 
     Args:
@@ -75,8 +68,8 @@ def random_erasing(
     Returns:
         Top, bottom, left, right (bottom and right excluded; all 0 where nothing is erased), int64 (N, 4).
     """
-    area = height * width * (scale[0] + (scale[1] - scale[0]) * uniform[:, 3 : 3 + ERASING_TRIES])
-    least, most = math.log(ratio[0]), math.log(ratio[1])
+    area = height * width * (0.02 + (0.33 - 0.02) * uniform[:, 3 : 3 + ERASING_TRIES])
+    least, most = math.log(0.3), math.log(3.3)
     aspect = (least + (most - least) * uniform[:, 3 + ERASING_TRIES : 3 + 2 * ERASING_TRIES]).exp()
     h, w = (area * aspect).sqrt().round().long(), (area / aspect).sqrt().round().long()
     fits = (h < height) & (w < width)

@@ -23,15 +23,14 @@ class Effect(NamedTuple):
 
     estimate: float
     low: float
-    """Lower end of the confidence interval."""
+    """Lower end of the 95% confidence interval."""
     high: float
 
 
-def plackett_burman(factors: Sequence[str], fold_over: bool = False) -> Plan:
+def plackett_burman(factors: Sequence[str]) -> Plan:
     """The 12 arms ``pb01`` … ``pb12`` for at most eleven factors, each of which is on in six.
 
-    The columns of any two factors are orthogonal, but each main effect is mixed with interactions of two others. The
-    fold-over adds ``pb13`` … ``pb24``, in which on and off are exchanged: then it is free of them.
+    The columns of any two factors are orthogonal, but each main effect is mixed with interactions of two others.
 
     Raises:
         ValueError: For more than eleven factors, or one named twice.
@@ -39,8 +38,6 @@ def plackett_burman(factors: Sequence[str], fold_over: bool = False) -> Plan:
     if len(factors) > len(_FIRST_ROW) or len(set(factors)) < len(factors):
         raise ValueError(f"a Plackett–Burman plan of 12 runs is for at most 11 different factors, not {list(factors)}")
     rows = [np.roll(_FIRST_ROW, shift) for shift in range(len(_FIRST_ROW))] + [np.zeros(len(_FIRST_ROW), bool)]
-    if fold_over:
-        rows += [~row for row in rows]
     return {
         f"pb{number:02}": frozenset(factor for factor, on in zip(factors, row, strict=False) if on)
         for number, row in enumerate(rows, start=1)
@@ -53,27 +50,20 @@ def two_by_two(first: str, second: str, always: Collection[str] = ()) -> Plan:
     return {arm: frozenset((*always, *on)) for arm, on in combinations.items()}
 
 
-def effects(
-    plan: Plan,
-    values: Mapping[str, Sequence[float]],
-    factors: Sequence[str],
-    spread: tuple[float, int] | None = None,
-    confidence: float = 0.95,
-) -> dict[str, Effect]:
+def effects(plan: Plan, values: Mapping[str, Sequence[float]], factors: Sequence[str]) -> dict[str, Effect]:
     """The main effect of each factor: the mean where it is on, less the mean where it is off.
+
+    The spread that its interval is from is that of the residuals, which has the interactions in it.
 
     Args:
         plan: The arms.
         values: What was measured in each arm, once for each seed.
         factors: Those whose effects are estimated; orthogonal columns need not all be among them.
-        spread: Standard deviation of runs of one arm and its degrees of freedom, such as those pooled over a regime.
-            By default that of the residuals, which has the interactions in it.
-        confidence: Coverage of the intervals.
 
     Raises:
         ValueError: If the runs don't determine the effects, or leave no residuals to estimate the spread from.
     """
-    return _fit(plan, values, {factor: _halves(plan, factor) for factor in factors}, spread, confidence)
+    return _fit(plan, values, {factor: _halves(plan, factor) for factor in factors})
 
 
 def effects_of_two(
@@ -81,8 +71,6 @@ def effects_of_two(
     values: Mapping[str, Sequence[float]],
     first: str,
     second: str,
-    spread: tuple[float, int] | None = None,
-    confidence: float = 0.95,
 ) -> dict[str, Effect]:
     """The main effects, and the effect of ``first`` where ``second`` is on less that where it is off.
 
@@ -90,7 +78,7 @@ def effects_of_two(
     """
     columns = {factor: _halves(plan, factor) for factor in (first, second)}
     columns[f"{first} × {second}"] = columns[first] * columns[second]
-    return _fit(plan, values, columns, spread, confidence)
+    return _fit(plan, values, columns)
 
 
 def _halves(plan: Plan, factor: str) -> np.ndarray:
@@ -98,13 +86,7 @@ def _halves(plan: Plan, factor: str) -> np.ndarray:
     return np.array([factor in on for on in plan.values()]) - 0.5
 
 
-def _fit(
-    plan: Plan,
-    values: Mapping[str, Sequence[float]],
-    columns: Mapping[str, np.ndarray],
-    spread: tuple[float, int] | None,
-    confidence: float,
-) -> dict[str, Effect]:
+def _fit(plan: Plan, values: Mapping[str, Sequence[float]], columns: Mapping[str, np.ndarray]) -> dict[str, Effect]:
     """Least squares on the columns, one row for each run."""
     if missing := sorted(plan.keys() - values.keys()):
         raise ValueError(f"nothing was measured in the arms {', '.join(missing)} of the plan")
@@ -114,15 +96,12 @@ def _fit(
     if np.linalg.matrix_rank(design) < design.shape[1]:
         raise ValueError("these arms don't tell the factors apart")
     coefficients = np.linalg.lstsq(design, measured, rcond=None)[0]
-    if spread is None:
-        freedom = len(measured) - design.shape[1]
-        if freedom == 0:
-            raise ValueError("the plan leaves no run to estimate the spread from: give more seeds, or the spread")
-        deviation = float(np.sqrt(np.square(measured - design @ coefficients).sum() / freedom))
-    else:
-        deviation, freedom = spread
+    freedom = len(measured) - design.shape[1]
+    if freedom == 0:
+        raise ValueError("the plan leaves no run to estimate the spread from: give more seeds")
+    deviation = float(np.sqrt(np.square(measured - design @ coefficients).sum() / freedom))
     errors = deviation * np.sqrt(np.diag(np.linalg.inv(design.T @ design)))
-    half_widths = t.ppf((1 + confidence) / 2, freedom) * errors
+    half_widths = t.ppf(0.975, freedom) * errors
     return {
         name: Effect(estimate, estimate - half, estimate + half)
         for name, estimate, half in zip(columns, coefficients[1:].tolist(), half_widths[1:].tolist(), strict=True)

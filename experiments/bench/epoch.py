@@ -26,7 +26,8 @@ from datamodules.pipeline.allocator import keep_freed_memory
 from experiments.bench.bare_loop import BareLoop
 from experiments.bench.data import RandomPixels, torchvision_loader
 from experiments.bench.step import every_run
-from experiments.bench.timing import PRECISIONS, Precision, in_turn, in_words, now, ratio_and_spread, silence
+from experiments.bench.timing import PRECISIONS, Precision, in_turn, now, ratio_and_spread, silence
+from experiments.device import best_device, real_precision
 from experiments.runs.metrics_csv import MetricsCSV
 from lit_models import CIFARResNet, ImageClassifier
 
@@ -57,7 +58,7 @@ def epoch(
     """
     silence()
     keep_freed_memory()  # as the data modules do in a run
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     for precision in precisions:
         seconds: dict[str, list[float]] = {}
         with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +69,7 @@ def epoch(
                     if number:
                         seconds.setdefault(name, []).append(took)
         title = (
-            f"ResNet-{depth}, {images:,} images, batch {batch_size}, {in_words(precision)}, {hardware(device)},"
+            f"ResNet-{depth}, {images:,} images, batch {batch_size}, {real_precision(precision)}, {hardware(device)},"
             f" {rounds} rounds"
         )
         table = Table("", "seconds", "times as fast", "slowest–fastest round", title=title, title_justify="left")

@@ -23,6 +23,7 @@ from experiments.bench.forms import DTYPES, Form, Layout, Precision, Run, Settin
 from experiments.bench.latency_page import COLUMNS, cells, heading, page, setting_of
 from experiments.bench.official_form import STAGES
 from experiments.bench.timing import clock_of, in_turn, ratio_and_spread
+from experiments.device import best_device
 from experiments.errors import UsageError
 from experiments.unravel.records import Record, read_records, write_records
 from lit_models.cost import count_macs, count_parameters
@@ -83,7 +84,7 @@ def latency(
     if "onnx" in forms:
         check_packages()
     torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     for batch, precision in product(batches, precisions):
         setting = Setting(batch, precision, image_size, width, threads, device)
         with torch.inference_mode():

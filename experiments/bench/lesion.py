@@ -20,7 +20,8 @@ from torch import Tensor
 from callbacks.run.run_summary import hardware
 from datamodules.pipeline.allocator import keep_freed_memory
 from experiments.bench.bare_loop import autocast
-from experiments.bench.timing import PRECISIONS, Precision, in_turn, in_words, now, ratio_and_spread
+from experiments.bench.timing import PRECISIONS, Precision, in_turn, now, ratio_and_spread
+from experiments.device import best_device, real_precision
 from experiments.unravel.decomposition import gradients_by_length
 from experiments.unravel.lesions import lesioned, single_lesions
 from experiments.unravel.path_gradients import residual_stack, stack_gradients
@@ -57,7 +58,7 @@ def lesion(
 def _measure(depth: int, images: int, batch_size: int, gradient_images: int, precision: Precision) -> None:
     torch.manual_seed(0)
     net = CIFARResNet(depth).to(memory_format=torch.channels_last).eval()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     net.to(device)
     batch = torch.randn(batch_size, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
     variants = [lesioned(links(net), lesion) for lesion in single_lesions(links(net))]
@@ -88,7 +89,7 @@ def _measure(depth: int, images: int, batch_size: int, gradient_images: int, pre
             device,
         )
     title = (
-        f"ResNet-{depth}, {len(variants)} blocks, {in_words(precision)}, {hardware(device)},"
+        f"ResNet-{depth}, {len(variants)} blocks, {real_precision(precision)}, {hardware(device)},"
         f" {torch.get_num_threads()} threads; all deletions of {rounds * batch_size} images give the same logits"
     )
     table = Table("", "seconds a batch", "ratio", "fastest–slowest round", title=title, title_justify="left")

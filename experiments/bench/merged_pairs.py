@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from callbacks.run.run_summary import hardware
 from datamodules.pipeline.allocator import keep_freed_memory
 from experiments.bench.bare_loop import autocast
-from experiments.bench.timing import PRECISIONS, Precision, clock_of, in_turn, in_words, ratio_and_spread
+from experiments.bench.timing import PRECISIONS, Precision, clock_of, in_turn, ratio_and_spread
+from experiments.device import best_device, real_precision
 from lit_models import VanillaNet
 from lit_models.surgery.reparameterize import pairs_merged
 
@@ -54,7 +55,7 @@ def _measure(
     depth: int, width: int, image_size: int, batch_size: int, precision: Precision, rounds: int, threads: int
 ) -> None:
     torch.manual_seed(0)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     deep = VanillaNet(10, depth=depth, width=width, stem_kernel=2, stem_stride=2)
     deep.set_activation_lambda(1.0)
     nets = {"pairs": copy.deepcopy(deep), "merged": pairs_merged(deep)}
@@ -73,7 +74,8 @@ def _measure(
             if number:
                 seconds[name].append(clock() - start)
     table = Table(
-        title=f"VanillaNet-{depth}, batch {batch_size}, {in_words(precision)}, {hardware(device)}, {rounds} rounds"
+        title=f"VanillaNet-{depth}, batch {batch_size}, {real_precision(precision)}, {hardware(device)},"
+        f" {rounds} rounds"
     )
     for column in ("", "ms a step", "time", "fastest–slowest round", "activations kept, MB", "memory"):
         table.add_column(column, justify="right" if column else "left")

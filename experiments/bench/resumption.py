@@ -24,10 +24,10 @@ from experiments.bench.timing import (
     Precision,
     StepTimer,
     in_turn,
-    in_words,
     ratio_and_spread,
     silence,
 )
+from experiments.device import best_device, real_precision
 from experiments.runs.metrics_csv import MetricsCSV
 from lit_models import CIFARResNet, ImageClassifier
 from lit_models.checkpoints import AtomicCheckpointIO
@@ -80,10 +80,10 @@ def _measure(depth: int, batch_size: int, every_n_steps: int, precision: Precisi
                 if number:
                     seconds[name].append(mean(others) + share)
                     saves += [with_save - median(others)] if name == "resumable" else []
-    device = hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    device = hardware(best_device())
     table = Table(
-        title=f"ResNet-{depth}, batch {batch_size}, {in_words(precision)}, {device}, {rounds} rounds of {steps} steps,"
-        f" a checkpoint ({1000 * median(saves):.0f} ms) every {every_n_steps}",
+        title=f"ResNet-{depth}, batch {batch_size}, {real_precision(precision)}, {device},"
+        f" {rounds} rounds of {steps} steps, a checkpoint ({1000 * median(saves):.0f} ms) every {every_n_steps}",
         title_justify="left",
     )
     for column in ("", "ms a step", "time", "fastest–slowest round"):

@@ -39,11 +39,11 @@ from experiments.bench.timing import (
     Precision,
     StepTimer,
     in_turn,
-    in_words,
     now,
     ratio_and_spread,
     silence,
 )
+from experiments.device import best_device, real_precision
 from experiments.runs.metrics_csv import MetricsCSV
 from lit_models import CIFARResNet, Distillation, ImageClassifier
 from lit_models.checkpoints import classifier_checkpoint, write_atomically
@@ -95,7 +95,7 @@ def step(
 def _measure(
     depth: int, teacher_depth: int, batch_size: int, precision: Precision, rounds: int, steps: int, backend: str
 ) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     images = torch.randn(batch_size, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     batch = images.to(memory_format=torch.channels_last), torch.arange(batch_size) % 10
     with tempfile.TemporaryDirectory() as folder:
@@ -106,7 +106,7 @@ def _measure(
             for contender in in_turn(contenders, number):
                 contender.seconds.append(contender.turn(steps))
     title = (
-        f"ResNet-{depth} taught by ResNet-{teacher_depth}, batch {batch_size}, {in_words(precision)},"
+        f"ResNet-{depth} taught by ResNet-{teacher_depth}, batch {batch_size}, {real_precision(precision)},"
         f" {hardware(device)}, {rounds} rounds of {steps} steps"
     )
     Console(width=140).print(_table(title, contenders))

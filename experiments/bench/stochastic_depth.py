@@ -24,7 +24,8 @@ from torchvision.ops import StochasticDepth as TorchvisionStochasticDepth
 from callbacks.run.run_summary import hardware
 from callbacks.stochastic_depth import Mode, StochasticDepth, survival_probs
 from datamodules.pipeline.allocator import keep_freed_memory
-from experiments.bench.timing import PRECISIONS, Precision, StepTimer, clock_of, in_turn, in_words, silence
+from experiments.bench.timing import PRECISIONS, Precision, StepTimer, clock_of, in_turn, silence
+from experiments.device import best_device, real_precision
 from lit_models import CIFARResNet, ImageClassifier, ResNet
 
 Network = Literal["resnet110", "resnet56", "resnet50"]
@@ -72,9 +73,9 @@ def stochastic_depth(
         variants = time_variants(network, survival_prob, rounds, steps, options)
         if int(os.environ.get("LOCAL_RANK", 0)) == 0:
             batch_size, image_size = _size(network)
-            device = hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+            device = hardware(best_device())
             title = (
-                f"{network}, {batch_size} images of {image_size} pixels, {in_words(precision)}, "
+                f"{network}, {batch_size} images of {image_size} pixels, {real_precision(precision)}, "
                 f"p_L = {survival_prob:g}, {devices} × {device}, {rounds} rounds of {steps} steps"
             )
             Console(width=140).print(_table(title, variants))

@@ -19,11 +19,6 @@ PRECISIONS: tuple[Precision, ...] = ("32-true", "16-mixed")
 """What benchmarks of training are run in: float32, and the default of runs."""
 
 
-def in_words(precision: Precision) -> str:
-    """What is computed in: 16-mixed is bfloat16 on a CPU."""
-    return "bf16-mixed" if precision == "16-mixed" and not torch.cuda.is_available() else precision
-
-
 def now(device: torch.device) -> float:
     """Seconds on a clock, when ``device`` has done all it was given."""
     if device.type == "cuda":

@@ -28,7 +28,8 @@ from datamodules.pipeline.allocator import keep_freed_memory
 from datamodules.pipeline.masks import VOID
 from experiments.bench.bare_loop import autocast
 from experiments.bench.data import Pass, compare, count_images
-from experiments.bench.timing import PRECISIONS, Precision, in_turn, in_words, now, ratio_and_spread
+from experiments.bench.timing import PRECISIONS, Precision, in_turn, now, ratio_and_spread
+from experiments.device import best_device, real_precision
 from lit_models import FCN, FasterRCNN, ResNet
 from lit_models.interfaces import LogitsWithAux
 
@@ -66,7 +67,7 @@ def transfer(
 
 
 def _time_steps(image_size: int, batch_size: int, precision: Precision, rounds: int) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     contenders = _steps(image_size, batch_size, precision, device)
     for number in range(rounds + 1):
         for contender in in_turn(contenders, number):
@@ -75,8 +76,8 @@ def _time_steps(image_size: int, batch_size: int, precision: Precision, rounds: 
             if number:  # the first one allocates
                 contender.seconds.append(now(device) - start)
     title = (
-        f"Step of training, {batch_size} images of {image_size} pixels, {in_words(precision)}, {hardware(device)},"
-        f" {rounds} rounds"
+        f"Step of training, {batch_size} images of {image_size} pixels, {real_precision(precision)},"
+        f" {hardware(device)}, {rounds} rounds"
     )
     Console(width=120).print(_table(title, contenders))
 

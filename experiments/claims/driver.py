@@ -22,13 +22,14 @@ from threading import Event, Timer
 from typing import Any
 
 from experiments.claims.found import Run, runs_below, tested
-from experiments.claims.key import key, real_precision, recipe, resolve
+from experiments.claims.key import key, recipe, resolve
 from experiments.claims.networks import analyse_network, keep_weights, lacking, unkept
 from experiments.claims.plan import Training, next_training
 from experiments.claims.rows import TRAININGS, Ledger, store
 from experiments.claims.sheet import EXPERIMENTS, Arm, Claim
 from experiments.cli.arguments import flag_is_given
 from experiments.cli.data_of_run import data_module
+from experiments.device import real_precision
 from experiments.errors import UsageError
 from experiments.runs.lock import run_lock
 

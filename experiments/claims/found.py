@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from experiments.claims.key import recipe, recipe_of_run
 from experiments.errors import UsageError
+from experiments.runs.fits import settings_of, summary_of
 from experiments.runs.lock import run_lock
-from experiments.runs.safe_yaml import read_yaml
 
 
 @dataclass(frozen=True)
@@ -61,17 +58,17 @@ class Run:
 def runs_below(folders: Sequence[Path]) -> Iterator[Run]:
     """Every training below ``folders``."""
     for config in sorted(path for folder in folders for path in folder.rglob("config.yaml")):
-        settings = _settings(config)
+        settings = settings_of(config.parent)
         if settings.get("model") and not _is_evaluation(settings):
-            yield Run(config.parent, settings, _summary(config.parent))
+            yield Run(config.parent, settings, summary_of(config.parent))
 
 
 def tested(run: Run, folders: Sequence[Path]) -> dict[str, Any] | None:
     """Metrics of the run's last weights on the test images, if such an evaluation lies in the run or in ``folders``."""
     for config in sorted(path for folder in [run.directory, *folders] for path in folder.rglob("config.yaml")):
-        settings = _settings(config)
+        settings = settings_of(config.parent)
         if _is_evaluation(settings) and Path(str(settings.get("ckpt_path"))).resolve() == run.weights.resolve():
-            metrics = _summary(config.parent).get("metrics", {})
+            metrics = summary_of(config.parent).get("metrics", {})
             if "test/top1" in metrics:
                 return dict(metrics)
     return None
@@ -79,17 +76,3 @@ def tested(run: Run, folders: Sequence[Path]) -> dict[str, Any] | None:
 
 def _is_evaluation(settings: dict[str, Any]) -> bool:
     return bool(settings.keys() & {"verbose", "return_predictions"})
-
-
-def _settings(config: Path) -> dict[str, Any]:
-    with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
-        if isinstance(settings := read_yaml(config.read_text(encoding="utf-8")), dict):
-            return settings
-    return {}
-
-
-def _summary(directory: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        if isinstance(summary := json.loads((directory / "summary.json").read_text()), dict):
-            return summary
-    return {}

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from experiments.cli.command_line import FathomCLI
 from experiments.runs.directory import run_config
 from experiments.runs.safe_yaml import read_yaml
@@ -74,11 +72,6 @@ def recipe_of_run(run: Path) -> str:
 def key(recipe: str, data: str, seed: int, precision: str) -> str:
     """Name of one training: two that agree in all four would end with the same network."""
     return _hash([recipe, data, seed, precision])
-
-
-def real_precision(precision: str) -> str:
-    """What Lightning makes of it on this machine."""
-    return "bf16-mixed" if precision == "16-mixed" and not torch.cuda.is_available() else precision
 
 
 def _taught_by(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from experiments.bench.timing import clock_of, in_turn
 from experiments.claims.inception_cost import IMAGE_SHAPE, WIDTHS
 from experiments.claims.rows import TIMINGS, Ledger, store
 from experiments.claims.sheet import Claim
+from experiments.device import best_device
 from lit_models import CIFARGoogLeNet, CIFARResNet, ResNet, VanillaNet
 from lit_models.cost import count_macs
 from lit_models.networks.inception import InceptionModule
@@ -38,7 +39,7 @@ class Timed(NamedTuple):
 
 def time_claim(claim: Claim, ledger: Ledger) -> None:
     """Measure a time claim and store its row, with hardware and threads."""
-    device = _device()
+    device = best_device()
     timed: Timed = globals()[claim.function.removeprefix("timing:")](device)
     store(
         ledger.sheet.root / claim.paper / TIMINGS,
@@ -172,7 +173,3 @@ def _forward(
             net(images)
 
     return forward
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

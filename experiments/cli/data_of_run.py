@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules.pipeline.image_data import ImageData
 from experiments.cli.paths import resolve_paths
 from experiments.cli.trusted_names import refusal
-from experiments.runs.safe_yaml import read_yaml
+from experiments.runs.fits import settings_of
 
 
 def data_settings(config: Path) -> dict[str, Any]:
@@ -21,11 +20,7 @@ def data_settings(config: Path) -> dict[str, Any]:
     Raises:
         MisconfigurationException: if it does not say so, or names a class of a package that the user did not name.
     """
-    try:
-        content = read_yaml(config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        content = None
-    spec = content.get("data") if isinstance(content, dict) else None
+    spec = settings_of(config.parent).get("data")
     if not isinstance(spec, dict):
         raise MisconfigurationException(
             f"{config} does not say what data the network is of: give --data, such as --data datamodules.CIFAR10"

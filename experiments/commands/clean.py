@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import suppress
 from pathlib import Path
 
 from experiments.errors import UsageError
+from experiments.runs.fits import summary_of
 from experiments.runs.lock import run_lock
 from lit_models.checkpoints import read_checkpoint, write_atomically
 
@@ -24,7 +23,7 @@ def clean(runs: list[Path], last: bool = False) -> None:
         last: remove last.ckpt, too, where there is a best.ckpt; the run can then not be trained on.
     """
     for run in runs:
-        if not _is_finished(run):
+        if summary_of(run).get("status") != "finished":
             raise UsageError(f"{run} is no finished run: its summary.json does not say so; nothing was removed in it")
         with run_lock(run):
             before = _size(run)
@@ -40,13 +39,6 @@ def _clean(folder: Path, last: bool) -> None:
     (folder / "previous.ckpt").unlink(missing_ok=True)
     if last and best.is_file():
         (folder / "last.ckpt").unlink(missing_ok=True)
-
-
-def _is_finished(run: Path) -> bool:
-    with suppress(OSError, ValueError):
-        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-        return isinstance(summary, dict) and summary.get("status") == "finished"
-    return False
 
 
 def _size(run: Path) -> int:

@@ -271,13 +271,10 @@ def _mean_and_std(values: list[float]) -> str:
 
 
 def _engineering(number: float | None) -> str:
-    """Such as ``23.5 M``."""
-    if number is None:
-        return "–"
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number:g}"
+    """Such as ``23.55 M``."""
+    from matplotlib.ticker import EngFormatter
+
+    return "–" if number is None else EngFormatter(places=2)(number).rstrip()
 
 
 def _seconds_an_epoch(summary: dict[str, Any]) -> float | None:

@@ -6,7 +6,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from experiments.export import aoti_file, int8_file, onnx_file, pt2_file, reposi
 from experiments.export.comparison import BATCHES, Difference, cases, difference, pixel_cases, real_images
 from experiments.export.subject import Subject, free_sides
 from experiments.export.trained import Trained, open_trained
+from experiments.runs.fits import summary_of
 
 FORMATS = ("onnx", "pt2", "aoti", "safetensors", "hub", "timm")
 TOLERANCE = {"describe": 1e-4, "embed": 2e-2}
@@ -139,19 +139,12 @@ def _what_is_known(trained: Trained) -> dict[str, Any]:
     """Summary, recipe and accuracies of the run."""
     if trained.config is None:
         return {}
-    known: dict[str, Any] = _json(trained.config.with_name("summary.json"))
+    known: dict[str, Any] = summary_of(trained.config.parent)
     known.pop("merge", None)
     accuracies = {}
     if "val/top1" in known.get("metrics", {}) and known.get("val_images"):
         accuracies["validation top-1"] = known["metrics"]["val/top1"], known["val_images"]
-    tests = [_json(path) for path in sorted(trained.config.parent.glob("test/*/summary.json"))]
+    tests = [summary_of(path.parent) for path in sorted(trained.config.parent.glob("test/*/summary.json"))]
     if tests and "test/top1" in tests[-1].get("metrics", {}) and tests[-1].get("test_images"):
         accuracies["test top-1"] = tests[-1]["metrics"]["test/top1"], tests[-1]["test_images"]
     return {**known, "accuracies": accuracies, "recipe": trained.config.read_text(encoding="utf-8")}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        if isinstance(content := json.loads(path.read_text(encoding="utf-8")), dict):
-            return content
-    return {}

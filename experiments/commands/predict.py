@@ -13,11 +13,11 @@ from torch import Tensor
 
 from callbacks.run.prediction_writer import as_text
 from datamodules.pipeline.image_data import ImageData
+from experiments.device import best_device
 from experiments.errors import UsageError
 from experiments.export.contact_sheet import contact_sheet
 from experiments.export.pictures import Picture, pictures, read_all
-from experiments.export.trained import Trained, best_device, open_trained
-from experiments.export.wilson import wilson_interval
+from experiments.export.trained import Trained, open_trained
 from experiments.runs.directory import new_run_directory
 from lit_models.files import atomic
 
@@ -78,8 +78,10 @@ def predict(
     print(f"{len(seen)} predictions in {table}")
     labelled = [one for one in seen if one.label is not None]
     if labelled:
+        from scipy.stats import binomtest
+
         right = sum(not one.is_mistake for one in labelled)
-        low, high = wilson_interval(right, len(labelled))
+        low, high = binomtest(right, len(labelled)).proportion_ci(method="wilson")
         print(
             f"top-1 {right / len(labelled):.2%} of {len(labelled)} labelled images"
             f" (95% interval {low:.2%} to {high:.2%}, Wilson)"

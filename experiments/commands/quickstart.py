@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from experiments.cli.command_line import FathomCLI
+from experiments.runs.fits import read_summary
 from lit_models import ImageClassifier, load_checkpoint
 
 CONFIG = Path(__file__).parents[1] / "vanillanet" / "vanillanet_digits.yaml"
@@ -34,7 +34,7 @@ def quickstart(runs: str = "runs") -> None:
     accuracy = {name: test_top1(model, cli.datamodule) for name, model in forms.items()}
     images = torch.rand(1, cli.datamodule.in_channels, cli.datamodule.image_size, cli.datamodule.image_size)
     milliseconds = forward_milliseconds(list(forms.values()), images)
-    merge = json.loads((run_directory / "summary.json").read_text(encoding="utf-8"))["merge"]
+    merge = read_summary(run_directory)["merge"]
 
     table = Table("", *forms, title="VanillaNet-6 on handwritten digits, before and after the merge")
     table.add_row("test top-1", *(f"{100 * top1:.2f}%" for top1 in accuracy.values()))

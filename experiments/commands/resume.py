@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from experiments.cli.command_line import FathomCLI
 from experiments.cli.read_config import read_config
 from experiments.cli.short_names import with_full_names
 from experiments.errors import UsageError
+from experiments.runs.fits import summary_of
 from experiments.runs.lock import run_lock
 from lit_models.checkpoints import check_training_state, read_checkpoint
 from lit_models.errors import CheckpointError
@@ -52,7 +52,7 @@ def resume(args: list[str]) -> None:
     with run_lock(run_directory):
         _remove_unfinished(run_directory)
         checkpoint = newest_checkpoint(run_directory)
-        finished = _is_finished(run_directory)
+        finished = summary_of(run_directory).get("status") == "finished"
         ended = None
         if checkpoint is not None and checkpoint.end and not overrides:
             if finished:
@@ -229,14 +229,6 @@ def _check_it_can_go_on(path: Path, content: dict[str, Any]) -> None:
     check_training_state(path, content)
     if not isinstance(content.get("run"), dict):
         raise CheckpointError(f"{path} does not say where training was, so that no run can go on from it")
-
-
-def _is_finished(run_directory: Path) -> bool:
-    try:
-        summary = json.loads((run_directory / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(summary, dict) and summary.get("status") == "finished"
 
 
 @rank_zero_only

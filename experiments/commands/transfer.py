@@ -108,10 +108,10 @@ def candidate(path: Path) -> Candidate:
     module: Any = load_checkpoint(file)
     if isinstance(module, ChecksImages) or not isinstance(module.net, Backbone):
         raise UsageError(f"{path} is no run of a classifier with feature maps: give another one as a backbone")
-    config, summary = run_config(file), path / "summary.json"
-    metrics = json.loads(summary.read_text())["metrics"] if summary.is_file() else {}
+    config = run_config(file)
     name = experiment_name([config]) if config else path.stem
-    return Candidate(name, metrics.get("val/top1"), str(path), tuple(module.net.feature_strides))
+    top1 = read_summary(path).get("metrics", {}).get("val/top1")
+    return Candidate(name, top1, str(path), tuple(module.net.feature_strides))
 
 
 def random_candidate(path: Path, trained: Candidate) -> Candidate:

@@ -17,13 +17,14 @@ from torch import Tensor
 from datamodules.pipeline.image_data import ImageData
 from experiments.export import onnx_file
 from experiments.export.trained import Trained
-from experiments.export.wilson import wilson_interval
 
 FILE = "model.int8.onnx"
 ROUNDS = 15
+CALIBRATION_IMAGES = 256
+"""Training images, drawn evenly over the classes."""
 
 
-def write(trained: Trained, folder: Path, data: ImageData, calibration_images: int = 256) -> dict[str, Any]:
+def write(trained: Trained, folder: Path, data: ImageData) -> dict[str, Any]:
     """Quantise ``model.onnx`` of ``folder``, and compare the two.
 
     Static quantisation: scales of activations are found on training images, prepared as evaluation does; those of
@@ -33,7 +34,6 @@ def write(trained: Trained, folder: Path, data: ImageData, calibration_images: i
         trained: the checkpoint.
         folder: of ``model.onnx``.
         data: of the run, set up.
-        calibration_images: number of training images, drawn evenly over the classes.
 
     Returns:
         Top-1 on the test images, bytes, and milliseconds of one image, of both; and the number of images.
@@ -44,7 +44,7 @@ def write(trained: Trained, folder: Path, data: ImageData, calibration_images: i
 
     class Images(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.batches = iter(data.sample_loader(calibration_images, test=False))
+            self.batches = iter(data.sample_loader(CALIBRATION_IMAGES, test=False))
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             batch = next(self.batches, None)
@@ -66,6 +66,8 @@ def write(trained: Trained, folder: Path, data: ImageData, calibration_images: i
 
 
 def _compared(trained: Trained, folder: Path, data: ImageData) -> dict[str, Any]:
+    from scipy.stats import binomtest
+
     read = {name: onnx_file.read(folder, name) for name in (onnx_file.FILE, FILE)}
     hits, images, first = dict.fromkeys(read, 0), 0, None
     for normalised, targets in _test_batches(trained, data):
@@ -85,7 +87,7 @@ def _compared(trained: Trained, folder: Path, data: ImageData) -> dict[str, Any]
         "files": {
             name: {
                 "top1": hits[name] / images,
-                "interval": wilson_interval(hits[name], images),
+                "interval": tuple(binomtest(hits[name], images).proportion_ci(method="wilson")),
                 "bytes": (folder / name).stat().st_size,
                 "milliseconds_an_image": round(median(milliseconds[name]), 3),
             }

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 from experiments.export.subject import Subject
-from experiments.export.wilson import wilson_interval
 from lit_models.cost import count_macs, count_parameters
 
 
@@ -56,9 +55,11 @@ def model_card(subject: Subject, name: str) -> str:
 
 def _accuracies(card: dict[str, Any]) -> dict[str, str]:
     """Top-1 with its 95% interval, where the number of images is known."""
+    from scipy.stats import binomtest
+
     rows = {}
     for name, (share, images) in card.get("accuracies", {}).items():
-        low, high = wilson_interval(round(share * images), images)
+        low, high = binomtest(round(share * images), images).proportion_ci(method="wilson")
         rows[name] = f"{share:.2%} of {images:,} images (95% interval {low:.2%} to {high:.2%})"
     return rows
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
@@ -97,8 +96,3 @@ def _prepared_by(checkpoint: Path, config: Path | None, data: ImageData | None) 
         )
     spec = data_settings(config)
     return resolve_name(spec["class_path"]), spec.get("init_args", {})
-
-
-def best_device() -> torch.device:
-    """A GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

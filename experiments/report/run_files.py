@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.report.charts import Point
-from experiments.runs.fits import epoch_means, read_configuration, read_metrics, read_summary, readable
+from experiments.runs.fits import epoch_means, read_configuration, read_metrics, read_summary, readable, setting
 
 Metrics = dict[str, list[float | None]]
 
@@ -34,10 +34,7 @@ class RunFiles(NamedTuple):
 
     def setting(self, name: str) -> Any:
         """Of the configuration, such as ``model.init_args.lr``; ``None`` where there is none."""
-        value: Any = self.config
-        for part in name.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        return value
+        return setting(self.config, name)
 
 
 def read_run(path: Path, name: str) -> RunFiles:

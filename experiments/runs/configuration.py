@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.cli import SaveConfigCallback
 
+from experiments.runs.fits import read_configuration, setting
 from experiments.runs.metrics_csv import MetricsCSV
 from experiments.runs.safe_yaml import read_yaml
 from experiments.runs.wandb_logger import DispensableWandbLogger
@@ -26,7 +27,7 @@ class SaveConfig(SaveConfigCallback):
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         path = Path(trainer.default_root_dir) / "config.yaml"
         resolved = self.config.clone()
-        if before := _loaded(path):
+        if before := read_configuration(path.parent):
             _keep_what_it_began_from(resolved, before)
         elif resolved.get("ckpt_path"):
             resolved.ckpt_path = str(Path(resolved.ckpt_path).absolute())
@@ -57,12 +58,10 @@ class SaveConfig(SaveConfigCallback):
 def _keep_what_it_began_from(resolved: Any, before: dict[str, Any]) -> None:
     """A resumed run has the weights and the form of its own checkpoint; its record says what it was begun from."""
     net = "model.init_args.net.init_args"
-    for setting in ("ckpt_path", f"{net}.pretrained", f"{net}.deep_training"):
-        value: Any = before
-        for name in setting.split("."):
-            value = value.get(name) if isinstance(value, dict) else None
-        if setting in resolved and (value is not None or setting == "ckpt_path"):
-            resolved[setting] = value
+    for name in ("ckpt_path", f"{net}.pretrained", f"{net}.deep_training"):
+        value = setting(before, name)
+        if name in resolved and (value is not None or name == "ckpt_path"):
+            resolved[name] = value
 
 
 def changes(before: Any, after: Any, name: str = "") -> Iterator[str]:
@@ -74,7 +73,3 @@ def changes(before: Any, after: Any, name: str = "") -> Iterator[str]:
             yield from changes(before.get(key), after.get(key), f"{name}.{key}" if name else str(key))
     elif before != after:
         yield f"{name}: {before} -> {after}"
-
-
-def _loaded(path: Path) -> dict[str, Any]:
-    return read_yaml(path.read_text(encoding="utf-8")) if path.is_file() else {}

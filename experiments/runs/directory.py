@@ -37,24 +37,13 @@ def experiment_name(configs: Sequence[Any]) -> str:
     files = [Path(str(config)) for config in configs if config is not None]
     for path in reversed(files):
         if path.name == "config.yaml":
-            return _recorded_name(path) or path.resolve().parent.parent.name
+            from experiments.runs.fits import settings_of
+
+            name = settings_of(path.parent).get("name")  # what the user called it with --name
+            return name if name and isinstance(name, str) else path.resolve().parent.parent.name
         if path.suffix in (".yaml", ".yml"):
             return path.stem
     return "unnamed"
-
-
-def _recorded_name(config: Path) -> str | None:
-    """What the user called the run with ``--name``."""
-    import yaml
-
-    from experiments.runs.safe_yaml import read_yaml
-
-    try:
-        settings = read_yaml(config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return None
-    name = settings.get("name") if isinstance(settings, dict) else None
-    return name if isinstance(name, str) else None
 
 
 def checked_name(name: str) -> str:

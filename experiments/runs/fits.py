@@ -6,7 +6,7 @@ import csv
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -81,6 +81,27 @@ def read_configuration(run: Path) -> dict[str, Any]:
 def read_summary(run: Path) -> dict[str, Any]:
     """``summary.json``, empty where the run has none yet."""
     return _read(run / "summary.json", json.loads)
+
+
+def settings_of(run: Path) -> dict[str, Any]:
+    """``config.yaml`` of one run among many: empty where it can't be read, too."""
+    with suppress(OSError, UsageError):
+        return read_configuration(run)
+    return {}
+
+
+def summary_of(run: Path) -> dict[str, Any]:
+    """``summary.json`` of one run among many: empty where it can't be read, too."""
+    with suppress(OSError, UsageError):
+        return read_summary(run)
+    return {}
+
+
+def setting(settings: Any, name: str) -> Any:
+    """The value of a setting in a configuration, such as ``model.init_args.lr``; ``None`` where it has none."""
+    for part in name.split("."):
+        settings = settings.get(part) if isinstance(settings, dict) else None
+    return settings
 
 
 def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:

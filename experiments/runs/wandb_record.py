@@ -165,7 +165,7 @@ class WandbRecord(L.Callback):
             "best": (Path(chosen[0].best_model_path) if chosen and chosen[0].best_model_path else None, best),
             "last": (directory / "checkpoints" / "last.ckpt", last),
             # It computes what the last one does.
-            "merged": (directory / summary.get("merge", {}).get("checkpoint", "merged.ckpt"), last),
+            "merged": (directory / "merged.ckpt", last),
         }
         for alias, (path, metadata) in files.items():
             if path is not None and path.is_file():

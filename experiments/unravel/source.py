@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import timm
 import torch
 import torchvision
-import yaml
 from lightning.pytorch.utilities import move_data_to_device
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
@@ -23,8 +22,9 @@ from experiments.cli.initial_weights import STARTS_FROM
 from experiments.cli.messages import did_you_mean, one_sentence
 from experiments.cli.pretrained import with_pretrained
 from experiments.cli.trusted_names import refusal
+from experiments.device import best_device
 from experiments.runs.directory import experiment_name, run_config
-from experiments.runs.safe_yaml import read_yaml
+from experiments.runs.fits import setting, settings_of
 from experiments.tf32 import allow_tf32
 from lit_models import CheckpointError, load_checkpoint
 from lit_models.checkpoints import checkpoint_file, read_checkpoint
@@ -173,8 +173,8 @@ def initial_network(source: str, subject: Subject, seed: int = 0) -> nn.Module:
         net = _library_network(library, name, subject.data, None, seed)
     else:
         config = run_config(checkpoint_file(Path(with_pretrained(source)).expanduser()))
-        settings = _settings(config) if config else {}
-        if _began_from_a_file(settings):
+        settings = settings_of(config.parent) if config else {}
+        if any(setting(settings, name) for name in ("ckpt_path", *STARTS_FROM)):
             raise MisconfigurationException(
                 f"{source} did not begin from random weights: its config.yaml names where they are from"
             )
@@ -222,27 +222,7 @@ def _own_subject(path: Path, data: ImageData | None) -> Subject:
 
 def _for_analysis(net: nn.Module) -> nn.Module:
     net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    return net.to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _settings(config: Path) -> dict[str, Any]:
-    """Of a run; none where its configuration can't be read."""
-    try:
-        content = read_yaml(config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        content = None
-    return content if isinstance(content, dict) else {}
-
-
-def _began_from_a_file(settings: dict[str, Any]) -> bool:
-    """Whether a run began from weights of another training; see ``STARTS_FROM``."""
-    for setting in ("ckpt_path", *STARTS_FROM):
-        value: Any = settings
-        for name in setting.split("."):
-            value = value.get(name) if isinstance(value, dict) else None
-        if value:
-            return True
-    return False
+    return net.to(best_device())
 
 
 def _library_network(library: str, name: str, data: ImageData, weights: Path | None, seed: int) -> nn.Module:

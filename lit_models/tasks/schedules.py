@@ -27,9 +27,9 @@ def cosine(total_steps: int, floor: float = 0.0) -> Factor:
     return factor
 
 
-def polynomial(total_steps: int, floor: float = 0.0, power: float = 0.9) -> Factor:
+def polynomial(total_steps: int, floor: float = 0.0) -> Factor:
     """(1 − t/T)^0.9 from 1 at t = 0 towards ``floor`` at t = T, the schedule of segmentation (Chen et al. 2017)."""
-    return lambda step: floor + (1 - floor) * (1 - min(step / total_steps, 1.0)) ** power
+    return lambda step: floor + (1 - floor) * (1 - min(step / total_steps, 1.0)) ** 0.9
 
 
 def steps_down(milestones: Sequence[int], gamma: float = 0.1) -> Factor:

@@ -137,10 +137,16 @@ def around(net):
     return ImageClassifier(net, 4, lr=0.01, schedule="constant")
 
 
-@pytest.mark.parametrize("arguments", [{"num_images": 0}, {"filename": "checkpoints/last.ckpt"}])
-def test_arguments_that_would_fail_at_the_end_are_refused(arguments):
+@pytest.mark.parametrize(
+    "arguments", [{"num_images": 0}, {"filename": "other.ckpt"}, {"float32_tolerance": 0.1}, {"float64_tolerance": 0.1}]
+)
+def test_arguments_that_would_fail_at_the_end_or_afterwards_are_refused(arguments):
     with pytest.raises(MisconfigurationException, match=str(*arguments.values())):
         MergeAtFitEnd(**arguments)
+
+
+def test_the_configuration_of_an_earlier_run_names_what_is_fixed():
+    MergeAtFitEnd(filename="merged.ckpt", num_images=32, float32_tolerance=0.0001, float64_tolerance=1.0e-10)
 
 
 def test_a_network_that_cannot_be_built_merged_is_refused_before_it_is_trained(fit, tmp_path):

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -40,9 +41,10 @@ def test_masks_colour_their_pixels_and_void_ones_stay():
     image = torch.full((3, 4, 4), 100, dtype=torch.uint8)
     mask = torch.full((4, 4), 255)
     mask[0] = 1
-    drawn = draw_mask(image, mask, 3, alpha=1.0)
+    drawn = draw_mask(image, mask, 3)
     assert (drawn[:, 1:] == 100).all()
-    assert tuple(drawn[:, 0, 0].tolist()) == colours(3)[1]
+    mixed = [0.4 * 100 + 0.6 * level for level in colours(3)[1]]
+    assert drawn[:, 0, 0].tolist() == pytest.approx(mixed, abs=1)
 
 
 def test_normalised_images_look_as_they_did():

@@ -58,7 +58,7 @@ def test_curves_of_several_runs(run, tmp_path, capsys):
     png = (tmp_path / "plots" / "depth.png").read_bytes()
     assert png.startswith(b"\x89PNG")
     assert len(png) < 100_000
-    for words in ("12.3 k", "678", "45", "0.2 (1)", "0.5 (2)"):
+    for words in ("12.35 k", "678", "45", "0.2 (1)", "0.5 (2)"):
         assert words in printed.out
 
 
@@ -70,9 +70,9 @@ def test_the_table_of_six_runs_is_80_columns_wide(run, tmp_path, capsys):
     assert code == 0
     lines = printed.out.splitlines()[:-1]  # the last has paths
     assert max(map(len, lines)) <= 80
-    rows = [line for line in lines if "23.5 M" in line]
+    rows = [line for line in lines if "23.55 M" in line]
     assert len(rows) == 6
-    assert {" ".join(row.split()[1:]) for row in rows} == {"23.5 M 4.32 G 4.12e+04 1.3 (2) 0.1235 (2)"}
+    assert {" ".join(row.split()[1:]) for row in rows} == {"23.55 M 4.32 G 4.12e+04 1.3 (2) 0.1235 (2)"}
     joined = "".join(line.split()[0] for line in lines if line.strip())
     assert all(name in joined for name in names)
 

@@ -14,7 +14,6 @@ from datamodules import Photos, SmallImages
 from experiments.export.contact_sheet import contact_sheet
 from experiments.export.pictures import pictures
 from experiments.export.trained import open_trained
-from experiments.export.wilson import wilson_interval
 
 CONFIG = """
 model:
@@ -132,11 +131,6 @@ def test_a_folder_names_a_class_in_whatever_code_points(tmp_path):
     Image.new("RGB", (4, 4)).save(folder / "a.png")
     (picture,) = pictures([str(folder)])
     assert picture.label(["개", "고양이"]) == 1
-
-
-def test_wilson():
-    assert wilson_interval(8, 10) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)  # statsmodels
-    assert wilson_interval(0, 5)[0] == 0
 
 
 @pytest.mark.parametrize(
