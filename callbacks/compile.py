@@ -99,6 +99,11 @@ class Compile(L.Callback):
                 f"Compile(graphs=True) captures CUDA graphs on one GPU, and this fit runs on {where}: set graphs to"
                 " false"
             )
+        if self.graphs and trainer.accumulate_grad_batches > 1:
+            raise MisconfigurationException(
+                "Compile(graphs=True) overwrites a gradient in each replay, so that none can be accumulated: set"
+                " trainer.accumulate_grad_batches to 1, or graphs to false"
+            )
         callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
         if any(isinstance(other, StochasticDepth) and other.mode == "sample" for other in callbacks):
             raise MisconfigurationException(

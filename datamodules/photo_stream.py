@@ -232,4 +232,10 @@ def _stream(data: PhotoStream, item: _TrainingItem) -> Any:
     class Stream(OwnedWorkers, StreamingDataLoader):  # type: ignore[misc]  # litdata has no types
         pass
 
-    return Stream(dataset, batch_size=data.batch_size, num_workers=data.num_workers, collate_fn=default_collate)
+    return Stream(
+        dataset,
+        batch_size=data.batch_size,
+        num_workers=data.num_workers,
+        collate_fn=default_collate,
+        pin_memory=data.on_gpu,
+    )

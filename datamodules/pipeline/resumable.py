@@ -199,9 +199,13 @@ class ResumableData(LightningDataModule, ABC):
         return self._loader(lambda: batches, len(batches), test)
 
     def _loader(self, batches: Callable[[], Iterable[BatchIndices]], length: int, test: bool = False) -> Loader:
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        pin = on_gpu and not self.on_device
+        pin = self.on_gpu and not self.on_device
         return self._opened(Loader(batches, self.fetcher(test), length, self.num_workers, pin))
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether batches are copied to a GPU, for which they lie in pinned memory."""
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _opened(self, loader: Any) -> Any:
         """Remember a loader, whose workers :meth:`teardown` ends."""

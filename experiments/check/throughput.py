@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from callbacks import Compile, StochasticDepth
 from datamodules.pipeline.allocator import keep_freed_memory
 from experiments.bench.data import RandomPixels
-from experiments.bench.timing import StepTimer, in_turn, now
+from experiments.bench.timing import in_turn, now
 from experiments.check.answers import Answer, Setting, not_applicable
 from lit_models import CIFARResNet, ImageClassifier
 
@@ -88,9 +88,26 @@ def _compared(depth: int, batch_size: int, setting: Setting) -> Iterator[Answer]
 
 
 def _step_seconds(way: Way, depth: int, batch_size: int, steps: int, setting: Setting) -> float:
-    timer = StepTimer()
-    _fit(depth, batch_size, steps + 4, setting.on_gpu, [*way.callbacks(), timer])
-    return sum(timer.seconds[3:]) / len(timer.seconds[3:])
+    timer = _Span(first=3)
+    _fit(depth, batch_size, steps + timer.first, setting.on_gpu, [*way.callbacks(), timer])
+    return timer.seconds / steps
+
+
+class _Span(L.Callback):
+    """Seconds from a step to the end of a fit. In between the host may run ahead of the device, as in any run."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.seconds = 0.0
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == self.first:
+            self.seconds = -now(pl_module.device)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.seconds += now(pl_module.device)
 
 
 def _fit(depth: int, batch_size: int, steps: int, on_gpu: bool, callbacks: list[L.Callback]) -> None:
@@ -137,7 +154,7 @@ def _busy_share(depth: int, batch_size: int, setting: Setting) -> float:
 
 
 def _pipeline(setting: Setting) -> Iterator[Answer]:
-    """The data pipeline of small images alone, from the host and from the device's memory."""
+    """The data pipeline of small images alone, normalised on the host and on the device."""
     data = RandomPixels(2_000 if setting.quick else 50_000)
     rates = {}
     for name, device in {"host": torch.device("cpu"), "device": setting.device}.items():
@@ -149,7 +166,7 @@ def _pipeline(setting: Setting) -> Iterator[Answer]:
         rates[name] = count / median(seconds[1:])
         if not setting.on_gpu:
             break
-    text = ", ".join(f"{rate:,.0f} images/s on the {name}" for name, rate in rates.items())
+    text = ", ".join(f"{rate:,.0f} images/s normalised on the {name}" for name, rate in rates.items())
     yield Answer("small images: crop, flip, normalise", text, None, rates)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from timm.optim import create_optimizer_v2, get_optimizer_class, list_optimizers
 from torch import nn
@@ -90,6 +91,8 @@ def make_optimizer(
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
     optimizer.register_load_state_dict_pre_hook(_stay_as_made)
+    if isinstance(optimizer, torch.optim.SGD):
+        optimizer.register_step_pre_hook(_momentum_from_zero)
     return optimizer
 
 
@@ -119,6 +122,19 @@ def _scale_head(optimizer: Optimizer, head: list[nn.Parameter], scale: float) ->
         groups += [{**group, "params": trunk}] if trunk else []
         groups += [{**group, "params": inside, "lr_scale": scale * group.get("lr_scale", 1.0)}] if inside else []
     optimizer.param_groups[:] = groups
+
+
+def _momentum_from_zero(optimizer: Optimizer, *_: Any) -> None:
+    """Momentum starts as zeros where fused SGD would make it itself, which without dampening comes to the same.
+
+    Its kernel takes buffers for all parameters or for none, where blocks that are skipped get theirs later. And what it
+    makes is uninitialised memory, which stays so where the first gradients overflow.
+    """
+    for group in optimizer.param_groups:
+        if group["fused"] and group["momentum"] and not group["dampening"]:
+            for parameter in group["params"]:
+                if parameter.grad is not None and optimizer.state[parameter].get("momentum_buffer") is None:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _stay_as_made(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:

@@ -111,6 +111,37 @@ def test_layer_decay_is_refused_where_it_can_not_be():
         ImageClassifier(vanillanet(), 10, layer_decay=1.5)
 
 
+def fused_sgd(fused):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    return net, make_optimizer(net, "sgd", 0.1, 1e-2, momentum=0.9, fused=fused)
+
+
+def test_fused_sgd_takes_parameters_whose_first_gradient_comes_later():
+    """As those of a block that stochastic depth skips in the first step."""
+    weights = []
+    for fused in (False, True):
+        net, optimizer = fused_sgd(fused)
+        for step in range(4):
+            optimizer.zero_grad()
+            loss = (net if step else net[:1])(torch.ones(2, 3)).square().sum()
+            loss.backward()
+            optimizer.step()
+        weights.append([weight.detach() for weight in net.parameters()])
+    torch.testing.assert_close(*weights)
+
+
+def test_fused_sgd_whose_first_gradients_overflow_starts_from_zero_momentum():
+    net, optimizer = fused_sgd(fused=True)
+    before = [weight.detach().clone() for weight in net.parameters()]
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+    scaler.scale(net(torch.full((2, 3), torch.inf)).sum()).backward()
+    scaler.step(optimizer)
+    assert all(map(torch.equal, before, net.parameters()))
+    assert all(not state["momentum_buffer"].any() for state in optimizer.state.values())
+    assert len(optimizer.state) == 4
+
+
 def test_lamb_has_the_eps_that_it_is_given():
     """LAMB (You et al. 2020) written down once more, 24 steps; gradients so small that eps decides.
 
