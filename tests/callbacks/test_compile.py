@@ -1,6 +1,7 @@
 """Compiled training beside training as it is written, in real fits."""
 
 import copy
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -184,18 +185,31 @@ def test_what_cannot_be_compiled_is_refused_in_a_sentence(callbacks, environment
         fit_digits(resnet(), *callbacks)
 
 
-def test_capturing_leaves_batch_statistics_as_they_were(monkeypatch):
+def test_captured_gradients_are_not_accumulated():
+    """A replay overwrites those of the one before."""
+    gpu = SimpleNamespace(root_device=torch.device("cuda"))
+    trainer = SimpleNamespace(strategy=gpu, world_size=1, accumulate_grad_batches=2, callbacks=[], datamodule=None)
+    with pytest.raises(MisconfigurationException, match="accumulate_grad_batches to 1, or graphs to false"):
+        Compile(graphs=True)._check(trainer)
+
+
+def test_capturing_leaves_batch_statistics_and_random_numbers_as_they_were(monkeypatch):
     """As far as it goes without a GPU: capturing runs the function a few times."""
 
-    def capture(part, samples, allow_unused_input):
+    def capture(part, samples, **_):
         for _ in range(3):
             part(*samples)
+        torch.rand(1)  # as dropout would
         return part
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", capture)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", torch.get_rng_state)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", torch.set_rng_state)
     block, expected = (next(iter(resnet().residual_blocks().values())).train() for _ in range(2))
     replayed = graphed(block, type(block).branch)
     images = torch.randn(4, 4, 8, 8)
+    draws = torch.get_rng_state()
     for _ in range(2):
         assert torch.equal(replayed(block, images), expected.branch(images))
+    assert torch.equal(torch.get_rng_state(), draws)
     assert_close(block, expected, rtol=0, atol=0)
