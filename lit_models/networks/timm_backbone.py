@@ -71,8 +71,7 @@ class TimmBackbone(nn.Module):
             self.model = timm.create_model(name, num_classes=num_classes, **arguments)
         if frozen:
             self.model.requires_grad_(False)
-            for classifier in self._classifiers():
-                classifier.requires_grad_(True)
+            self.get_classifier().requires_grad_(True)
         self.train()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -133,10 +132,10 @@ class TimmBackbone(nn.Module):
             self.model.eval()
         return self
 
-    def _classifiers(self) -> tuple[nn.Module, ...]:
-        """Distilled transformers have two."""
+    def get_classifier(self) -> nn.Module:
+        """The last layer; of a distilled transformer both of them."""
         classifier = self.model.get_classifier()  # type: ignore[operator]
-        return classifier if isinstance(classifier, tuple) else (classifier,)
+        return nn.ModuleList(classifier) if isinstance(classifier, tuple) else classifier
 
 
 def _from_file(name: str, path: str, num_classes: int, arguments: dict[str, Any]) -> nn.Module:

@@ -289,10 +289,6 @@ class TimmGoogLeNet(TimmConventions, GoogLeNet):
 class TimmCIFARResNet(TimmConventions, CIFARResNet):
     """CIFARResNet with timm's interface, and with dropout before the classifier."""
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.dropout(super().forward_head(x, pre_logits=True))
-        return x if pre_logits else self.fc(x)
-
     def stages_of_maps(self) -> list[Stage]:
         width = self.num_features // 4
         return [{"module": name, "num_chs": width << i, "reduction": 1 << i} for i, name in enumerate(self.stages)]
