@@ -39,8 +39,8 @@ class TimmBackbone(nn.Module):
         model_args: Any other argument of ``timm.create_model``, by name, as ``img_size`` or ``drop_path_rate``.
 
     Raises:
-        NetworkError: For a name timm does not have, or weights that can't be downloaded; in ``forward``, for images of
-            a size the network does not take.
+        NetworkError: For a name timm does not have, or weights that can't be downloaded; in ``forward`` and
+            ``feature_maps``, for images of a size the network does not take.
         CheckpointError: For a file that does not hold weights of the network.
         FileNotFoundError: If the file of weights does not exist.
     """
@@ -75,17 +75,11 @@ class TimmBackbone(nn.Module):
         self.train()
 
     def forward(self, images: Tensor) -> Tensor:
-        try:
-            return self.model(images)
-        except AssertionError as error:  # so timm says that a transformer is of another image size
-            raise NetworkError(
-                f"{self.name} does not take these images: {error} Change --data.image_size, or give the network's"
-                " model_args an img_size."
-            ) from error
+        return self._shown(self.model, images)
 
     def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """(N, C, H, W) -> the last map of each resolution, as timm's ``forward_intermediates`` hands them out."""
-        maps = self.model.forward_intermediates(images, intermediates_only=True)  # type: ignore[operator]
+        maps = self._shown(self.model.forward_intermediates, images, intermediates_only=True)
         return tuple(maps[index] for index in self._last_of_each_stride())
 
     @property
@@ -125,6 +119,16 @@ class TimmBackbone(nn.Module):
         strides = [info["reduction"] for info in self._feature_info]
         dilated = "output_stride" in self.model_args
         return [i for i, stride in enumerate(strides) if dilated or [*strides[i + 1 :], None][0] != stride]
+
+    def _shown(self, part: Any, images: Tensor, **arguments: Any) -> Any:
+        """What this part of timm's network makes of the images."""
+        try:
+            return part(images, **arguments)
+        except AssertionError as error:  # so timm says that a transformer is of another image size
+            raise NetworkError(
+                f"{self.name} does not take these images: {error} Change --data.image_size, or give the network's"
+                " model_args an img_size, or dynamic_img_size: true for images of any size."
+            ) from error
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
