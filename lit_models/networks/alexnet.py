@@ -10,15 +10,13 @@ from torch import Tensor, nn
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link
 from lit_models.networks.annealed import (
-    check_lambda,
-    check_mergeable,
+    AnnealedNetwork,
+    Block,
     deep_conv,
     merge_layers,
-    merge_pairs,
     series_or_relu,
 )
 from lit_models.networks.pooled_head import PooledHead
-from lit_models.networks.vanillanet import Block
 from lit_models.settings import keeps_arguments
 
 # Of the five convolutions (Krizhevsky et al. 2012): output channels in multiples of the first, kernel width, and stride
@@ -27,7 +25,7 @@ MULTIPLES, KERNELS, POOLS = (1, 3, 6, 4, 4), (5, 5, 3, 3, 3), (2, 2, 1, 1, 2)
 
 
 @keeps_arguments
-class CIFARAlexNet(PooledHead):
+class CIFARAlexNet(AnnealedNetwork, PooledHead):
     """The five convolutions of AlexNet with a linear classifier: (N, in_channels, H, W) to logits (N, num_classes).
 
     Unlike the original, each is followed by batch normalisation, which folds into it when the network is merged. The
@@ -45,8 +43,6 @@ class CIFARAlexNet(PooledHead):
     Raises:
         NetworkError: In ``forward``, for images below 8 pixels.
     """
-
-    activation_lambda: Tensor
 
     def __init__(
         self,
@@ -106,21 +102,3 @@ class CIFARAlexNet(PooledHead):
             stage += i > 0 and not block.keeps_shape
             chain.append(block.link(f"blocks.{i}", stage, self.activation_lambda))
         return [*chain, Link("fc", stage + 1, self.forward_head)]
-
-    def set_activation_lambda(self, value: float) -> None:
-        check_lambda(value)
-        self.activation_lambda.fill_(value)
-
-    def merge_pairs(self) -> None:
-        """See :func:`~lit_models.networks.annealed.merge_pairs`."""
-        merge_pairs(self)
-
-    def reparameterize(self) -> None:
-        """Merge every pair of convolutions, every batch normalisation and every series activation.
-
-        Raises:
-            NetworkError: If λ ≠ 1 in deep training.
-        """
-        if self.deep_training:
-            check_mergeable(self.activation_lambda)
-        merge_layers(self)
