@@ -15,7 +15,7 @@ Without deep training it has a single convolution, with batch normalisation, in 
 from __future__ import annotations
 
 import math
-from itertools import accumulate, pairwise
+from itertools import accumulate, compress, pairwise
 from operator import mul
 
 import torch
@@ -161,8 +161,11 @@ class VanillaNet(AnnealedNetwork):
                 "the maps of a VanillaNet with adaptive_pool have one size, whatever that of the images:"
                 " as a backbone build it without"
             )
+        return self._strides_of_maps()
+
+    def _strides_of_maps(self) -> tuple[int, ...]:
         strides = accumulate(map(self._stride, range(len(self.blocks))), mul, initial=stride_of(self.stem))
-        return tuple(stride for stride, ends in zip(strides, self._ends_resolution, strict=True) if ends)
+        return tuple(compress(strides, self._ends_resolution))
 
     def _stride(self, block: int) -> int:
         dilated = isinstance(self.blocks[block].pool, DenseMaxPool)
@@ -173,7 +176,7 @@ class VanillaNet(AnnealedNetwork):
         """Of the last map of each resolution."""
         parts = [self.stem, *self.blocks]
         channels = [part.activation.conv.out_channels for part in parts]
-        return tuple(width for width, ends in zip(channels, self._ends_resolution, strict=True) if ends)
+        return tuple(compress(channels, self._ends_resolution))
 
     def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """(N, in_channels, H, W) -> the last map of each resolution.
@@ -182,7 +185,7 @@ class VanillaNet(AnnealedNetwork):
         """
         x = self._stem(images)
         outputs = [x, *(x := block(x, self.activation_lambda) for block in self.blocks)]
-        return tuple(output for output, ends in zip(outputs, self._ends_resolution, strict=True) if ends)
+        return tuple(compress(outputs, self._ends_resolution))
 
     def dilate(self, output_stride: int) -> None:
         """See :func:`~lit_models.networks.dilation.dilate`."""
