@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link
 from lit_models.networks.annealed import (
-    check_lambda,
-    check_mergeable,
+    AnnealedNetwork,
+    Block,
     deep_conv,
     merge_layers,
-    merge_pairs,
     series_or_relu,
 )
-from lit_models.networks.vanillanet import Block
+from lit_models.networks.pooled_head import PooledHead
 from lit_models.settings import keeps_arguments
 
 # Of the five convolutions (Krizhevsky 2014, the form in one tower): output channels in multiples of the first, kernel
@@ -26,7 +25,7 @@ MULTIPLES, KERNELS, POOLS = (1, 3, 6, 4, 4), (5, 5, 3, 3, 3), (2, 2, 1, 1, 2)
 
 
 @keeps_arguments
-class CIFARAlexNet(nn.Module):
+class CIFARAlexNet(AnnealedNetwork, PooledHead):
     """The five convolutions of AlexNet with a linear classifier: (N, in_channels, H, W) to logits (N, num_classes).
 
     Unlike the original, each is followed by batch normalisation, which folds into it when the network is merged. The
@@ -44,8 +43,6 @@ class CIFARAlexNet(nn.Module):
     Raises:
         NetworkError: In ``forward``, for images below 8 pixels.
     """
-
-    activation_lambda: Tensor
 
     def __init__(
         self,
@@ -71,7 +68,8 @@ class CIFARAlexNet(nn.Module):
             for (c_in, c_out), kernel, stride in zip(pairwise(widths), KERNELS, POOLS, strict=True)
         )
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(widths[-1], num_classes)
+        self.num_features = widths[-1]
+        self.fc = nn.Linear(self.num_features, num_classes)
         self.deep_training = deep_training
         self.register_buffer("activation_lambda", torch.tensor(0.0))
         for module in self.modules():
@@ -82,10 +80,10 @@ class CIFARAlexNet(nn.Module):
             merge_layers(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self._classify(self.forward_features(images))
+        return self.forward_head(self.forward_features(images))
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> the map that the classifier gets."""
+        """(N, in_channels, H, W) -> (N, num_features, H/8, W/8)."""
         if min(images.shape[-2:]) < 8:
             raise NetworkError(
                 f"images of {images.shape[-2]}×{images.shape[-1]} pixels vanish in this network, which halves its maps"
@@ -103,25 +101,4 @@ class CIFARAlexNet(nn.Module):
             assert isinstance(block, Block)
             stage += i > 0 and not block.keeps_shape
             chain.append(block.link(f"blocks.{i}", stage, self.activation_lambda))
-        return [*chain, Link("fc", stage + 1, self._classify)]
-
-    def set_activation_lambda(self, value: float) -> None:
-        check_lambda(value)
-        self.activation_lambda.fill_(value)
-
-    def merge_pairs(self) -> None:
-        """See :func:`~lit_models.networks.annealed.merge_pairs`."""
-        merge_pairs(self)
-
-    def reparameterize(self) -> None:
-        """Merge every pair of convolutions, every batch normalisation and every series activation.
-
-        Raises:
-            NetworkError: If λ ≠ 1 in deep training.
-        """
-        if self.deep_training:
-            check_mergeable(self.activation_lambda)
-        merge_layers(self)
-
-    def _classify(self, x: Tensor) -> Tensor:
-        return self.fc(self.dropout(x.mean((2, 3))))
+        return [*chain, Link("fc", stage + 1, self.forward_head)]

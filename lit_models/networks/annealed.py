@@ -1,17 +1,25 @@
-"""The two techniques of VanillaNet as layers: pairs of convolutions to be merged, and series activations."""
+"""The two techniques of VanillaNet as layers: pairs of convolutions to be merged, and series activations.
+
+Besides, a block of both, and what networks of them have in common.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_models.errors import NetworkError
+from lit_models.interfaces import Link, identity
 from lit_models.networks.folding import compose_pointwise, fold_batch_norm
 
 BN_EPS = 1e-6
+
+Shortcut = Literal["none", "before", "after"]
+"""Where the shortcut around a block is added: before or after its activation (section 4.1, ablation of shortcuts)."""
 
 
 def annealed_relu(x: Tensor, activation_lambda: Tensor) -> Tensor:
@@ -111,6 +119,70 @@ def _depthwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
         return conv(x.to(conv.weight.dtype)).to(x.dtype)
 
 
+class Block(nn.Module):
+    """A pair of convolutions, a max-pool or none, an activation: (N, C, H, W) -> (N, C', H', W').
+
+    The pool precedes the activation. A shortcut goes around whole blocks, never between two convolutions that are
+    merged, so merging is exact with it as without. It is the identity, or where the shape changes the max-pool of the
+    block and zero channels appended (option A of He et al. 2015).
+
+    Args:
+        convs: The convolutions, C -> C' channels; without deep training a single one.
+        pool: The max-pool, (H, W) -> (H', W'), or the identity.
+        activation: The activation of C' channels.
+        shortcut: Where the input is added, see ``Shortcut``.
+        keeps_shape: Whether (C, H, W) = (C', H', W').
+        extra_channels: C' − C, which a shortcut appends.
+    """
+
+    def __init__(
+        self,
+        convs: AnnealedConvs,
+        pool: nn.Module,
+        activation: nn.Module,
+        shortcut: Shortcut = "none",
+        keeps_shape: bool = False,
+        extra_channels: int = 0,
+    ) -> None:
+        super().__init__()
+        self.convs = convs
+        self.pool = pool
+        self.activation = activation
+        self.shortcut = shortcut
+        self.keeps_shape = keeps_shape
+        self.extra_channels = extra_channels
+
+    def forward(self, x: Tensor, activation_lambda: Tensor) -> Tensor:
+        y = self.branch(x, activation_lambda)
+        if self.shortcut != "none":
+            y = y + self.skip(x)
+        return y if self.shortcut == "after" else self.activation(y)
+
+    def branch(self, x: Tensor, activation_lambda: Tensor) -> Tensor:
+        """What the shortcut goes around."""
+        y = self.pool(self.convs(x, activation_lambda))
+        return self.activation(y) if self.shortcut == "after" else y
+
+    def skip(self, x: Tensor) -> Tensor:
+        """What reaches the sum over the shortcut."""
+        if self.keeps_shape:
+            return x
+        return F.pad(self.pool(x), (0, 0, 0, 0, 0, self.extra_channels))
+
+    def link(self, name: str, stage: int, activation_lambda: Tensor) -> Link:
+        """The block as a part of a network that is taken apart."""
+        has_shortcut = self.shortcut != "none"
+        return Link(
+            name,
+            stage,
+            forward=partial(self, activation_lambda=activation_lambda),
+            shortcut=identity if self.keeps_shape else self.skip if has_shortcut else None,
+            branch=partial(self.branch, activation_lambda=activation_lambda) if has_shortcut else None,
+            activation=self.activation if self.shortcut == "before" else None,
+            transition=not self.keeps_shape,
+        )
+
+
 def with_bn(conv: nn.Conv2d, eps: float = BN_EPS) -> nn.Sequential:
     """``conv`` with batch normalisation after it."""
     return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels, eps))
@@ -153,18 +225,42 @@ def merge_layers(net: nn.Module) -> None:
             module.merge()
 
 
-def merge_pairs(net: Any) -> None:
-    """Merge every pair of convolutions of ``net`` in place, which is then what ``deep_training=False`` builds.
+class AnnealedNetwork(nn.Module):
+    """What networks with these layers have in common: λ, and how they are merged."""
 
-    Raises:
-        NetworkError: If λ ≠ 1.
-    """
-    if net.deep_training:
-        check_mergeable(net.activation_lambda)
-    for module in net.modules():
-        if isinstance(module, AnnealedConvs):
-            module.merge_pair()
-    net.deep_training = False
+    activation_lambda: Tensor
+    """λ, a buffer of shape ``()``."""
+    deep_training: bool
+    """Whether there are pairs of convolutions to be merged at λ = 1."""
+
+    def set_activation_lambda(self, value: float) -> None:
+        """Set λ. Raises ``NetworkError`` outside [0, 1]."""
+        check_lambda(value)
+        self.activation_lambda.fill_(value)
+
+    def merge_pairs(self) -> None:
+        """Merge every pair of convolutions in place; the network is then what ``deep_training=False`` builds.
+
+        Raises:
+            NetworkError: If λ ≠ 1.
+        """
+        if self.deep_training:
+            check_mergeable(self.activation_lambda)
+        for module in self.modules():
+            if isinstance(module, AnnealedConvs):
+                module.merge_pair()
+        self.deep_training = False
+
+    def reparameterize(self) -> None:
+        """Merge every pair of convolutions, every batch normalisation and every series activation (section 3.1).
+
+        Raises:
+            NetworkError: If λ ≠ 1 in deep training, as the activations between the convolutions are not the identity
+                then.
+        """
+        if self.deep_training:
+            check_mergeable(self.activation_lambda)
+        merge_layers(self)
 
 
 def _convolution(layer: nn.Module) -> nn.Conv2d:

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from lit_models.errors import NetworkError
 from lit_models.interfaces import Link, Rescale
 from lit_models.networks.annealed import (
+    AnnealedNetwork,
     check_lambda,
-    check_mergeable,
     deep_conv,
     merge_layers,
-    merge_pairs,
     series_or_relu,
 )
 from lit_models.networks.residual import GatedBlock
@@ -80,7 +79,7 @@ class AnnealedBlock(GatedBlock):
 
 
 @keeps_arguments
-class AnnealedCIFARResNet(CIFARResNet):
+class AnnealedCIFARResNet(AnnealedNetwork, CIFARResNet):
     """``CIFARResNet`` with deep training and series activations in its blocks, each of which can be left out.
 
     Without either it computes what ``CIFARResNet`` does.
@@ -125,7 +124,7 @@ class AnnealedCIFARResNet(CIFARResNet):
             merge_layers(self)
 
     @property
-    def activation_lambda(self) -> Tensor:
+    def activation_lambda(self) -> Tensor:  # type: ignore[override]
         """λ, of which every block has a copy."""
         return self._annealed_blocks()[0].activation_lambda
 
@@ -133,20 +132,6 @@ class AnnealedCIFARResNet(CIFARResNet):
         check_lambda(value)
         for block in self._annealed_blocks():
             block.activation_lambda.fill_(value)
-
-    def merge_pairs(self) -> None:
-        """See :func:`~lit_models.networks.annealed.merge_pairs`."""
-        merge_pairs(self)
-
-    def reparameterize(self) -> None:
-        """Merge the convolutions of every block, its batch normalisations, and its series activations.
-
-        Raises:
-            NetworkError: If λ ≠ 1 in deep training.
-        """
-        if self.deep_training:
-            check_mergeable(self.activation_lambda)
-        merge_layers(self)
 
     def _annealed_blocks(self) -> list[AnnealedBlock]:
         return [block for block in self.residual_blocks().values() if isinstance(block, AnnealedBlock)]

@@ -17,6 +17,7 @@ from lit_models.interfaces import Link, LogitsWithAux, identity
 from lit_models.networks.chain import numbered_groups
 from lit_models.networks.dilation import MAX_POOLS, at_pools, check_stride, dilate, maps_at_pools, strides_at_pools
 from lit_models.networks.inception import ConvReLU, InceptionModule, Widths
+from lit_models.networks.pooled_head import PooledHead
 from lit_models.networks.relu import relu
 from lit_models.settings import keeps_arguments
 
@@ -71,7 +72,7 @@ class AuxiliaryHead(nn.Module):
         return self.fc2(self.dropout(x))
 
 
-class _Inceptions(nn.Module):
+class _Inceptions(PooledHead):
     """Layers one after the other, auxiliary heads on two of them, mean over the pixels, linear classifier ``fc``."""
 
     def __init__(
@@ -92,7 +93,7 @@ class _Inceptions(nn.Module):
         for name, head in zip(self.heads.values(), heads.values(), strict=True):
             self.add_module(name, head)
         self.dropout = nn.Dropout(dropout)
-        self.fc: nn.Module = nn.Linear(num_features, num_classes)
+        self.fc = nn.Linear(num_features, num_classes)
 
         for module in self.modules():
             # The paper names no initialisation. This one keeps the variance of what goes forward.
@@ -142,19 +143,6 @@ class _Inceptions(nn.Module):
         """See :func:`~lit_models.networks.dilation.dilate`."""
         check_stride(self, output_stride)
         dilate(self, self.layers, output_stride)
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(N, num_features, H', W') -> logits (N, num_classes), or with ``pre_logits`` what the classifier gets."""
-        x = self.dropout(x.mean((2, 3)))
-        return x if pre_logits else self.fc(x)
-
-    def get_classifier(self) -> nn.Module:
-        """The last layer."""
-        return self.fc
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier by a new one of ``num_classes`` classes; 0 removes it."""
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def _forward_layers(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         aux_logits = []

@@ -15,6 +15,7 @@ from lit_models.errors import NetworkError, check_choice
 from lit_models.interfaces import Link, Rescale
 from lit_models.networks.chain import chain_links
 from lit_models.networks.dilation import check_stride, dilate, stride_of
+from lit_models.networks.pooled_head import PooledHead
 from lit_models.networks.relu import relu
 from lit_models.networks.residual import GatedBlock, gated_blocks
 from lit_models.settings import keeps_arguments
@@ -167,7 +168,7 @@ def _shortcut(
     return nn.Sequential(*layers) if preactivation else nn.Sequential(*layers, nn.BatchNorm2d(out_channels))
 
 
-class _Stages(nn.Module):
+class _Stages(PooledHead):
     """Stem, stages ``layer1``, ``layer2``, ..., mean over the pixels, linear classifier ``fc``.
 
     From the second stage on, the first block of a stage strides.
@@ -229,7 +230,7 @@ class _Stages(nn.Module):
                     stage.append(block(channels, width, stride, side, preactivation, **block_arguments))
                 channels = out_channels
             self.add_module(name, stage)
-        self.fc: nn.Module = nn.Linear(channels, num_classes)
+        self.fc = nn.Linear(channels, num_classes)
 
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -296,19 +297,6 @@ class _Stages(nn.Module):
         for stage in self.stages:
             x = self.get_submodule(stage)(x)
         return self._last_activation(x)
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(N, num_features, H', W') -> logits (N, num_classes), or with ``pre_logits`` what the classifier gets."""
-        x = x.mean((2, 3))
-        return x if pre_logits else self.fc(x)
-
-    def get_classifier(self) -> nn.Module:
-        """The last layer."""
-        return self.fc
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier by a new one of ``num_classes`` classes; 0 removes it."""
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> logits (N, num_classes)."""

@@ -39,8 +39,8 @@ class TimmBackbone(nn.Module):
         model_args: Any other argument of ``timm.create_model``, by name, as ``img_size`` or ``drop_path_rate``.
 
     Raises:
-        NetworkError: For a name timm does not have, or weights that can't be downloaded; in ``forward``, for images of
-            a size the network does not take.
+        NetworkError: For a name timm does not have, or weights that can't be downloaded; in ``forward`` and
+            ``feature_maps``, for images of a size the network does not take.
         CheckpointError: For a file that does not hold weights of the network.
         FileNotFoundError: If the file of weights does not exist.
     """
@@ -71,22 +71,15 @@ class TimmBackbone(nn.Module):
             self.model = timm.create_model(name, num_classes=num_classes, **arguments)
         if frozen:
             self.model.requires_grad_(False)
-            for classifier in self._classifiers():
-                classifier.requires_grad_(True)
+            self.get_classifier().requires_grad_(True)
         self.train()
 
     def forward(self, images: Tensor) -> Tensor:
-        try:
-            return self.model(images)
-        except AssertionError as error:  # so timm says that a transformer is of another image size
-            raise NetworkError(
-                f"{self.name} does not take these images: {error} Change --data.image_size, or give the network's"
-                " model_args an img_size."
-            ) from error
+        return self._shown(self.model, images)
 
     def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """(N, C, H, W) -> the last map of each resolution, as timm's ``forward_intermediates`` hands them out."""
-        maps = self.model.forward_intermediates(images, intermediates_only=True)  # type: ignore[operator]
+        maps = self._shown(self.model.forward_intermediates, images, intermediates_only=True)
         return tuple(maps[index] for index in self._last_of_each_stride())
 
     @property
@@ -127,16 +120,26 @@ class TimmBackbone(nn.Module):
         dilated = "output_stride" in self.model_args
         return [i for i, stride in enumerate(strides) if dilated or [*strides[i + 1 :], None][0] != stride]
 
+    def _shown(self, part: Any, images: Tensor, **arguments: Any) -> Any:
+        """What this part of timm's network makes of the images."""
+        try:
+            return part(images, **arguments)
+        except AssertionError as error:  # so timm says that a transformer is of another image size
+            raise NetworkError(
+                f"{self.name} does not take these images: {error} Change --data.image_size, or give the network's"
+                " model_args an img_size, or dynamic_img_size: true for images of any size."
+            ) from error
+
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if self.frozen:
             self.model.eval()
         return self
 
-    def _classifiers(self) -> tuple[nn.Module, ...]:
-        """Distilled transformers have two."""
+    def get_classifier(self) -> nn.Module:
+        """The last layer; of a distilled transformer both of them."""
         classifier = self.model.get_classifier()  # type: ignore[operator]
-        return classifier if isinstance(classifier, tuple) else (classifier,)
+        return nn.ModuleList(classifier) if isinstance(classifier, tuple) else classifier
 
 
 def _from_file(name: str, path: str, num_classes: int, arguments: dict[str, Any]) -> nn.Module:

@@ -5,6 +5,7 @@
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from functools import partial
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -81,10 +82,21 @@ class TimmConventions(nn.Module, ABC):
         num_features: int
         links: Any
         feature_maps: Any
+        feature_channels: Any
+        feature_strides: Any
 
-    @abstractmethod
     def stages_of_maps(self) -> list[Stage]:
         """timm's ``feature_info``."""
+        stages = zip(self._modules_of_maps(), self.feature_channels, self._reductions(), strict=True)
+        return [{"module": name, "num_chs": channels, "reduction": stride} for name, channels, stride in stages]
+
+    @abstractmethod
+    def _modules_of_maps(self) -> list[str]:
+        """Names of the modules that the maps of ``feature_maps`` come from."""
+
+    def _reductions(self) -> tuple[int, ...]:
+        """Pixels of the image, on a side, in one pixel of each map."""
+        return self.feature_strides
 
     @property
     def head_hidden_size(self) -> int:
@@ -244,17 +256,12 @@ class TimmVanillaNet(TimmConventions, VanillaNet):
             head.in_features, head.out_features = self.num_features, self.num_classes
         return head
 
-    def stages_of_maps(self) -> list[Stage]:
-        stages: list[Stage] = []
-        reduction = next(m for m in self.stem.convs.modules() if isinstance(m, nn.Conv2d)).stride[0]
+    def _modules_of_maps(self) -> list[str]:
         names = ["stem", *(f"blocks.{i}" for i in range(len(self.blocks)))]
-        for name, stride in zip(names, (1, *self.strides), strict=True):
-            channels = self.get_submodule(f"{name}.activation.conv").out_channels
-            reduction *= stride
-            if stages and stages[-1]["reduction"] == reduction:
-                stages.pop()
-            stages.append({"module": name, "num_chs": channels, "reduction": reduction})
-        return stages
+        return list(compress(names, self._ends_resolution))
+
+    def _reductions(self) -> tuple[int, ...]:
+        return self._strides_of_maps()
 
     def _end_after(self, module: str) -> None:
         kept = 0 if module == "stem" else int(module.removeprefix("blocks.")) + 1
@@ -266,16 +273,8 @@ class TimmVanillaNet(TimmConventions, VanillaNet):
 class TimmGoogLeNet(TimmConventions, GoogLeNet):
     """GoogLeNet with timm's interface."""
 
-    def stages_of_maps(self) -> list[Stage]:
-        modules = ("inception3b", "inception4e", "inception5b")
-        return [
-            {"module": "conv1", "num_chs": 64, "reduction": 2},
-            {"module": "norm2", "num_chs": 192, "reduction": 4},
-            *(
-                {"module": name, "num_chs": self.get_submodule(name).out_channels, "reduction": 2**i}
-                for i, name in enumerate(modules, start=3)
-            ),
-        ]
+    def _modules_of_maps(self) -> list[str]:
+        return ["conv1", "norm2", "inception3b", "inception4e", "inception5b"]
 
     def _end_after(self, module: str) -> None:
         kept = self.layers.index(module) + 1
@@ -289,13 +288,8 @@ class TimmGoogLeNet(TimmConventions, GoogLeNet):
 class TimmCIFARResNet(TimmConventions, CIFARResNet):
     """CIFARResNet with timm's interface, and with dropout before the classifier."""
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.dropout(super().forward_head(x, pre_logits=True))
-        return x if pre_logits else self.fc(x)
-
-    def stages_of_maps(self) -> list[Stage]:
-        width = self.num_features // 4
-        return [{"module": name, "num_chs": width << i, "reduction": 1 << i} for i, name in enumerate(self.stages)]
+    def _modules_of_maps(self) -> list[str]:
+        return self.stages
 
     def _end_after(self, module: str) -> None:
         kept = self.stages.index(module) + 1

@@ -15,31 +15,26 @@ Without deep training it has a single convolution, with batch normalisation, in 
 from __future__ import annotations
 
 import math
-from functools import partial
-from itertools import accumulate, pairwise
+from itertools import accumulate, compress, pairwise
 from operator import mul
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from lit_models.errors import NetworkError, check_choice
-from lit_models.interfaces import Link, identity
+from lit_models.interfaces import Link
 from lit_models.networks.annealed import (
     AnnealedConvs,
+    AnnealedNetwork,
+    Block,
     SeriesActivation,
-    check_lambda,
-    check_mergeable,
+    Shortcut,
     merge_layers,
-    merge_pairs,
     with_bn,
 )
 from lit_models.networks.dilation import DenseMaxPool, check_stride, dilate, stride_of
 from lit_models.settings import keeps_arguments
-
-Shortcut = Literal["none", "before", "after"]
-"""Where the shortcut around a block is added: before or after its activation (section 4.1, ablation of shortcuts)."""
 
 # Output width of each block in multiples of the stem's, and the stride of its max-pool (layer table of the paper).
 LAYERS: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -51,72 +46,8 @@ LAYERS: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {
 ADAPTIVE_SIDES = (38, 19, 10)
 
 
-class Block(nn.Module):
-    """Two 1×1 convolutions, a max-pool, a series activation: (N, C, H, W) -> (N, C', H', W').
-
-    The pool precedes the activation. A shortcut goes around whole blocks, never between two convolutions that are
-    merged, so merging is exact with it as without. It is the identity, or where the shape changes the max-pool of the
-    block and zero channels appended (option A of He et al. 2015).
-
-    Args:
-        convs: The convolutions, C -> C' channels.
-        pool: The max-pool, (H, W) -> (H', W').
-        activation: The activation of C' channels.
-        shortcut: Where the input is added, see ``Shortcut``.
-        keeps_shape: Whether (C, H, W) = (C', H', W').
-        extra_channels: C' − C, which a shortcut appends.
-    """
-
-    def __init__(
-        self,
-        convs: AnnealedConvs,
-        pool: nn.Module,
-        activation: nn.Module,
-        shortcut: Shortcut = "none",
-        keeps_shape: bool = False,
-        extra_channels: int = 0,
-    ) -> None:
-        super().__init__()
-        self.convs = convs
-        self.pool = pool
-        self.activation = activation
-        self.shortcut = shortcut
-        self.keeps_shape = keeps_shape
-        self.extra_channels = extra_channels
-
-    def forward(self, x: Tensor, activation_lambda: Tensor) -> Tensor:
-        y = self.branch(x, activation_lambda)
-        if self.shortcut != "none":
-            y = y + self.skip(x)
-        return y if self.shortcut == "after" else self.activation(y)
-
-    def branch(self, x: Tensor, activation_lambda: Tensor) -> Tensor:
-        """What the shortcut goes around."""
-        y = self.pool(self.convs(x, activation_lambda))
-        return self.activation(y) if self.shortcut == "after" else y
-
-    def skip(self, x: Tensor) -> Tensor:
-        """What reaches the sum over the shortcut."""
-        if self.keeps_shape:
-            return x
-        return F.pad(self.pool(x), (0, 0, 0, 0, 0, self.extra_channels))
-
-    def link(self, name: str, stage: int, activation_lambda: Tensor) -> Link:
-        """The block as a part of a network that is taken apart."""
-        has_shortcut = self.shortcut != "none"
-        return Link(
-            name,
-            stage,
-            forward=partial(self, activation_lambda=activation_lambda),
-            shortcut=identity if self.keeps_shape else self.skip if has_shortcut else None,
-            branch=partial(self.branch, activation_lambda=activation_lambda) if has_shortcut else None,
-            activation=self.activation if self.shortcut == "before" else None,
-            transition=not self.keeps_shape,
-        )
-
-
 @keeps_arguments
-class VanillaNet(nn.Module):
+class VanillaNet(AnnealedNetwork):
     """VanillaNet-5 … 13: (N, C, H, W) images to (N, K) logits.
 
     VanillaNet-13-1.5× is ``depth=13, width=768``; its ada-pool variant adds ``adaptive_pool=True, stem_stride=3``.
@@ -206,7 +137,6 @@ class VanillaNet(nn.Module):
         self._ends_resolution = [*(stride > 1 for stride in strides), True]
         """Of the stem and each block, whether the next one pools or none follows."""
         self.smallest_image = stem_stride * (1 if adaptive_pool else math.prod(strides))
-        self.activation_lambda: Tensor
         self.register_buffer("activation_lambda", torch.tensor(0.0))
         self.apply(_initialise)
         if reparameterized:
@@ -231,8 +161,11 @@ class VanillaNet(nn.Module):
                 "the maps of a VanillaNet with adaptive_pool have one size, whatever that of the images:"
                 " as a backbone build it without"
             )
+        return self._strides_of_maps()
+
+    def _strides_of_maps(self) -> tuple[int, ...]:
         strides = accumulate(map(self._stride, range(len(self.blocks))), mul, initial=stride_of(self.stem))
-        return tuple(stride for stride, ends in zip(strides, self._ends_resolution, strict=True) if ends)
+        return tuple(compress(strides, self._ends_resolution))
 
     def _stride(self, block: int) -> int:
         dilated = isinstance(self.blocks[block].pool, DenseMaxPool)
@@ -243,7 +176,7 @@ class VanillaNet(nn.Module):
         """Of the last map of each resolution."""
         parts = [self.stem, *self.blocks]
         channels = [part.activation.conv.out_channels for part in parts]
-        return tuple(width for width, ends in zip(channels, self._ends_resolution, strict=True) if ends)
+        return tuple(compress(channels, self._ends_resolution))
 
     def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """(N, in_channels, H, W) -> the last map of each resolution.
@@ -252,7 +185,7 @@ class VanillaNet(nn.Module):
         """
         x = self._stem(images)
         outputs = [x, *(x := block(x, self.activation_lambda) for block in self.blocks)]
-        return tuple(output for output, ends in zip(outputs, self._ends_resolution, strict=True) if ends)
+        return tuple(compress(outputs, self._ends_resolution))
 
     def dilate(self, output_stride: int) -> None:
         """See :func:`~lit_models.networks.dilation.dilate`."""
@@ -296,24 +229,6 @@ class VanillaNet(nn.Module):
             return {"stem": r"stem", "blocks": r"blocks\.(\d+)"}
         pairs = range(0, len(self.blocks), 2)
         return {"stem": r"stem", **{f"blocks.{i}": rf"blocks\.(?:{i}|{i + 1})\." for i in pairs}}
-
-    def set_activation_lambda(self, value: float) -> None:
-        check_lambda(value)
-        self.activation_lambda.fill_(value)
-
-    def merge_pairs(self) -> None:
-        """See :func:`~lit_models.networks.annealed.merge_pairs`."""
-        merge_pairs(self)
-
-    def reparameterize(self) -> None:
-        """Merge every pair of convolutions and every batch normalisation (section 3.1); see the module's table.
-
-        Raises:
-            NetworkError: If λ ≠ 1, as the activations between the convolutions are not the identity then.
-        """
-        if self.deep_training:
-            check_mergeable(self.activation_lambda)
-        merge_layers(self)
 
 
 @fx.wrap

@@ -11,6 +11,7 @@ from lit_models.errors import NetworkError
 from lit_models.interfaces import Link
 from lit_models.networks.chain import chain_links, numbered_groups, two_part_links
 from lit_models.networks.dilation import MAX_POOLS, at_pools, check_stride, dilate, maps_at_pools, strides_at_pools
+from lit_models.networks.pooled_head import PooledHead
 from lit_models.settings import keeps_arguments
 
 CONVS_PER_STAGE = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -105,12 +106,16 @@ class VGG(_Features):
         """Layers one by one; see :func:`lit_models.surgery.links.links`."""
         return two_part_links(self.features, self.avgpool, self.classifier)
 
+    def get_classifier(self) -> nn.Module:
+        """The last layer."""
+        return self.classifier[-1]
+
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(self.avgpool(self.forward_features(images)).flatten(1))
 
 
 @keeps_arguments
-class CIFARVGG(_Features):
+class CIFARVGG(_Features, PooledHead):
     """The convolutions of VGG for images of about 32 pixels, with a linear classifier: (N, C, H, W) to (N, K).
 
     Args:
@@ -137,19 +142,17 @@ class CIFARVGG(_Features):
         super().__init__()
         self.features = _convolutions(depth, in_channels, width, batch_norm)
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(8 * width, num_classes)
+        self.num_features = 8 * width
+        self.fc = nn.Linear(self.num_features, num_classes)
         self.apply(_initialise)
 
     def links(self) -> list[Link]:
         """Convolutions one by one, and the classifier."""
         layers = chain_links([("features", self.features)])
-        return [*layers, Link("fc", layers[-1].stage + 1, self._classify)]
+        return [*layers, Link("fc", layers[-1].stage + 1, self.forward_head)]
 
     def forward(self, images: Tensor) -> Tensor:
-        return self._classify(self.forward_features(images))
-
-    def _classify(self, x: Tensor) -> Tensor:
-        return self.fc(self.dropout(x.mean((2, 3))))
+        return self.forward_head(self.forward_features(images))
 
 
 def _convolutions(depth: int, in_channels: int, width: int, batch_norm: bool) -> nn.Sequential:

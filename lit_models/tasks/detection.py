@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from lit_models.cost import count_macs
 from lit_models.errors import check_choice
-from lit_models.evaluation import evaluation_mode
-from lit_models.settings import name_of
 from lit_models.tasks.average_precision import COCOAveragePrecision, VOCAveragePrecision
+from lit_models.tasks.check_images import black_image
 from lit_models.tasks.description import describe
 from lit_models.tasks.task import Task
 from lit_models.transfer.targets import Detections, Targets
@@ -115,12 +114,8 @@ class Detector(Task):
         Raises:
             MisconfigurationException: with the network's own reason where it can't take such an image.
         """
-        name, shape = name_of(self.net), "×".join(map(str, image_shape))
-        try:
-            with evaluation_mode(self.net), torch.no_grad():
-                self.net(torch.zeros(1, *image_shape, device=self.device), [image_shape[1:]])
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise MisconfigurationException(f"{name} can't take an image of {shape}: {error}") from error
+        with black_image(self.net, image_shape) as image:
+            self.net(image, [image_shape[1:]])
 
     def macs(self, image_shape: tuple[int, int, int]) -> int:
         """Multiply-adds of the backbone for an image (C, H, W); those of the heads depend on what is in it."""

@@ -7,13 +7,11 @@ from typing import Any
 import lightning as L
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torchmetrics import SumMetric
 
-from lit_models.evaluation import evaluation_mode
 from lit_models.interfaces import LogitsWithAux
-from lit_models.settings import name_of
+from lit_models.tasks.check_images import check_images
 from lit_models.tasks.description import describe
 from lit_models.tasks.segmentation_scores import VOID, SegmentationScores
 from lit_models.tasks.task import Task
@@ -116,17 +114,7 @@ class Segmenter(Task):
             MisconfigurationException: with the network's own reason where it can't take such an image, and where
                 something else than logits of its pixels comes out.
         """
-        name, shape = name_of(self.net), "×".join(map(str, image_shape))
-        try:
-            with evaluation_mode(self.net), torch.no_grad():
-                logits = self.net(torch.zeros(1, *image_shape, device=self.device))
-        except (RuntimeError, ValueError) as error:
-            raise MisconfigurationException(f"{name} can't take an image of {shape}: {error}") from error
-        expected = (1, self.num_classes, *image_shape[1:])
-        if tuple(logits.shape) != expected:
-            raise MisconfigurationException(
-                f"{name} has to return logits {expected}; it returned {tuple(logits.shape)}"
-            )
+        check_images(self.net, image_shape, self.num_classes, per_pixel=True)
 
     @property
     def logs(self) -> tuple[str, ...]:

@@ -40,6 +40,16 @@ def test_logits_of_any_number_of_classes_and_channels(any_network):
         assert net.eval()(x).shape == (2, num_classes)
 
 
+def test_what_depends_on_the_number_of_classes_is_known_as_a_classifier(any_network):
+    with torch.device("meta"):
+        net, other = any_network.build(), any_network.build(num_classes=3)
+    heads = [net.get_classifier(), *map(net.get_submodule, getattr(net, "heads", {}).values())]
+    known = {id(p) for head in heads for p in head.parameters()}
+    dependent = [p for p, q in zip(net.parameters(), other.parameters(), strict=True) if p.shape != q.shape]
+    assert dependent
+    assert {id(p) for p in dependent} <= known
+
+
 def test_every_parameter_is_trained(small_network):
     torch.manual_seed(0)
     net = small_network.build()

@@ -73,7 +73,7 @@ def test_merging_too_early_is_refused_and_would_be_wrong(build, monkeypatch):
     net.set_activation_lambda(0.9)
     with pytest.raises(NetworkError, match=r"λ is 0\.9"):
         net.reparameterize()
-    monkeypatch.setattr(f"{type(net).__module__}.check_mergeable", lambda activation_lambda: None)
+    monkeypatch.setattr("lit_models.networks.annealed.check_mergeable", lambda activation_lambda: None)
     assert merge_error(net) > 1e-2
     with pytest.raises(NetworkError, match="λ lies"):
         net.set_activation_lambda(1.5)

@@ -81,6 +81,13 @@ def test_arguments_of_create_model_are_handed_over():
     assert net.model.blocks[-1].drop_path1.drop_prob == 0.5
 
 
+def test_images_of_another_size_than_that_of_a_transformer_are_refused():
+    net = TimmBackbone("test_vit", 5, model_args={"img_size": 64, "dynamic_img_size": False})
+    for shown in (net, net.feature_maps):
+        with pytest.raises(NetworkError, match=r"test_vit does not take these images: .* Change --data\.image_size"):
+            shown(images())
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [

@@ -5,13 +5,18 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from lit_models import CIFARResNet, VanillaNet
+from lit_models import CIFARResNet, Detector, Segmenter, VanillaNet
 from lit_models.tasks.check_images import check_images
 
 
 class Pair(nn.Linear):
     def forward(self, x):
         return x.mean((2, 3)), x
+
+
+class Refuses(nn.Module):
+    def forward(self, *images):
+        raise AssertionError("odd")
 
 
 @pytest.mark.parametrize(
@@ -27,6 +32,24 @@ class Pair(nn.Linear):
 def test_a_network_that_does_not_fit_is_refused(net, image_shape, reason):
     with pytest.raises(MisconfigurationException, match=reason):
         check_images(net, image_shape, 10)
+
+
+@pytest.mark.parametrize("task", [Detector, Segmenter])
+def test_detectors_and_segmenters_say_what_their_network_says(task):
+    with pytest.raises(MisconfigurationException, match="Refuses can't take images of 8×8 pixels and 3 channels: odd"):
+        task(Refuses(), 2).check_images((3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("net", "reason"),
+    [
+        (nn.Conv2d(3, 2, 1, stride=2), r"logits of shape \(N, 2, 8, 8\); .* returned shape \(1, 2, 4, 4\)"),
+        (Pair(1, 1), "returned a tuple"),
+    ],
+)
+def test_a_segmenter_classifies_every_pixel(net, reason):
+    with pytest.raises(MisconfigurationException, match=reason):
+        Segmenter(net, 2).check_images((3, 8, 8))
 
 
 def test_nothing_of_the_network_changes():

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from lit_models import (
+    CIFARVGG,
     CheckpointError,
+    CIFARAlexNet,
     CIFARGoogLeNet,
     CIFARResNet,
     Detector,
     FasterRCNN,
     ImageClassifier,
+    TimmBackbone,
     VanillaNet,
     load_checkpoint,
 )
@@ -28,22 +33,30 @@ def saved(module: L.LightningModule, path: Path) -> Path:
     return path
 
 
-def test_the_classifier_stays_new_where_classes_differ(tmp_path: Path) -> None:
-    for build in (CIFARResNet, CIFARGoogLeNet, VanillaNet):
-        arguments = {"depth": 8} if build is CIFARResNet else {"width": 8} if build is VanillaNet else {"width": 4}
-        source = ImageClassifier(build(num_classes=10, **arguments), 10)
-        path = saved(source, tmp_path / f"{build.__name__}.ckpt")
-        same = ImageClassifier(build(num_classes=10, **arguments), 10, weights=str(path))
-        other = ImageClassifier(build(num_classes=3, **arguments), 3, weights=str(path))
-        for name, value in source.net.state_dict().items():
-            assert torch.equal(value, same.net.state_dict()[name])
-            assert (
-                other.net.state_dict()[name].shape != value.shape
-                or torch.equal(value, other.net.state_dict()[name])
-                or (name.startswith(("fc", "aux", "head")))
-            )
-        changed = [n for n, v in other.net.state_dict().items() if v.shape != source.net.state_dict()[n].shape]
-        assert changed
+@pytest.mark.parametrize(
+    "build",
+    [
+        partial(CIFARResNet, 8),
+        partial(CIFARGoogLeNet, width=4),
+        partial(CIFARVGG, 11, width=4),
+        partial(CIFARAlexNet, width=4),
+        partial(VanillaNet, width=8),
+        partial(TimmBackbone, "test_efficientnet"),
+    ],
+    ids=lambda build: build.func.__name__,
+)
+def test_the_classifier_stays_new_where_classes_differ(build: partial[nn.Module], tmp_path: Path) -> None:
+    source = ImageClassifier(build(num_classes=10), 10)
+    path = saved(source, tmp_path / "ten.ckpt")
+    same = ImageClassifier(build(num_classes=10), 10, weights=str(path)).net.state_dict()
+    other = ImageClassifier(build(num_classes=3), 3, weights=str(path)).net.state_dict()
+    new = []
+    for name, value in source.net.state_dict().items():
+        assert torch.equal(value, same[name])
+        if not torch.equal(value, other[name]):
+            new.append(name)
+    assert new
+    assert all(name.removeprefix("model.").startswith(("fc.", "aux", "head.", "classifier.")) for name in new)
 
 
 def test_a_checkpoint_does_not_ask_for_what_its_network_started_from(tmp_path: Path) -> None:
