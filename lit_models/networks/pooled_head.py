@@ -10,7 +10,7 @@ class PooledHead(nn.Module):
 
     num_features: int
     """Channels of the last map."""
-    dropout: nn.Module
+    dropout: nn.Dropout
     fc: nn.Module
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
