@@ -169,3 +169,10 @@ def test_what_does_not_go_is_explained(tmp_path, blocks, options, words):
 def test_a_network_of_another_kind_is_refused(tmp_path):
     with pytest.raises(MisconfigurationException, match=r"EffectivePathTraining needs.*VanillaNet"):
         fit(tmp_path, EffectivePathTraining(2), model=ImageClassifier(VanillaNet(10, depth=5), 10))
+
+
+def test_both_ways_are_evaluated_in_the_precision_of_the_run(tmp_path):
+    model, dtypes, one = classifier(), set(), {"limit_train_batches": 1, "limit_val_batches": 1}
+    model.net.register_forward_hook(lambda net, inputs, logits: dtypes.add(logits.dtype))
+    fit(tmp_path, EffectivePathTraining(3), model=model, validate=True, precision="bf16-mixed", **one)
+    assert dtypes == {torch.bfloat16}

@@ -37,7 +37,7 @@ class Overflow(L.Callback):
             trainer.optimizers[0].state.clear()
 
 
-def fit(tmp_path, net, *callbacks):
+def fit(tmp_path, net, *callbacks, epochs=1):
     gradients = Gradients()
     trainer = L.Trainer(
         accelerator="cpu",
@@ -46,7 +46,7 @@ def fit(tmp_path, net, *callbacks):
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
-        max_epochs=1,
+        max_epochs=epochs,
         callbacks=[*callbacks, GradientStatistics(), gradients],
     )
     torch.manual_seed(0)
@@ -127,3 +127,16 @@ def test_a_network_without_convolutions_has_norms_alone(tmp_path):
     metrics, _ = fit(tmp_path, net)
     logged = {name for name in metrics if name.startswith("gradient")}
     assert logged == {"gradient_norm/1", "gradient_norm/3"}
+
+
+def test_an_epoch_has_the_mean_of_its_own_steps(tmp_path):
+    metrics, steps = fit(tmp_path, CIFARResNet(8, width=1), epochs=2)
+    expected = mean(step["conv1.weight"].norm().item() for step in steps[8:])
+    assert metrics["gradient_norm/conv1"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_sums_travel_with_a_checkpoint():
+    one, other = GradientStatistics(), GradientStatistics()
+    one._epoch, one._sums, one._steps = 2, {"a": torch.tensor(3.0)}, {"a": torch.tensor(4)}
+    other.load_state_dict(one.state_dict())
+    assert other.state_dict() == one.state_dict()

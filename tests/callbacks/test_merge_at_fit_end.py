@@ -1,5 +1,6 @@
 """The merge at the end of real fits: proven, refused, failed."""
 
+import copy
 import sys
 import types
 
@@ -12,6 +13,7 @@ from torch import nn
 
 import callbacks.merge_at_fit_end
 from callbacks import ActivationAnnealing, MergeAtFitEnd, MergeError
+from callbacks.merge_proof import compare_merged
 from lit_models import ImageClassifier, VanillaNet, load_checkpoint
 from lit_models.settings import keeps_arguments
 
@@ -175,3 +177,13 @@ def test_a_checkpoint_that_would_not_load_as_the_merged_network_is_not_left(kind
         fit(tmp_path, merge, module=around(kind()), max_epochs=1)
     assert not (tmp_path / "merged.ckpt").exists()
     assert merge.report()["merge"]["merged"] is False
+
+
+def test_nan_is_a_difference():
+    def broken(net):
+        merged = copy.deepcopy(net)
+        merged.weight.data.fill_(torch.nan)
+        return merged
+
+    with pytest.raises(MergeError, match="by nan of the largest logit"):
+        compare_merged(nn.Linear(3, 2), broken, torch.ones(1, 3), "")

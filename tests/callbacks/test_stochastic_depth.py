@@ -353,3 +353,11 @@ def test_the_work_that_the_page_states_is_of_branches_and_of_the_network(net, si
     skipped = sum((1 - p) * m for p, m in zip(survival_probs(len(macs), 0.5), macs, strict=True))
     assert round(1 - skipped / sum(macs), 3) == of_branches
     assert round(1 - skipped / whole, 3) == of_network
+
+
+def test_the_cost_of_a_ramp_is_that_of_its_end():
+    module = ImageClassifier(CIFARResNet(8, width=1), 10)
+    ramp, end = StochasticDepth(0.5, ramp_epochs=2), StochasticDepth(0.5)
+    for callback in (ramp, end):
+        callback.setup(L.Trainer(accelerator="cpu", logger=False, callbacks=[callback]), module, "fit")
+    assert ramp.skipped_macs((3, 8, 8)) == end.skipped_macs((3, 8, 8)) > 0

@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from datamodules import CIFAR10, Digits, FashionMNIST, Photos, SmallImages
+from datamodules.photos import _ERASING, _FLIP, PHOTO_DRAWS
 from datamodules.pipeline.batches import training_batches
+from datamodules.pipeline.crops import DRAWS
+from datamodules.pipeline.image_data import RawBatch
 from datamodules.pipeline.in_memory import channel_statistics
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -147,3 +150,24 @@ def test_cifar_is_standardised_by_pixel_as_the_authors_of_stochastic_depth_do():
         top, left = (int(9 * u) for u in draws[:2])
         crop = padded[top : top + 32, left : left + 32]
         torch.testing.assert_close(image, crop.flip(1) if draws[2] < 0.5 else crop, rtol=0, atol=1e-4)
+
+
+def test_each_augmentation_has_draws_of_its_own():
+    data = Digits(image_size=8, shift=0, flip=False, cutout=3, erasing=1.0)
+    draws = torch.rand(64, data._draws)
+    images = torch.randint(256, (64, 8, 8, 1), dtype=torch.uint8)
+
+    def augmented(draws):
+        return data.augment_and_normalise(RawBatch(images, None, draws, 0, 0))
+
+    others = draws.clone()
+    others[:, :3] = torch.rand(64, 3)
+    assert augmented(draws).equal(augmented(others))
+    data.cutout = 0
+    others[:, :5] = torch.rand(64, 5)
+    assert augmented(draws).equal(augmented(others))
+
+
+def test_crop_mirror_and_erasing_have_draws_of_their_own():
+    columns = range(PHOTO_DRAWS)
+    assert [*columns[:DRAWS], _FLIP, *columns[_ERASING]] == list(columns)

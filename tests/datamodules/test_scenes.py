@@ -7,6 +7,7 @@ import shutil
 import zipfile
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -14,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 from datamodules import ADE20K, COCODetection, SegmentationFolder, VOCDetection, VOCSegmentation
+from datamodules.pipeline import scenes
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +231,15 @@ def test_in_bf16_true_images_are_bfloat16_and_boxes_are_not(build, voc_tree, str
     assert rounded.dtype == torch.bfloat16
     assert torch.equal(images.bfloat16(), rounded)
     assert equal(targets, others)
+
+
+def test_statistics_are_of_the_images_that_are_trained_on(street_tree, monkeypatch):
+    data, listed = SegmentationFolder(street_tree, ["dark", "red", "green"], image_size=32, batch_size=4), []
+
+    def cached(kind, made_from, build):
+        listed.append(made_from[1])
+        return {"mean": np.full(3, 0.5), "std": np.full(3, 0.5)}
+
+    monkeypatch.setattr(scenes, "cached", cached)
+    assert data.mean == (0.5,) * 3
+    assert listed == [data.files(test=False)[1][: -data.held_out]]

@@ -3,6 +3,7 @@
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks import BestCheckpoint
@@ -99,3 +100,17 @@ def test_scores_of_another_run_do_not_count(tiny_run, tiny_config, fathom, tmp_p
     assert fathom("fit", "--config", tiny_config, *flags) == (0, "")
     (best,) = tmp_path.glob("tiny/*/checkpoints/best.ckpt")
     assert torch.load(best, weights_only=True)["epoch"] == 1
+
+
+def test_the_best_of_a_training_metric_is_reported(tmp_path):
+    class Logged(BoringModel):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            self.log("train/loss", loss["loss"], on_epoch=True)
+            return loss
+
+    best = BestCheckpoint(monitor="train/loss", mode="min", filename="best")
+    options = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+    options |= {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 0, "accelerator": "cpu"}
+    L.Trainer(default_root_dir=tmp_path, callbacks=[best], **options).fit(Logged())
+    assert best.report()["best"]["value"] == float(best.best_model_score)

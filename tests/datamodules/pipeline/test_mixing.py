@@ -86,3 +86,12 @@ def test_weights_follow_beta():
     weights = [float(_mixed(number, mixup_alpha=0.2)[1].max(1).values.min()) for number in range(300)]
     folded = np.random.default_rng(0).beta(0.2, 0.2, 100_000)
     assert abs(np.mean(weights) - np.mean(np.maximum(folded, 1 - folded))) < 0.03
+
+
+def test_all_ranks_mix_a_batch_or_none(monkeypatch):
+    drawn = []
+    for rank in range(2):
+        monkeypatch.setattr(Digits, "_shard", (rank, 2))
+        data = Digits(mixup_alpha=1.0, mix_prob=0.5)
+        drawn.append([data._draw_mixing(0, number, 4) for number in range(40)])
+    assert {(a is None, b is None) for a, b in zip(*drawn, strict=True)} == {(True, True), (False, False)}

@@ -7,15 +7,18 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from experiments.__main__ import main
+from experiments.claims import driver
 from experiments.claims.driver import Driver
 from experiments.claims.plan import Training, missing, next_training
-from experiments.claims.rows import Ledger
+from experiments.claims.rows import TRAININGS, Ledger
 from experiments.claims.sheet import read_sheet
 from experiments.cli.pretrained import facts_of
 
@@ -235,3 +238,25 @@ def test_a_driver_that_is_killed(toy, capsys):
         for lock in runs.glob("*/*/*/.lock"):
             with suppress(OSError):
                 os.kill(yaml.safe_load(lock.read_text())["pid"], signal.SIGKILL) if lock.read_text() else None
+
+
+def test_a_row_has_the_errors_of_its_parts(monkeypatch):
+    stored = []
+    monkeypatch.setattr(driver, "store", lambda path, record: stored.append(record))
+    facts = ("seed", "epochs", "steps", "seconds", "parameters", "hardware", "precision", "data")
+    metrics = {"train/top1": 0.9, "val/top1": 0.8}
+    summary = {**dict.fromkeys(facts, 1), "metrics": metrics, "versions": {"torch": "2"}}
+    run = SimpleNamespace(summary=summary, data="d", directory=Path("r"))
+    book = SimpleNamespace(sheet=SimpleNamespace(root=Path()))
+    driver.keep(book, SimpleNamespace(id="a", paper="p"), "recipe", run, {"test/top1": 0.7})
+    assert [float(stored[0][name]) for name in ("test_error", "train_error", "val_error")] == [30, 10, 20]
+
+
+def test_networks_of_other_images_recipes_and_precisions_do_not_count():
+    ledger = Ledger(read_sheet())
+    arm = next(iter(ledger.sheet.arms.values()))
+    ledger._recipes[arm.id] = "now"
+    now = {"arm": arm.id, "data": "CIFAR10 a", "recipe": "now", "precision": "bf16-mixed"}
+    rows = [now, now, now | {"data": "CIFAR10 b"}, now | {"recipe": "before"}, now | {"precision": "32-true"}]
+    ledger.rows[TRAININGS] = [row | {"seed": str(seed)} for seed, row in enumerate(rows)]
+    assert [row["seed"] for row in ledger.trainings(arm)] == ["0", "1"]

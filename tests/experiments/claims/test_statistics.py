@@ -119,3 +119,10 @@ def test_times_are_graded_by_their_range(claim, rounds, verdict):
     ledger.rows[TIMINGS] = [{"claim": claim, "low": "9", "value": "9", "high": "9"}, {"claim": claim, **row}]
     grade = grading.grade(ledger.sheet.claims[claim], ledger)
     assert (grade.verdict, grade.interval.estimate) == (verdict, rounds[1])
+
+
+def test_weights_count_by_their_squares():
+    weights = {"a": 0.5, "b": 0.5, "c": -1.0}
+    samples = {arm: [0.0] * 3 for arm in weights}
+    grade = contrast(samples, weights, Spread(1.0, 16), "greater", 0.5, {arm: [3] for arm in weights})
+    assert grade.interval.high == pytest.approx(t.ppf(0.975, 16) * math.sqrt((0.25 + 0.25 + 1) / 3))

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,8 +13,8 @@ from experiments.cli.typed import typed, typed_command
 from experiments.report.charts import Chart, Line
 from experiments.report.page import evaluated, render
 from experiments.report.predictions import Picture, Predictions
-from experiments.report.run_files import read_run
-from experiments.report.sections import commands, differences, what_was_run
+from experiments.report.run_files import RunFiles, read_run
+from experiments.report.sections import _means, commands, costs, differences, headline, what_was_run
 
 HOSTILE = "</title><script>alert(1)</script>\"' onload=x"
 
@@ -188,3 +189,17 @@ def test_a_long_curve_stays_small():
     drawn = Chart("Loss", "step", [line], log=True).drawn()["lines"][0]
     assert len(re.findall("[ML]", drawn["path"])) == 200
     assert len(drawn["points"]) == 60
+
+
+def test_the_time_of_an_epoch_and_the_best_of_a_loss():
+    metrics = {"epoch": [0, 1, 2], "val/loss": [2.0, 1.0, 3.0]}
+    config = {"best_checkpoint": {"monitor": "val/loss", "mode": "min"}}
+    run = RunFiles("run", Path(), config, {"seconds": 120, "epochs": 4}, metrics, [])
+    assert dict(costs(run))["time an epoch"] == "30 s"
+    assert dict(headline(run))["best validation loss"] == "1"
+
+
+def test_errors_with_statistics_estimated_anew_are_kept_apart():
+    row = {"kind": "random", "size": "1", "error": "0.2", "reestimated_on": ""}
+    rows = [row | {"kind": "none", "size": "0"}, row, row | {"error": "0.9", "reestimated_on": "1000"}]
+    assert _means(rows) == [(0, 0.2), (1, 0.2)]

@@ -13,6 +13,7 @@ from experiments.unravel.path_lengths import (
     log_counts,
     survivors,
 )
+from experiments.unravel.path_summary import summarise
 
 
 def test_lengths_are_binomial():
@@ -79,3 +80,10 @@ def test_effective_range_does_not_depend_on_the_unit():
             == effective_range(shares, mass)
             == effective_range(1e12 * shares, mass)
         )
+
+
+def test_quantiles_are_the_tenth_and_the_ninetieth():
+    sampled = [{"length": str(k), "norm": str(norm)} for k in (0, 1) for norm in range(11)]
+    exact = [{"length": str(k), "blocks": "1", "norm": "1", "cosine": "1", "share": "0.5"} for k in (0, 1)]
+    found = summarise(exact, sampled)
+    assert [*found.single_norm_p10, *found.single_norm, *found.single_norm_p90] == [1, 1, 5, 5, 9, 9]

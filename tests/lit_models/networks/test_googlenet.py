@@ -268,3 +268,10 @@ def test_its_links_are_the_network(name):
     removable = [link.name for link in links(net) if link.removable]
     expected = {"original": "4b 4c 5a", "small": "3b 4b 4c 4d 4e 5b"}[name].split()
     assert removable == [f"inception{letter}" for letter in expected]
+
+
+def test_dropout_and_response_normalisation_are_those_of_the_paper():
+    with torch.device("meta"):
+        net = GoogLeNet(batch_norm=False)
+    assert [net.dropout.p, net.aux1.dropout.p, net.aux2.dropout.p] == [0.4, 0.7, 0.7]
+    assert {(norm.size, norm.alpha, norm.beta) for norm in (net.norm1, net.norm2)} == {(5, 1e-4, 0.75)}

@@ -154,3 +154,11 @@ def test_a_fit_anneals_merges_and_saves_each_combination(net, deep, order, tmp_p
     assert report["relative_logit_difference_float64"] < 1e-10
     loaded = load_checkpoint(tmp_path / "merged.ckpt").net
     assert all(isinstance(pair.first, nn.Conv2d) for pair in loaded.modules() if isinstance(pair, AnnealedConvs))
+
+
+def test_the_activation_after_the_sum_is_not_of_the_branch():
+    block = AnnealedBlock(4, 4)
+    parts = block.branch_parameters(), block.act2.parameters(), block.act1.parameters()
+    branch, after, inside = ({id(parameter) for parameter in part} for part in parts)
+    assert inside <= branch
+    assert not after & branch

@@ -162,3 +162,14 @@ def test_lamb_has_the_eps_that_it_is_given():
         update = (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + eps) + decay * weight
         weight = weight - lr * weight.norm() / update.norm() * update
     torch.testing.assert_close(net.weight.detach(), weight, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(("algorithm", "clipped"), [("value", 0.5), ("norm", 0.5 / 8**0.5)])
+def test_gradients_are_clipped_as_it_is_asked_for(algorithm, clipped):
+    module = ImageClassifier(nn.Linear(3, 2), 2)
+    module.trainer = L.Trainer(accelerator="cpu", logger=False)
+    for parameter in module.parameters():
+        parameter.grad = torch.full_like(parameter, 3.0)
+    module.configure_gradient_clipping(torch.optim.SGD(module.parameters(), 0.1), 0.5, algorithm)
+    for parameter in module.parameters():
+        torch.testing.assert_close(parameter.grad, torch.full_like(parameter, clipped))

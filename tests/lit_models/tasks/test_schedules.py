@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lit_models.tasks.schedules import cosine, steps_down, warmed_up
+from lit_models.tasks.schedules import cosine, polynomial, steps_down, warmed_up
 
 
 def test_cosine_with_warm_up_is_the_closed_form():
@@ -29,3 +29,10 @@ def test_steps_fall_at_their_milestones():
 
 def test_no_warm_up_leaves_the_decay_alone():
     assert warmed_up(cosine(5), 0)(0) == 1
+
+
+def test_a_polynomial_is_its_closed_form_and_ends_at_its_floor():
+    factor = polynomial(10, floor=0.01)
+    for step in range(11):
+        assert factor(step) == pytest.approx(0.01 + 0.99 * (1 - step / 10) ** 0.9, abs=1e-15)
+    assert factor(15) == factor(10)

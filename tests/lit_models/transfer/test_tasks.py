@@ -26,10 +26,11 @@ from lit_models import (
     VanillaNet,
     load_checkpoint,
 )
-from lit_models.interfaces import BATCH_NORMS
+from lit_models.interfaces import BATCH_NORMS, LogitsWithAux
 from lit_models.tasks.optimization import make_optimizer
 from lit_models.tasks.segmentation_scores import VOID
 from lit_models.transfer.faster_rcnn import Neck
+from lit_models.transfer.trunk import Trunk
 
 
 def scene(seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -276,3 +277,38 @@ def test_a_merged_vanillanet_detects_the_same_boxes() -> None:
         assert len(one["boxes"]) > 10
         assert torch.allclose(one["boxes"], other["boxes"], rtol=0, atol=1e-9)
         assert torch.equal(one["labels"], other["labels"])
+
+
+def test_the_auxiliary_head_counts_with_its_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Segmenter(nn.Identity(), 2, aux_head_weight=0.25)
+    main, aux = torch.randn(2, 1, 2, 4, 4)
+    masks = torch.randint(2, (1, 4, 4))
+    monkeypatch.setattr(module.net, "forward", lambda images: LogitsWithAux(main, (aux,)))
+    monkeypatch.setattr(module, "log_step", lambda metrics: None)
+    loss = module.training_step((main, masks), 0)
+    torch.testing.assert_close(loss, module.loss(main, masks) + 0.25 * module.loss(aux, masks))
+
+
+def test_each_validation_scores_its_own_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Detector(nn.Identity(), 1)
+    monkeypatch.setattr(module, "log_dict", lambda *_, **__: None)
+    boxes, labels = torch.tensor([[0.0, 0, 5, 5]]), torch.tensor([0])
+    truth = {"boxes": boxes, "labels": labels, "difficult": labels > 0, "counts": [1], "ids": ["a"]}
+    module.val_score.update([{"boxes": boxes, "scores": torch.ones(1), "labels": labels}], truth)
+    module.on_validation_epoch_end()
+    assert not module.val_score.update_called
+
+
+def test_boxes_are_scaled_by_the_side_along_which_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Detector(nn.Identity(), 1)
+    monkeypatch.setattr(module, "forward", lambda images, sizes: [{"boxes": torch.tensor([[1.0, 2, 3, 4]])}])
+    [found] = module.predict_step((None, {"sizes": [(10, 20)], "original_sizes": [(30, 20)]}), 0)
+    assert found["boxes"].tolist() == [[1, 6, 3, 12]]
+
+
+def test_what_was_frozen_before_stays_so() -> None:
+    net = CIFARResNet(8, width=4)
+    net.conv1.requires_grad_(False)
+    Trunk(net)
+    assert not net.conv1.weight.requires_grad
+    assert net.layer1[0].conv1.weight.requires_grad
