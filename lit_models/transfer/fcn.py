@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.segmentation.fcn import FCNHead
 
+from lit_models.errors import NetworkError
 from lit_models.freezing import Norm
 from lit_models.interfaces import LogitsWithAux
 from lit_models.settings import keeps_arguments
@@ -29,7 +30,7 @@ class FCN(OnTrunk):
         norm: Of the backbone, see ``Norm``.
 
     Raises:
-        NetworkError: For a backbone that has no map of this stride.
+        NetworkError: For a backbone that has no map of this stride, or none for the auxiliary head.
     """
 
     def __init__(
@@ -46,16 +47,21 @@ class FCN(OnTrunk):
         self.backbone = Trunk(backbone, frozen_stages, norm)
         if output_stride is not None:
             backbone.dilate(output_stride)  # type: ignore[operator]
-        *_, before, last = self.backbone.channels
-        self.classifier = FCNHead(last, num_classes)
-        self.aux_classifier = FCNHead(before, num_classes) if aux_head else None
+        channels = self.backbone.channels
+        if aux_head and len(channels) < 2:
+            raise NetworkError(
+                f"{type(backbone).__name__} has one map, and the auxiliary head stands on the one before the last: set"
+                " net.aux_head to false"
+            )
+        self.classifier = FCNHead(channels[-1], num_classes)
+        self.aux_classifier = FCNHead(channels[-2], num_classes) if aux_head else None
 
     def forward(self, images: Tensor) -> Tensor | LogitsWithAux:
         """(N, C, H, W) -> (N, K, H, W), in training with those of the auxiliary head."""
-        *_, before, last = self.backbone(images)
-        logits = _enlarged(self.classifier(last), images)
+        maps = self.backbone(images)
+        logits = _enlarged(self.classifier(maps[-1]), images)
         if self.training and self.aux_classifier is not None:
-            return LogitsWithAux(logits, (_enlarged(self.aux_classifier(before), images),))
+            return LogitsWithAux(logits, (_enlarged(self.aux_classifier(maps[-2]), images),))
         return logits
 
     def head_parameters(self) -> list[nn.Parameter]:

@@ -131,6 +131,13 @@ def test_a_detector_learns_to_find_squares_and_comes_back_from_its_checkpoint(tm
     assert torch.allclose(original["boxes"], 2 * loaded(images)[0]["boxes"])
 
 
+def test_a_backbone_with_one_map_has_no_auxiliary_head():
+    backbone = TimmBackbone("vit_tiny_patch16_224", 2, model_args={"img_size": 32})
+    with pytest.raises(NetworkError, match="has one map, .* aux_head to false"):
+        FCN(backbone, 3, output_stride=None)
+    assert FCN(backbone, 3, output_stride=None, aux_head=False)(torch.randn(1, 3, 32, 32)).shape == (1, 3, 32, 32)
+
+
 def test_a_segmenter_learns_squares_and_comes_back_from_its_checkpoint(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = FCN(CIFARResNet(8, width=8), 3, output_stride=2)
