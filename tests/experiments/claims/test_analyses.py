@@ -22,6 +22,7 @@ from lit_models.surgery.links import links
         ("gradients", {"initial": 0.5, "trained": 0.5}),
         ("stale_statistics", {"recovered": 0.75}),
     ],
+    ids=["ensemble", "unscaled", "gradients", "stale statistics"],
 )
 def test_signs_of_what_is_measured(analysis, found, monkeypatch):
     subject = SimpleNamespace(net=CIFARResNet(8, width=1), batches=lambda *_, **__: [(torch.zeros(10),) * 2])

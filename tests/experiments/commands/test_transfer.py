@@ -112,7 +112,7 @@ def test_runs_of_one_recipe_have_a_seed_each_and_a_single_one_has_all():
         paired(candidates("random", "cosine", "cosine"), [5, 7, 8])
 
 
-@pytest.mark.parametrize(("strides", "coarsest"), [((1, 2, 4), "4"), ((4, 8, 16, 32), "8")])
+@pytest.mark.parametrize(("strides", "coarsest"), [((1, 2, 4), "4"), ((4, 8, 16, 32), "8")], ids=["fine", "coarse"])
 def test_a_segmenter_is_dilated_to_a_stride_of_eight(strides, coarsest):
     flags = flags_of("segmentation", "frozen", Candidate("standard", 0.5, "RUN", strides))
     assert flags[flags.index("--model.net.output_stride") + 1] == coarsest

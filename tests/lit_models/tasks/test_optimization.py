@@ -164,7 +164,7 @@ def test_lamb_has_the_eps_that_it_is_given():
     torch.testing.assert_close(net.weight.detach(), weight, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize(("algorithm", "clipped"), [("value", 0.5), ("norm", 0.5 / 8**0.5)])
+@pytest.mark.parametrize(("algorithm", "clipped"), [("value", 0.5), ("norm", 0.5 / 8**0.5)], ids=["value", "norm"])
 def test_gradients_are_clipped_as_it_is_asked_for(algorithm, clipped):
     module = ImageClassifier(nn.Linear(3, 2), 2)
     module.trainer = L.Trainer(accelerator="cpu", logger=False)
