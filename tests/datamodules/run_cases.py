@@ -86,7 +86,9 @@ def run(folder: str, args: list[str]) -> int:
     from experiments.__main__ import main
 
     os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what runs in its background ignore it
+    # A shell lets what runs in its background ignore the one, and nohup the other.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.chdir(folder)
     output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
