@@ -208,7 +208,13 @@ class VanillaNet(AnnealedNetwork):
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """(N, num_features, H', W') -> logits (N, K), or with ``pre_logits`` what the classifier gets."""
         pooled = self.dropout(features.mean((2, 3), keepdim=True))
-        return (pooled if pre_logits else self.head(pooled, self.activation_lambda)).flatten(1)
+        if pre_logits:
+            return pooled.flatten(1)
+        if torch.is_autocast_enabled("cpu"):
+            # In bfloat16 oneDNN writes beyond its memory for more than 2,048 channels and fewer than 16 classes.
+            with torch.autocast("cpu", enabled=False):
+                return self.head(pooled.float(), self.activation_lambda).flatten(1)
+        return self.head(pooled, self.activation_lambda).flatten(1)
 
     def get_classifier(self) -> nn.Module:
         """The head: two convolutions, or one once merged."""

@@ -296,3 +296,11 @@ def test_the_series_is_summed_in_float32_where_bfloat16_is_slower():
     expected = F.conv2d(F.relu(x).float(), series.conv.weight, padding=3, groups=3)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(series(x), expected.bfloat16())
+
+
+def test_the_head_is_computed_in_float32_under_autocast_on_a_cpu():
+    """A step of VanillaNet-6 at its full width for ten classes ended the process there: heap corruption in oneDNN."""
+    net = VanillaNet(10, depth=5, width=4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert net.forward_features(torch.randn(2, 3, 64, 64)).dtype == torch.bfloat16
+        assert net(torch.randn(2, 3, 64, 64)).dtype == torch.float32
