@@ -213,7 +213,7 @@ class VanillaNet(AnnealedNetwork):
         if torch.is_autocast_enabled("cpu"):
             # In bfloat16 oneDNN writes beyond its memory for more than 2,048 channels and fewer than 16 classes.
             with torch.autocast("cpu", enabled=False):
-                return self.head(pooled.float(), self.activation_lambda).flatten(1)
+                return self.head(pooled.float(), self.activation_lambda).to(pooled.dtype).flatten(1)
         return self.head(pooled, self.activation_lambda).flatten(1)
 
     def get_classifier(self) -> nn.Module:
