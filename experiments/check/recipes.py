@@ -27,8 +27,9 @@ SCALER = "grad_scaler.py"
 
 def recipes(setting: Setting) -> Iterator[Answer]:
     """Digits stand in for the data, and large networks are narrow; all else is as the recipe has it."""
-    for name in QUICK if setting.quick else all_recipes():
-        if read_config(str(all_recipes()[name])).get("model", {}).get("class_path") in WITHOUT_CLASSES:
+    paths = all_recipes()
+    for name in QUICK if setting.quick else paths:
+        if read_config(str(paths[name])).get("model", {}).get("class_path") in WITHOUT_CLASSES:
             yield not_applicable(name, "digits have neither boxes nor masks")
             continue
         watch = Waits(setting.device)

@@ -32,6 +32,7 @@ from lit_models.networks.annealed import (
     Shortcut,
     merge_layers,
     with_bn,
+    without_cpu_autocast,
 )
 from lit_models.networks.dilation import DenseMaxPool, check_stride, dilate, stride_of
 from lit_models.settings import keeps_arguments
@@ -210,11 +211,8 @@ class VanillaNet(AnnealedNetwork):
         pooled = self.dropout(features.mean((2, 3), keepdim=True))
         if pre_logits:
             return pooled.flatten(1)
-        if torch.is_autocast_enabled("cpu"):
-            # In bfloat16 oneDNN writes beyond its memory for more than 2,048 channels and fewer than 16 classes.
-            with torch.autocast("cpu", enabled=False):
-                return self.head(pooled.float(), self.activation_lambda).to(pooled.dtype).flatten(1)
-        return self.head(pooled, self.activation_lambda).flatten(1)
+        # In bfloat16 oneDNN writes beyond its memory for more than 2,048 channels and fewer than 16 classes.
+        return without_cpu_autocast(self.head, pooled, self.activation_lambda).flatten(1)
 
     def get_classifier(self) -> nn.Module:
         """The head: two convolutions, or one once merged."""
